@@ -1,0 +1,220 @@
+"""The data modules' common part, and the one over shards.
+
+Everything a model needs to be built (`d_in`, `scale`, ...) is known after `__init__`.
+
+Shapes: B batch, D d_in, N rows, G true features.
+"""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from saelight.data.plan import Blocks, cut, sample
+from saelight.data.rows import Rows
+from saelight.data.shards import ShardedRows
+from saelight.data.stream import SequentialStream, TrainStream
+from saelight.errors import UserError
+
+Normalise = Literal["rms", "none"]
+_INIT_SAMPLE = 3  # beside the seeds in plan.py
+_SCAN = 1 << 16
+
+
+class Span(NamedTuple):
+    """Rows [start, stop) of a source."""
+
+    rows: Rows
+    start: int
+    stop: int
+
+
+class RowsDataModule(pl.LightningDataModule):
+    """Trains on blocks of a source in a shuffled stream, evaluates spans in order, normalises on the device.
+
+    Args:
+        rows: The source of the training rows; `predict` runs over all of it.
+        n_train_rows: Rows [0, n_train_rows) are for training.
+        val: What to validate and test on, or None.
+        mean_square_norm: Mean of ‖x‖² over the source.
+    """
+
+    features: Tensor | None = None
+    """The true directions, (G, D) unit rows, when they are known."""
+
+    def __init__(self, rows: Rows, n_train_rows: int, val: Span | None, mean_square_norm: float, *, batch_size: int,
+                 val_batch_size: int | None, max_samples: int | None, predict_rows: int | None, normalise: Normalise,
+                 seed: int) -> None:  # fmt: skip
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size),
+                            ("max_samples", max_samples), ("predict_rows", predict_rows)):  # fmt: skip
+            if value is not None and value < 1:
+                raise UserError(f"data.{name} must be at least 1, got {value}")
+        if seed < 0:
+            raise UserError(f"data.seed must be at least 0, got {seed}")
+        if normalise not in ("rms", "none"):
+            raise UserError(f"data.normalise must be rms or none, got {normalise!r}")
+        if normalise == "rms" and not 0 < mean_square_norm < math.inf:
+            raise UserError(f"data.normalise rms is impossible: the activations' mean ‖x‖² is {mean_square_norm}; check "
+                            "the data, or set data.normalise none")  # fmt: skip
+        self.rows, self.val, self.seed = rows, val, seed
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self.predict_rows = rows.n_rows if predict_rows is None else min(predict_rows, rows.n_rows)
+        self.d_in = rows.d_in
+        """Width of an activation (D)."""
+        self.scale = math.sqrt(rows.d_in / mean_square_norm) if normalise == "rms" else 1.0
+        """What activations are multiplied by; with rms E‖x‖² = D after it."""
+        self.normalisation = {"kind": normalise, "scale": self.scale}
+        """The same as plain data, to be kept with each SAE."""
+        self._blocks = self._train_blocks(n_train_rows, max_samples)
+        self._stream: TrainStream | None = None
+        self._resume: dict[str, Any] | None = None
+
+    def _train_blocks(self, n_train_rows: int, max_samples: int | None) -> Blocks:
+        blocks = cut(0, n_train_rows)
+        return blocks if max_samples is None else sample(blocks, max_samples, self.seed)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Provenance of the activations: model, hook, dtype, ..."""
+        return self.rows.source
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the training data."""
+        return self.rows.fingerprint
+
+    @property
+    def n_train_rows(self) -> int:
+        """Rows trained on, `max_samples` applied."""
+        return self._blocks.rows
+
+    @property
+    def n_val_rows(self) -> int:
+        """Rows of the validation set."""
+        return self.val.stop - self.val.start if self.val else 0
+
+    def init_sample(self, n: int = 8192) -> Tensor:
+        """Normalised training rows from seeded blocks, the same on every rank: (min(n, all), D) float32."""
+        order = np.random.default_rng([self.seed, _INIT_SAMPLE]).permutation(len(self._blocks.starts))
+        x_ND = torch.empty(min(n, self.n_train_rows), self.d_in, dtype=self.rows.dtype)
+        done = 0
+        for block in order:
+            size = min(int(self._blocks.sizes[block]), len(x_ND) - done)
+            if size == 0:
+                break
+            self.rows.read(int(self._blocks.starts[block]), x_ND[done : done + size])
+            done += size
+        return self._normalised(x_ND)
+
+    def train_dataloader(self) -> TrainStream:
+        """A new stream, at the position that a checkpoint brought."""
+        rank, world = self._place()
+        self._stream = TrainStream(self.rows, self._blocks, self.batch_size, seed=self.seed, rank=rank, world=world)
+        if self._resume is not None:
+            self._stream.load_state_dict(self._resume)
+            self._resume = None
+        return self._stream
+
+    def val_dataloader(self) -> SequentialStream | list:
+        """All validation rows in order, or no loader."""
+        return self._sequential(*self.val) if self.val else []
+
+    def test_dataloader(self) -> SequentialStream | list:
+        """The validation rows."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> SequentialStream:
+        """All rows in order, up to `predict_rows`."""
+        return self._sequential(self.rows, 0, self.predict_rows)
+
+    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
+        """Stored rows (B, D) to normalised float32, on their device."""
+        return self._normalised(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stream's position. Lightning keeps it for the loader too, but does not give it back after a checkpoint
+        from an epoch's end."""
+        return self._stream.state_dict() if self._stream is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Where the next training loader starts."""
+        self._resume = state_dict
+
+    def _sequential(self, rows: Rows, start: int, stop: int) -> SequentialStream:
+        return SequentialStream(rows, start, stop, self.val_batch_size, *self._place())
+
+    def _normalised(self, x_BD: Tensor) -> Tensor:
+        x_BD = x_BD.float()
+        return x_BD if self.scale == 1 else x_BD * self.scale
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+
+class ActivationDataModule(RowsDataModule):
+    """Activations from a folder of shards (`saelight shards harvest`).
+
+    Args:
+        path: Folder of the shards.
+        batch_size: Rows (tokens) of a batch on each process. 4096 draws on all blocks in memory, few rows from each.
+        val_path: Folder of shards to validate on. Default: hold out `val_fraction` of `path`.
+        val_fraction: Share of the rows held out for validation, in [0, 1): the last whole documents in harvest order,
+            rows when there are no documents; never trained on. 0: no validation. Unused with `val_path`.
+        max_samples: Train on this many rows at most, a seeded uniform choice of blocks. Default: on all.
+        normalise: rms: scale by one number so that E‖x‖² = d_in, which makes learning rates and sparsity coefficients
+            carry over between models. none: as stored.
+        seed: Seed of the order, of `max_samples` and of the sample that SAEs are initialised from.
+        val_batch_size: Rows of a validation, test or prediction batch on each process. Default: `batch_size`.
+        predict_rows: Rows that `predict` runs over, from the first on. Default: all.
+    """
+
+    def __init__(self, path: str, batch_size: int = 4096, val_path: str | None = None, val_fraction: float = 0.02,
+                 max_samples: int | None = None, normalise: Normalise = "rms", seed: int = 0,
+                 val_batch_size: int | None = None, predict_rows: int | None = None) -> None:  # fmt: skip
+        if not 0 <= val_fraction < 1:
+            raise UserError(f"data.val_fraction must be in [0, 1), got {val_fraction}")
+        rows = ShardedRows(path)
+        n_train_rows, val = rows.n_rows, None
+        if val_path is not None:
+            val_rows = ShardedRows(val_path)
+            if val_rows.d_in != rows.d_in:
+                raise UserError(f"data.val_path {val_path} has width {val_rows.d_in}, data.path has {rows.d_in}; harvest "
+                                "both from the same hook")  # fmt: skip
+            val = Span(val_rows, 0, val_rows.n_rows)
+        elif val_fraction > 0:
+            n_train_rows = held_out_from(rows, val_fraction)
+            val = Span(rows, n_train_rows, rows.n_rows)
+        super().__init__(rows, n_train_rows, val, rows.mean_square_norm, batch_size=batch_size,
+                         val_batch_size=val_batch_size, max_samples=max_samples, predict_rows=predict_rows,
+                         normalise=normalise, seed=seed)  # fmt: skip
+
+
+def held_out_from(rows: ShardedRows, fraction: float) -> int:
+    """First row of the validation set: the first document start in the last `fraction` of the rows, or the last
+    document's start when that document alone is longer. Without document ids, the row itself.
+
+    Raises `UserError` when the rows are one document.
+    """
+    target = rows.n_rows - max(1, round(rows.n_rows * fraction))
+    if target == 0:
+        raise UserError(f"data.val_fraction {fraction} of {rows.n_rows} rows leaves none to train on; lower it")
+    if "document_ids" not in rows.columns:
+        return target
+    for low in range(target, rows.n_rows, _SCAN):
+        if (starts := _document_starts(rows, low, min(low + _SCAN, rows.n_rows))).numel():
+            return int(starts[0])
+    for high in range(target, 1, -_SCAN):
+        if (starts := _document_starts(rows, max(1, high - _SCAN), high)).numel():
+            return int(starts[-1])
+    raise UserError(f"the shards at {rows.path} are a single document, none can be held out; set data.val_path, or "
+                    "data.val_fraction 0")  # fmt: skip
+
+
+def _document_starts(rows: ShardedRows, low: int, high: int) -> Tensor:
+    """Rows in [low, high), low >= 1, whose document is not that of the row before: int64."""
+    ids = rows.column("document_ids", low - 1, high - low + 1)
+    return (ids[1:] != ids[:-1]).nonzero().flatten() + low

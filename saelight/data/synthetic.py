@@ -1,0 +1,148 @@
+"""Activations with known ground truth: sparse combinations of random directions, made on demand.
+
+    x = Σ_i a_i g_i + noise
+
+over the features i that fire, with unit directions g_i and magnitudes a_i = |N(mean, std)|. Feature i fires with
+probability p_i ∝ (i + 1)^-zipf, Σ p_i = mean_l0. Correlated features share a Gaussian factor within their group.
+
+Shapes: N rows, D d_in, G features.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.special import ndtri
+from torch import Tensor
+
+from saelight.errors import UserError
+
+BLOCK = 512
+_DIRECTIONS, _ROWS = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticRows:
+    """Rows that are a pure function of these settings. Raises `UserError` for settings that make no sense."""
+
+    rows: int
+    """Rows in all (N)."""
+    d_in: int = 64
+    """Width of a row (D)."""
+    n_features: int = 256
+    """True directions (G)."""
+    mean_l0: float = 8.0
+    """Features that fire in a row, on average."""
+    zipf_exponent: float = 0.5
+    """How fast frequencies fall with rank: p_i ∝ (i + 1)^-zipf_exponent; 0 makes all equal."""
+    magnitude_mean: float = 1.0
+    """Mean of the normal law whose absolute value is a firing feature's magnitude."""
+    magnitude_std: float = 0.25
+    """Standard deviation of that law."""
+    correlation: float = 0.0
+    """Correlation of the Gaussian factors within a group, in [0, 1). Frequencies stay as they are."""
+    group_size: int = 8
+    """Consecutive features that form a group. Only matters with correlation > 0."""
+    noise: float = 0.0
+    """Standard deviation of Gaussian noise on each coordinate."""
+    seed: int = 0
+    """Seed of directions and rows."""
+
+    def __post_init__(self) -> None:
+        for name in ("d_in", "n_features", "rows", "group_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.mean_l0 <= self.n_features:
+            raise UserError(f"data.mean_l0 must be in (0, n_features = {self.n_features}], got {self.mean_l0}")
+        if not 0 <= self.correlation < 1:
+            raise UserError(f"data.correlation must be in [0, 1), got {self.correlation}")
+        for name in ("zipf_exponent", "magnitude_mean", "magnitude_std", "noise"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"data.{name} must be at least 0, got {getattr(self, name)}")
+
+    @property
+    def n_rows(self) -> int:
+        return self.rows
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    @property
+    def source(self) -> dict:
+        return {"model": "synthetic", "hook": None, "dtype": "float32"} | asdict(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash over the settings."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+
+    @cached_property
+    def features(self) -> Tensor:
+        """The true directions: (G, D) float32, unit rows."""
+        rng = np.random.default_rng([self.seed, _DIRECTIONS])
+        return F.normalize(torch.from_numpy(rng.standard_normal((self.n_features, self.d_in), dtype=np.float32)))
+
+    @cached_property
+    def frequencies(self) -> np.ndarray:
+        """p_i: (G,) float64, at most 1, summing to mean_l0."""
+        weights = np.arange(1, self.n_features + 1, dtype=np.float64) ** -self.zipf_exponent
+        # Weights fall, so those that reach 1 are the first ones; the others share what is left.
+        for certain in range(self.n_features):
+            p = weights[certain:] * (max(0.0, self.mean_l0 - certain) / weights[certain:].sum())
+            if p[0] <= 1:
+                return np.concatenate([np.ones(certain), p])
+        return np.ones(self.n_features)
+
+    @cached_property
+    def _thresholds(self) -> np.ndarray:
+        return ndtri(self.frequencies).astype(np.float32)
+
+    @cached_property
+    def _cached_block(self):
+        return lru_cache(4)(self._block)
+
+    def read(self, start: int, out: Tensor) -> None:
+        """Fill `out` (n, D) with rows [start, start + n)."""
+        done = 0
+        while done < len(out):
+            block, first = divmod(start + done, BLOCK)
+            piece = self._cached_block(block)[first : first + len(out) - done]
+            out[done : done + len(piece)] = piece
+            done += len(piece)
+
+    def will_need(self, start: int, n: int) -> None:
+        """Nothing to read ahead."""
+
+    def where(self, row: int) -> str:
+        return f"synthetic row {row}"
+
+    def _block(self, block: int) -> Tensor:
+        """Rows [block * BLOCK, (block + 1) * BLOCK): (BLOCK, D)."""
+        rng = np.random.default_rng([self.seed, _ROWS, block])
+        z_NG = rng.standard_normal((BLOCK, self.n_features), dtype=np.float32)
+        if self.correlation:
+            group = np.arange(self.n_features) // self.group_size
+            shared = rng.standard_normal((BLOCK, group[-1] + 1), dtype=np.float32)
+            c = np.float32(self.correlation)
+            z_NG = np.sqrt(c) * shared[:, group] + np.sqrt(1 - c) * z_NG
+        # <= and not <: a feature with p = 1 has threshold infinity.
+        row, feature = np.nonzero(z_NG <= self._thresholds)
+        size = np.abs(rng.normal(self.magnitude_mean, self.magnitude_std, len(row))).astype(np.float32)
+        offsets = np.searchsorted(row, np.arange(BLOCK))
+        # A gather and a sum per row: sparse, and without the thread-dependent rounding of a matrix product.
+        x_ND = F.embedding_bag(torch.from_numpy(feature), self.features, torch.from_numpy(offsets), mode="sum",
+                               per_sample_weights=torch.from_numpy(size))  # fmt: skip
+        if self.noise:
+            x_ND += self.noise * torch.from_numpy(rng.standard_normal((BLOCK, self.d_in), dtype=np.float32))
+        return x_ND
+
+    def __getstate__(self) -> dict:
+        return asdict(self)
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
