@@ -1,0 +1,5 @@
+import sys
+
+from saelight.cli import main
+
+sys.exit(main())

@@ -1,0 +1,81 @@
+"""The run's checkpoint: every ten minutes, at the end, and when the run is told to stop."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import lightning as L
+
+from saelight import runs
+
+
+class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
+    """Keeps `checkpoints/last.ckpt` in the run folder, replaced whole, so that a crash at any time leaves a good one.
+
+    Ctrl-C and SIGTERM only set a flag: the batch ends, the checkpoint is written, then training stops, and resuming
+    goes on exactly from there. A second Ctrl-C stops at once.
+    """
+
+    def __init__(self, minutes: float = 10.0) -> None:
+        """
+        Args:
+            minutes: Time between two checkpoints.
+        """
+        self.minutes = minutes
+        self._saved_at = 0.0
+        self._signal: int | None = None
+        self._handlers: dict[int, object] = {}
+
+    def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        self._saved_at = time.monotonic()
+        self._signal = None
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def on_train_batch_end(self, trainer: L.Trainer, bank: L.LightningModule, *_) -> None:
+        stop = self._signal is not None
+        due = time.monotonic() - self._saved_at > 60 * self.minutes
+        if trainer.world_size > 1:
+            # All ranks save together, or none.
+            stop, due = (trainer.strategy.reduce_boolean_decision(flag, all=False) for flag in (stop, due))
+        if not (stop or due):
+            return
+        self._save(trainer)
+        if stop:
+            L.pytorch.utilities.rank_zero_info(f"Stopped after step {trainer.global_step}; --ckpt_path last continues.")
+            if self._signal == signal.SIGTERM:
+                raise SystemExit(128 + signal.SIGTERM)
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        self._save(trainer)
+        self._restore_handlers()
+
+    def on_exception(self, trainer: L.Trainer, bank: L.LightningModule, exception: BaseException) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _save(self, trainer: L.Trainer) -> None:
+        folder: Path | None = getattr(trainer, "folder", None) or Path(trainer.default_root_dir)
+        path = runs.checkpoint(folder)
+        partial = path.with_name(path.name + ".partial")
+        try:
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                partial.replace(path)
+        except OSError:
+            if trainer.is_global_zero:
+                partial.unlink(missing_ok=True)
+            raise
+        self._saved_at = time.monotonic()

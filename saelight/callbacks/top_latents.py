@@ -1,0 +1,93 @@
+"""What `saelight predict` writes: the strongest latents of every token, one safetensors file per SAE."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+
+class WriteTopLatents(BasePredictionWriter):
+    """Writes `predictions/<sae>.safetensors` into the run folder: `values` (rows, K) float32, largest first, and
+    `indices` (rows, K) int32, in the order of the data's rows.
+
+    Rows stream to disk as they come, every rank writing its own; a file gets its name once it is whole.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="batch")
+        self._files: dict[str, _TopFile] = {}
+
+    def on_predict_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        loader = trainer.predict_dataloaders
+        self._row = getattr(loader, "first_row", 0)
+        folder = Path(getattr(trainer, "folder", None) or trainer.default_root_dir) / "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, sae in zip(bank.names, bank.saes, strict=True):
+            k = min(bank.predict_top, sae.d_sae)
+            self._files[name] = _TopFile(folder / f"{name}.safetensors", loader.n_rows, k)
+            if trainer.is_global_zero:
+                self._files[name].create()
+        trainer.strategy.barrier("predictions")
+        for file in self._files.values():
+            file.open()
+
+    def write_on_batch_end(self, trainer, bank, prediction: dict[str, Any], batch_indices, batch, *_: Any) -> None:
+        for name, top in prediction.items():
+            self._files[name].write(self._row, top.values_BK.cpu().numpy(), top.indices_BK.cpu().numpy())
+        self._row += len(batch)
+
+    def on_predict_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        for file in self._files.values():
+            file.close()
+        trainer.strategy.barrier("predictions")
+        if trainer.is_global_zero:
+            for file in self._files.values():
+                file.finish()
+        self._files.clear()
+
+    def on_exception(self, trainer: L.Trainer, bank: L.LightningModule, exception: BaseException) -> None:
+        for file in self._files.values():
+            file.partial.unlink(missing_ok=True)
+        self._files.clear()
+
+
+class _TopFile:
+    """A safetensors file of known shape, filled in place: the whole of it need not fit in memory."""
+
+    def __init__(self, path: Path, rows: int, k: int) -> None:
+        self.path, self.shape = path, (rows, k)
+        self.partial = path.with_name(path.name + ".partial")
+        size = 4 * rows * k
+        header = {
+            "values": {"dtype": "F32", "shape": [rows, k], "data_offsets": [0, size]},
+            "indices": {"dtype": "I32", "shape": [rows, k], "data_offsets": [size, 2 * size]},
+        }
+        text = json.dumps(header).encode()
+        # The format wants the data to start at a multiple of 8 bytes; spaces fill the header up.
+        text += b" " * (-len(text) % 8)
+        self.header = len(text).to_bytes(8, "little") + text
+        self.size = size
+
+    def create(self) -> None:
+        with self.partial.open("wb") as file:
+            file.write(self.header)
+            file.truncate(len(self.header) + 2 * self.size)
+
+    def open(self) -> None:
+        start = len(self.header)
+        self.values = np.memmap(self.partial, np.float32, "r+", start, self.shape)
+        self.indices = np.memmap(self.partial, np.int32, "r+", start + self.size, self.shape)
+
+    def write(self, row: int, values: np.ndarray, indices: np.ndarray) -> None:
+        self.values[row : row + len(values)] = values
+        self.indices[row : row + len(indices)] = indices
+
+    def close(self) -> None:
+        self.values.flush()
+        self.indices.flush()
+
+    def finish(self) -> None:
+        self.partial.replace(self.path)

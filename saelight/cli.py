@@ -1,0 +1,75 @@
+"""The `saelight` command: a light front door that imports no more than the command at hand needs."""
+
+import errno
+import sys
+from collections.abc import Sequence
+
+from saelight.errors import UserError
+
+TRAINING = {
+    "fit": "train the SAEs of a config on one stream of activations",
+    "validate": "evaluate a run's SAEs on its validation data",
+    "test": "evaluate a run's SAEs on its test data",
+    "predict": "write each token's strongest latents, one file per SAE",
+}
+USAGE = """usage: saelight COMMAND ...
+
+Train many sparse autoencoders (SAEs) in one pass over activations.
+
+{commands}
+  shards harvest | info | verify
+             make activation shards from a model, describe them, check them
+
+saelight COMMAND --help says more; saelight --version prints the version."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. A user's error is one line on stderr and a code that is not 0."""
+    args = list(sys.argv[1:] if args is None else args)
+    try:
+        return _dispatch(args)
+    except UserError as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if not _disk_full(error):
+            raise
+        message = f"the disk is full: {error}. Free some space; what was complete is kept, --ckpt_path last continues"
+    print(f"saelight: error: {message}", file=sys.stderr)
+    return 1
+
+
+def _dispatch(args: list[str]) -> int:
+    command = args[0] if args else "--help"
+    if command in ("-h", "--help"):
+        print(USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, text in TRAINING.items())))
+    elif command == "--version":
+        from importlib.metadata import version
+
+        print(f"saelight {version('saelight')}")
+    elif command in TRAINING:
+        from saelight.training_cli import run
+
+        run(args)
+    elif command == "shards":
+        from jsonargparse import auto_cli
+
+        from saelight.data.commands import COMMANDS
+        from saelight.errors_cli import OneLineParser
+
+        auto_cli(COMMANDS, as_positional=True, args=args[1:], prog="saelight shards", parser_class=OneLineParser)
+    else:
+        from saelight.suggest import did_you_mean
+
+        raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards'])}")
+    return 0
+
+
+def _disk_full(error: BaseException) -> bool:
+    # safetensors wraps the system's error in one of its own.
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

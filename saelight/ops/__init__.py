@@ -1,0 +1,1 @@
+"""Maths that must be fast or exact, free of any variant: reference versions beside their fast paths."""

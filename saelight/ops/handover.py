@@ -1,0 +1,34 @@
+"""The autograd node that hands gradients computed earlier to a later backward pass."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class _HandOver(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, loss: Tensor, gradients: list[Tensor | None], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, scale: Tensor):
+        # Emptied at once: with no other reference left, autograd takes these tensors over as .grad, without a copy.
+        gradients, ctx.gradients = ctx.gradients, None
+        # Reading the scale is free on the CPU only, and 1 is what it is unless gradients are accumulated.
+        if not (scale.device.type == "cpu" and scale.item() == 1.0):
+            torch._foreach_mul_([g for g in gradients if g is not None], scale)
+        return None, None, *gradients
+
+
+def hand_over(loss: Tensor, gradients: list[Tensor | None], parameters: Sequence[Tensor]) -> Tensor:
+    """`loss` (a scalar without a graph) as a tensor whose backward gives each parameter its stored gradient.
+
+    Lets every SAE run forward and backward in turn, one graph alive at a time, while Lightning's own backward,
+    accumulation, DDP hooks and precision plugins work as for any loss. The gradients are scaled by the incoming one.
+    None leaves a parameter's gradient alone. The list is consumed.
+    """
+    return _HandOver.apply(loss, gradients, *parameters)

@@ -1,0 +1,8 @@
+"""What every jsonargparse parser of saelight needs to know, set once."""
+
+from jsonargparse import set_parsing_settings
+
+from saelight.saes import SAEConfig
+
+# A dict of SAEConfig in a signature accepts any variant, by class path, and help shows the fields' docstrings.
+set_parsing_settings(subclasses_enabled=[SAEConfig], docstring_parse_attribute_docstrings=True)

@@ -1,0 +1,46 @@
+"""What one logged training step of a bank reports: a small tensor on the device, read once.
+
+N SAEs, M metrics, B batch, D d_in.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from saelight.saes import SAE, Losses
+
+METRICS = ("loss", "reconstruction", "penalty", "aux", "l0", "fvu", "dead", "grad_norm")
+
+
+class StepRecord:
+    """The metrics of one step of every SAE, gathered without waiting for the device."""
+
+    def __init__(self, names: list[str], x_BD: Tensor) -> None:
+        self.names = names
+        self.batch = len(x_BD)
+        self.variance = (x_BD - x_BD.mean(0)).square().mean()
+        # NaN: nothing to report, as of a variant without a penalty or of a quarantined SAE.
+        self.values_NM = torch.full((len(names), len(METRICS)), torch.nan, device=x_BD.device)
+
+    def add_losses(self, i: int, sae: SAE, losses: Losses) -> None:
+        """What SAE `i`'s forward pass told."""
+        columns = [losses.total, losses.reconstruction, losses.penalty, losses.aux, losses.counts_F.sum() / self.batch,
+                   losses.reconstruction / self.variance, sae.dead().float().mean()]  # fmt: skip
+        for j, value in enumerate(columns):
+            if value is not None:
+                self.values_NM[i, j] = value.detach()
+
+    def add_norm(self, i: int, norm: Tensor) -> None:
+        """The norm of SAE `i`'s gradient before clipping."""
+        self.values_NM[i, -1] = norm
+
+    def read(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """The values by `<sae>/train/<metric>`, after `reduce` has averaged them over ranks."""
+        rows = reduce(self.values_NM).tolist()
+        return {
+            f"{name}/train/{metric}": value
+            for name, row in zip(self.names, rows, strict=True)
+            for metric, value in zip(METRICS, row, strict=True)
+            if value == value
+        }

@@ -1,0 +1,52 @@
+"""Results: one line of `results.jsonl` and one row of the table per SAE."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from saelight import export, runs
+
+
+def results(trainer, bank, seconds: float | None = None) -> list[dict[str, Any]]:
+    """One dict per SAE: name, state, config, seed, last metrics, and how it was trained."""
+    rows = []
+    for i, name in enumerate(bank.names):
+        stopped = i in bank.quarantine.stopped
+        rows.append({
+            "name": name,
+            "state": f"quarantined at step {int(bank.quarantine.step_N[i])}" if stopped else "finished",
+            "config": bank.hparams["saes"][name],
+            "seed": bank.seeds[i],
+            "metrics": bank.evaluation.get(name, {}),
+            "steps": trainer.global_step,
+            "tokens": bank.tokens_seen,
+            "seconds": seconds,
+            "device": str(bank.device),
+            "folder": str(export.folder_for(trainer, name)),
+        })  # fmt: skip
+    return rows
+
+
+def write_results(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write `rows` as JSON lines, whole or not at all."""
+    runs.write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as one aligned table: name, L0, FVU, MMCS where the truth is known, dead %, folder."""
+    columns = {"l0": ("L0", "{:.1f}", 1), "fvu": ("FVU", "{:.4f}", 1), "mmcs": ("MMCS", "{:.3f}", 1),
+               "dead": ("dead %", "{:.1f}", 100)}  # fmt: skip
+    shown = {k: v for k, v in columns.items() if k != "mmcs" or any("mmcs" in row["metrics"] for row in rows)}
+    lines = [["name", *(title for title, _, _ in shown.values()), "folder"]]
+    for row in rows:
+        cells = [
+            form.format(factor * row["metrics"][key]) if key in row["metrics"] else "-"
+            for key, (_, form, factor) in shown.items()
+        ]
+        lines.append([row["name"], *cells, row["folder"] if row["state"] == "finished" else row["state"]])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    last = len(widths) - 1
+    return "\n".join(
+        "  ".join(c.ljust(w) if i in (0, last) else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        .rstrip() for line in lines
+    )  # fmt: skip

@@ -1,0 +1,63 @@
+"""Gated SAE: which latents fire and how strongly are decided apart (arXiv 2404.16014).
+
+    π_gate = z + b_gate,   π_mag = e^{r_mag} ⊙ z + b_mag,   z = (x - b_dec) @ W_enc
+    f = 1[π_gate > 0] ⊙ ReLU(π_mag)
+    loss = mean_B ‖x - x̂‖² / D + (λ/√D) · mean_B Σ ReLU(π_gate)
+           + α · mean_B ‖x - (ReLU(π_gate) @ sg[W_dec] + sg[b_dec])‖² / D
+
+The gate has gradient only through the last two terms; sg keeps the auxiliary one from moving the decoder (eq. 8).
+Shapes: B batch, D d_in, F d_sae.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from saelight.errors import UserError
+from saelight.ops.counts import firing_counts
+from saelight.saes.base import SAE, Losses, Moment, Penalised, squared_error
+
+
+@dataclass(kw_only=True)
+class Gated(Penalised):
+    """Gates and magnitudes from one encoder, L1 on the gates, an auxiliary reconstruction from them."""
+
+    aux_coefficient: float = 1.0
+    """α, the weight of the auxiliary reconstruction. The paper's value."""
+
+    def check(self) -> None:
+        super().check()
+        if self.aux_coefficient < 0:
+            raise UserError(f"aux_coefficient must not be negative, got {self.aux_coefficient}")
+
+    def build(self, d_in: int, seed: int = 0) -> "GatedSAE":
+        return GatedSAE(self, d_in, seed)
+
+
+class GatedSAE(SAE):
+    calibrated = True
+    config: Gated
+
+    def __init__(self, config: Gated, d_in: int, seed: int = 0) -> None:
+        super().__init__(config, d_in, seed)
+        self.r_mag = nn.Parameter(torch.zeros(self.d_sae))
+        self.b_gate = nn.Parameter(torch.zeros(self.d_sae))
+        self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self._latents(self.pre_activations(x))
+
+    def _latents(self, z: Tensor) -> Tensor:
+        return torch.relu(self.r_mag.exp() * z + self.b_mag) * (z + self.b_gate > 0)
+
+    def losses(self, x_BD: Tensor, moment: Moment) -> Losses:
+        z_BF = self.pre_activations(x_BD)
+        f_BF = self._latents(z_BF)
+        gate_BF = torch.relu(z_BF + self.b_gate)
+        reconstruction = squared_error(x_BD, self.decode(f_BF))
+        penalty = gate_BF.mean(0, dtype=torch.float32).sum()
+        aux = squared_error(x_BD, gate_BF @ self.W_dec.detach() + self.b_dec.detach())
+        coefficient = self.config.coefficient(self.d_in, moment)
+        total = reconstruction + coefficient * penalty + self.config.aux_coefficient * aux
+        return Losses(total, reconstruction, penalty, aux, firing_counts(f_BF.detach()))

@@ -1,0 +1,119 @@
+"""Learning-rate and sparsity schedules: pure functions of the optimizer step, and the units of time they are written in.
+
+A schedule is a small dataclass in the config; with the horizon (the length of training) known it turns into a function
+`step -> factor`, without state, so that a resumed run needs nothing but its step.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from saelight.errors import UserError
+
+Time = int | float | dict[str, float]
+"""A length of time: int = optimizer steps, float <= 1 = fraction of training, {epochs: n} or {tokens: n}."""
+
+
+class Horizon(NamedTuple):
+    """The length of training, frozen when it starts and kept in its checkpoints."""
+
+    steps: int
+    """Optimizer steps in the whole of training."""
+    steps_per_epoch: int
+    """Optimizer steps in one epoch."""
+    tokens_per_step: int
+    """Tokens per optimizer step, over all ranks and accumulated batches."""
+
+    @property
+    def tokens(self) -> int:
+        return self.steps * self.tokens_per_step
+
+
+def check_time(value: Time, name: str) -> None:
+    """Raise `UserError` unless `value` is a `Time`."""
+    if isinstance(value, dict):
+        if len(value) != 1 or next(iter(value)) not in ("epochs", "tokens") or next(iter(value.values())) < 0:
+            raise UserError(f"{name}: {value} is no length of time; write {{epochs: n}} or {{tokens: n}}, n >= 0")
+    elif value < 0 or (isinstance(value, float) and value > 1):
+        raise UserError(f"{name}: {value} is no length of time; write an int (steps), a float in [0, 1] (fraction of "
+                        "training), {epochs: n} or {tokens: n}")  # fmt: skip
+
+
+def in_steps(time: Time, horizon: Horizon) -> int:
+    """`time` in optimizer steps, rounded to the nearest."""
+    if isinstance(time, dict):
+        ((unit, n),) = time.items()
+        return round(n * horizon.steps_per_epoch if unit == "epochs" else n / horizon.tokens_per_step)
+    return round(time * horizon.steps) if isinstance(time, float) else time
+
+
+@dataclass(kw_only=True)
+class Schedule:
+    """How the learning rate moves: a linear warm-up, then one of four shapes over the rest of training."""
+
+    kind: Literal["warm_restarts", "cosine", "linear", "constant"] = "warm_restarts"
+    """warm_restarts: cosine cycles from lr to eta_min, each T_mult times as long as the last (SGDR, arXiv 1608.03983,
+    eq. 5). cosine: one such cycle. linear: lr to eta_min on a line. constant: lr."""
+    T_0: Time | None = None
+    """Length of the first cycle of warm_restarts. Default: 1/7 of training, three whole cycles with T_mult 2."""
+    T_mult: int | None = None
+    """Growth of warm_restarts' cycles. Default: 2."""
+    eta_min: float = 0.0
+    """The lowest learning rate, absolute. Reached at the end of each cycle."""
+    warmup: Time = 0.01
+    """Linear warm-up from 0 to lr. Default: 1 % of training, enough for AdamW's second moments to settle."""
+
+    def check(self) -> None:
+        """Raise `UserError` for settings that make no sense, or that this kind would ignore."""
+        if self.kind != "warm_restarts" and (self.T_0 is not None or self.T_mult is not None):
+            raise UserError(f"schedule: T_0 and T_mult belong to warm_restarts; drop them for kind {self.kind!r}")
+        if self.T_mult is not None and self.T_mult < 1:
+            raise UserError(f"schedule: T_mult must be at least 1, got {self.T_mult}")
+        check_time(self.warmup, "schedule.warmup")
+        if self.T_0 is not None:
+            check_time(self.T_0, "schedule.T_0")
+
+    def factor(self, lr: float, horizon: Horizon) -> Callable[[int], float]:
+        """The function from optimizer step (0 first) to the factor on `lr`."""
+        warmup = min(in_steps(self.warmup, horizon), horizon.steps)
+        length = max(1, horizon.steps - warmup)
+        # Three cycles, 1 + 2 + 4 = 7, fill what the warm-up leaves; rounded up, so that none restarts in the last steps.
+        T_0 = max(1, -(-length // 7) if self.T_0 is None else in_steps(self.T_0, horizon))
+        T_mult = 2 if self.T_mult is None else self.T_mult
+        low = self.eta_min / lr
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            step -= warmup
+            if self.kind == "warm_restarts":
+                return low + (1 - low) * _cosine(_cycle_position(step, T_0, T_mult))
+            if self.kind == "cosine":
+                return low + (1 - low) * _cosine(min(1.0, step / length))
+            if self.kind == "linear":
+                return low + (1 - low) * (1 - min(1.0, step / length))
+            return 1.0
+
+        return factor
+
+
+def ramp(step: int, warmup: int) -> float:
+    """The sparsity coefficient's factor: linear from 0 to 1 over `warmup` steps."""
+    return min(1.0, step / warmup) if warmup else 1.0
+
+
+def _cosine(t: float) -> float:
+    return (1 + math.cos(math.pi * t)) / 2
+
+
+def _cycle_position(step: int, T_0: int, T_mult: int) -> float:
+    """Where `step` lies in its warm-restart cycle, in [0, 1)."""
+    if T_mult == 1:
+        return (step % T_0) / T_0
+    # Cycle n starts at T_0 (T_mult^n - 1) / (T_mult - 1); integers, so that no rounding moves a restart.
+    start, length = 0, T_0
+    while step >= start + length:
+        start, length = start + length, length * T_mult
+    return (step - start) / length
+

@@ -1,0 +1,134 @@
+"""saelight's Trainer: Lightning's, with a run folder, per-SAE logs, exports, exact checkpoints and a table at the end."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+
+from saelight import runs
+from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WriteTopLatents
+from saelight.errors import UserError
+from saelight.loggers import PerSAE
+from saelight.report import results, table, write_results
+
+
+class Trainer(L.Trainer):
+    """A `lightning.Trainer` whose every run has a folder, `<root>/<name>/` (docs/training.md)."""
+
+    def __init__(
+        self, *args: Any, name: str = "run", root: str = "runs", folder: str | None = None, **kwargs: Any
+    ) -> None:
+        """
+        Args:
+            name: The run's name, and its folder's in `root`; numbered (`name-2`) when that exists.
+            root: Where run folders lie.
+            folder: The run's folder itself, in place of root and name; refused when it exists.
+        """
+        self.run_name, self.run_root = name, Path(root)
+        self.wanted_folder = Path(folder) if folder else None
+        self.folder: Path | None = None
+        """This run's folder, from the moment there is one."""
+        if kwargs.get("logger") in (None, True):
+            kwargs["logger"] = PerSAE()
+        callbacks = kwargs.get("callbacks") or []
+        callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+        callbacks += [c() for c in (ExportSAEs, WriteTopLatents) if not any(isinstance(x, c) for x in callbacks)]
+        if kwargs.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks.append(TokenProgress())
+        if kwargs.get("enable_checkpointing") is not False and not any(isinstance(c, Checkpoint) for c in callbacks):
+            callbacks.append(SaveCheckpoint())
+        callbacks.append(_ShareFolder())
+        super().__init__(*args, **kwargs | {"callbacks": callbacks})
+
+    def fit(self, model, train_dataloaders=None, val_dataloaders=None, datamodule=None, ckpt_path=None, **kwargs) -> None:
+        """Train, validate the final weights, write `results.jsonl` and print the table.
+
+        `ckpt_path="last"` goes on with this name's newest run, in its folder.
+        """
+        if self.max_epochs is None and self.max_steps == -1:
+            if getattr(model, "max_tokens", None) is None:
+                raise UserError("how long to train? set trainer.max_epochs, trainer.max_steps or model.max_tokens")
+            self.fit_loop.max_epochs = -1
+        ckpt_path = self._place(ckpt_path, fresh=True)
+        start = time.monotonic()
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, **{"weights_only": True} | kwargs)
+        seconds = time.monotonic() - start
+        if model.evaluated_at != self.global_step and self.fit_loop.epoch_loop.val_loop._data_source.is_defined():
+            self._without_loggers(super().validate, model, val_dataloaders, datamodule=datamodule, verbose=False)
+        if self.is_global_zero and not self.fast_dev_run:
+            rows = results(self, model, seconds)
+            write_results(self.folder / "results.jsonl", rows)
+            print(table(rows), flush=True)
+
+    def validate(self, model=None, dataloaders=None, ckpt_path=None, verbose=True, datamodule=None, **kwargs) -> Any:
+        """Evaluate on the validation data and print the table. `ckpt_path="last"`: this name's newest run."""
+        return self._evaluate(super().validate, model, dataloaders, ckpt_path, verbose, datamodule, **kwargs)
+
+    def test(self, model=None, dataloaders=None, ckpt_path=None, verbose=True, datamodule=None, **kwargs) -> Any:
+        """Evaluate on the test data and print the table. `ckpt_path="last"`: this name's newest run."""
+        return self._evaluate(super().test, model, dataloaders, ckpt_path, verbose, datamodule, **kwargs)
+
+    def _evaluate(self, run, model, dataloaders, ckpt_path, verbose, datamodule, **kwargs) -> Any:
+        ckpt_path = self._place(ckpt_path)
+        kwargs = {"weights_only": True} | kwargs
+        values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, **kwargs)
+        if verbose and self.is_global_zero:
+            print(table(results(self, self.lightning_module)), flush=True)
+        return values
+
+    def predict(self, model=None, dataloaders=None, datamodule=None, return_predictions=False, ckpt_path=None, **kwargs):
+        """Write each token's strongest latents to `predictions/<sae>.safetensors` in the run folder."""
+        ckpt_path = self._place(ckpt_path)
+        if self.folder is None and rank_zero_only.rank == 0:
+            self.folder = self._claim()
+        kwargs = {"weights_only": True} | kwargs
+        predictions = self._without_loggers(
+            super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, **kwargs
+        )
+        if self.is_global_zero:
+            print(f"Top latents written to {self.folder / 'predictions'}/", flush=True)
+        return predictions
+
+    def _without_loggers(self, run, *args: Any, **kwargs: Any) -> Any:
+        # An evaluation after training is no part of the training curves.
+        loggers, self.loggers = self.loggers, []
+        try:
+            return run(*args, **kwargs)
+        finally:
+            self.loggers = loggers
+
+    # --- the run folder
+
+    def _place(self, ckpt_path: str | os.PathLike | None, fresh: bool = False) -> str | os.PathLike | None:
+        """Settle the run folder: the checkpoint's when one is given, else a new one where `fresh`."""
+        if ckpt_path == "last":
+            folder = self.wanted_folder or runs.latest(self.run_root, self.run_name)
+            ckpt_path = runs.checkpoint(folder)
+        if ckpt_path is not None:
+            if not Path(ckpt_path).is_file():
+                raise UserError(f"no checkpoint at {ckpt_path}")
+            self._enter(runs.folder_of(ckpt_path))
+        elif fresh and not self.fast_dev_run and rank_zero_only.rank == 0:
+            self._enter(self._claim())
+        return ckpt_path
+
+    def _claim(self) -> Path:
+        return runs.claim_exactly(self.wanted_folder) if self.wanted_folder else runs.claim(self.run_root, self.run_name)
+
+    def _enter(self, folder: Path | None) -> None:
+        self.folder = folder
+        for logger in self.loggers:
+            if isinstance(logger, PerSAE) and folder is not None:
+                logger.set_folder(folder)
+
+
+class _ShareFolder(L.Callback):
+    """Tells the other ranks the folder that rank 0 claimed."""
+
+    def setup(self, trainer: Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        folder = trainer.strategy.broadcast(str(trainer.folder) if trainer.folder else None)
+        trainer.folder = Path(folder) if folder else None

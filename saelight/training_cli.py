@@ -1,0 +1,78 @@
+"""fit | validate | test | predict: LightningCLI with saelight's Trainer, errors in one line, and no silent surprises."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+import saelight.data.datamodule  # its data modules' short names resolve once they are imported
+import saelight.data.synthetic_datamodule  # noqa: F401
+from saelight import runs
+from saelight.bank import SAEBank
+from saelight.errors_cli import OneLineErrors, refuse_duplicate_keys
+from saelight.resume import check_same_config
+from saelight.trainer import Trainer
+
+
+class _Parser(OneLineErrors, LightningArgumentParser):
+    pass
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Writes the run's whole `config.yaml`; the one of a resumed run stays."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"save_to_log_dir": False})
+
+    def save_config(self, trainer: Trainer, pl_module: SAEBank, stage: str) -> None:
+        path = trainer.folder / "config.yaml"
+        if stage == "fit" and not path.exists():
+            runs.write_atomically(path, self.parser.dump(self.config, skip_none=False))
+
+
+class _CLI(LightningCLI):
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = _Parser(**kwargs | {"allow_abbrev": False})
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML config; several are merged in order.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("data.d_in", "model.d_in", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        # Lightning is about to replace the model's config by the checkpoint's, explicit flags included.
+        self._given = copy.deepcopy(self.config[self.config.subcommand])
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.config.subcommand]
+        check_same_config(_plain(config.model), _plain(self._given.model))
+        if config.trainer.name is None:
+            config.trainer.name = Path(config.config[-1].relative).stem if config.config else "run"
+        if self.config.subcommand != "fit" and config.ckpt_path is None:
+            config.ckpt_path = "last"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return value
+
+
+def run(args: list[str]) -> None:
+    """Run one training command, e.g. `["fit", "--config", "cfg.yaml"]`."""
+    refuse_duplicate_keys()
+    _CLI(
+        SAEBank,
+        trainer_class=Trainer,
+        subclass_mode_data=True,
+        save_config_callback=_SaveConfig,
+        seed_everything_default=False,
+        auto_configure_optimizers=False,
+        parser_kwargs={"prog": "saelight"},
+        args=args,
+    )
