@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -76,7 +77,7 @@ def _check_unique(node: yaml.Node | None) -> None:
 
 def _locate(found, args: list[str]) -> str:
     """`"file: dotted.key: "` of the first pair in the named configs that `found(key, value)` accepts, or nothing."""
-    files = [b for a, b in zip(args, args[1:], strict=False) if a in ("-c", "--config")]
+    files = [b for a, b in itertools.pairwise(args) if a in ("-c", "--config")]
     files += [a.partition("=")[2] for a in args if a.startswith("--config=")]
     for file in files:
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from saelight import runs
@@ -19,75 +19,113 @@ from saelight.report import results, table, write_results
 class Trainer(L.Trainer):
     """A `lightning.Trainer` whose every run has a folder, `<root>/<name>/` (docs/training.md)."""
 
-    def __init__(
-        self, *args: Any, name: str = "run", root: str = "runs", folder: str | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, name: str | None = None, root: str = "runs", folder: str | None = None, **kwargs: Any) -> None:
         """
         Args:
-            name: The run's name, and its folder's in `root`; numbered (`name-2`) when that exists.
+            name: The run's name, and its folder's in `root`; numbered (`name-2`) when that exists. Default: `run`; on the
+                command line the config file's name.
             root: Where run folders lie.
             folder: The run's folder itself, in place of root and name; refused when it exists.
+            **kwargs: Lightning's own settings. The default logger is `saelight.loggers.PerSAE`.
         """
-        self.run_name, self.run_root = name, Path(root)
+        self.run_name, self.run_root = name or "run", Path(root)
         self.wanted_folder = Path(folder) if folder else None
         self.folder: Path | None = None
         """This run's folder, from the moment there is one."""
         if kwargs.get("logger") in (None, True):
             kwargs["logger"] = PerSAE()
-        callbacks = kwargs.get("callbacks") or []
-        callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-        callbacks += [c() for c in (ExportSAEs, WriteTopLatents) if not any(isinstance(x, c) for x in callbacks)]
-        if kwargs.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
-            callbacks.append(TokenProgress())
-        if kwargs.get("enable_checkpointing") is not False and not any(isinstance(c, Checkpoint) for c in callbacks):
-            callbacks.append(SaveCheckpoint())
-        callbacks.append(_ShareFolder())
-        super().__init__(*args, **kwargs | {"callbacks": callbacks})
+        kwargs["callbacks"] = _with_defaults(kwargs)
+        super().__init__(**kwargs)
 
-    def fit(self, model, train_dataloaders=None, val_dataloaders=None, datamodule=None, ckpt_path=None, **kwargs) -> None:
+    def fit(
+        self,
+        model: L.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: L.LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = True,
+    ) -> None:
         """Train, validate the final weights, write `results.jsonl` and print the table.
 
-        `ckpt_path="last"` goes on with this name's newest run, in its folder.
+        Args:
+            ckpt_path: A checkpoint to go on from, in its run's folder; `last`: the one of this name's newest run.
         """
         if self.max_epochs is None and self.max_steps == -1:
-            if getattr(model, "max_tokens", None) is None:
+            if model.hparams["max_tokens"] is None:
                 raise UserError("how long to train? set trainer.max_epochs, trainer.max_steps or model.max_tokens")
             self.fit_loop.max_epochs = -1
         ckpt_path = self._place(ckpt_path, fresh=True)
         start = time.monotonic()
-        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, **{"weights_only": True} | kwargs)
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         seconds = time.monotonic() - start
-        if model.evaluated_at != self.global_step and self.fit_loop.epoch_loop.val_loop._data_source.is_defined():
-            self._without_loggers(super().validate, model, val_dataloaders, datamodule=datamodule, verbose=False)
+        if self.enable_validation and model.evaluated_at != self.global_step:
+            loaders = {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
+            self._without_loggers(super().validate, model, verbose=False, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
             rows = results(self, model, seconds)
             write_results(self.folder / "results.jsonl", rows)
             print(table(rows), flush=True)
 
-    def validate(self, model=None, dataloaders=None, ckpt_path=None, verbose=True, datamodule=None, **kwargs) -> Any:
-        """Evaluate on the validation data and print the table. `ckpt_path="last"`: this name's newest run."""
-        return self._evaluate(super().validate, model, dataloaders, ckpt_path, verbose, datamodule, **kwargs)
+    def validate(
+        self,
+        model: L.LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | None = None,
+        verbose: bool = True,
+        datamodule: L.LightningDataModule | None = None,
+        weights_only: bool | None = True,
+    ) -> Any:
+        """Evaluate on the validation data and print the table.
 
-    def test(self, model=None, dataloaders=None, ckpt_path=None, verbose=True, datamodule=None, **kwargs) -> Any:
-        """Evaluate on the test data and print the table. `ckpt_path="last"`: this name's newest run."""
-        return self._evaluate(super().test, model, dataloaders, ckpt_path, verbose, datamodule, **kwargs)
+        Args:
+            ckpt_path: The checkpoint to evaluate; `last`: the one of this name's newest run.
+            verbose: Print the table.
+        """
+        return self._evaluate(super().validate, model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
-    def _evaluate(self, run, model, dataloaders, ckpt_path, verbose, datamodule, **kwargs) -> Any:
+    def test(
+        self,
+        model: L.LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | None = None,
+        verbose: bool = True,
+        datamodule: L.LightningDataModule | None = None,
+        weights_only: bool | None = True,
+    ) -> Any:
+        """Evaluate on the test data and print the table.
+
+        Args:
+            ckpt_path: The checkpoint to evaluate; `last`: the one of this name's newest run.
+            verbose: Print the table.
+        """
+        return self._evaluate(super().test, model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+
+    def _evaluate(self, run, model, dataloaders, ckpt_path, verbose, datamodule, weights_only) -> Any:
         ckpt_path = self._place(ckpt_path)
-        kwargs = {"weights_only": True} | kwargs
-        values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, **kwargs)
+        values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
         if verbose and self.is_global_zero:
             print(table(results(self, self.lightning_module)), flush=True)
         return values
 
-    def predict(self, model=None, dataloaders=None, datamodule=None, return_predictions=False, ckpt_path=None, **kwargs):
-        """Write each token's strongest latents to `predictions/<sae>.safetensors` in the run folder."""
-        ckpt_path = self._place(ckpt_path)
-        if self.folder is None and rank_zero_only.rank == 0:
-            self.folder = self._claim()
-        kwargs = {"weights_only": True} | kwargs
+    def predict(
+        self,
+        model: L.LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: L.LightningDataModule | None = None,
+        return_predictions: bool | None = False,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = True,
+    ) -> Any:
+        """Write each token's strongest latents to `predictions/<sae>.safetensors` in the run folder.
+
+        Args:
+            return_predictions: Return them too, all in memory.
+            ckpt_path: The checkpoint whose SAEs predict; `last`: the one of this name's newest run.
+        """
+        ckpt_path = self._place(ckpt_path, fresh=self.folder is None)
         predictions = self._without_loggers(
-            super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, **kwargs
+            super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only
         )
         if self.is_global_zero:
             print(f"Top latents written to {self.folder / 'predictions'}/", flush=True)
@@ -124,6 +162,19 @@ class Trainer(L.Trainer):
         for logger in self.loggers:
             if isinstance(logger, PerSAE) and folder is not None:
                 logger.set_folder(folder)
+
+
+def _with_defaults(kwargs: dict[str, Any]) -> list[L.Callback]:
+    """The user's callbacks, and those of ours that they do not replace or turn off."""
+    callbacks = kwargs.get("callbacks") or []
+    callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+    ours = {ExportSAEs: ExportSAEs, WriteTopLatents: WriteTopLatents}
+    if kwargs.get("enable_progress_bar") is not False:
+        ours[ProgressBar] = TokenProgress
+    if kwargs.get("enable_checkpointing") is not False:
+        ours[SaveCheckpoint] = SaveCheckpoint
+    missing = [make() for kind, make in ours.items() if not any(isinstance(c, kind) for c in callbacks)]
+    return [*callbacks, *missing, _ShareFolder()]
 
 
 class _ShareFolder(L.Callback):

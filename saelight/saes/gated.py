@@ -56,7 +56,7 @@ class GatedSAE(SAE):
         f_BF = self._latents(z_BF)
         gate_BF = torch.relu(z_BF + self.b_gate)
         reconstruction = squared_error(x_BD, self.decode(f_BF))
-        penalty = gate_BF.mean(0, dtype=torch.float32).sum()
+        penalty = gate_BF.mean(0, dtype=self.W_dec.dtype).sum()
         aux = squared_error(x_BD, gate_BF @ self.W_dec.detach() + self.b_dec.detach())
         coefficient = self.config.coefficient(self.d_in, moment)
         total = reconstruction + coefficient * penalty + self.config.aux_coefficient * aux

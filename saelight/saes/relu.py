@@ -40,6 +40,6 @@ class ReLUSAE(SAE):
         f_BF = self.encode(x_BD)
         reconstruction = squared_error(x_BD, self.decode(f_BF))
         # Σ_i mean_B(f_i) ‖d_i‖: the mean first, so that no second (B, F) product is formed.
-        penalty = f_BF.mean(0, dtype=torch.float32) @ self.W_dec.norm(dim=1)
+        penalty = (f_BF.mean(0, dtype=self.W_dec.dtype) * self.W_dec.norm(dim=1)).sum()
         total = reconstruction + self.config.coefficient(self.d_in, moment) * penalty
         return Losses(total, reconstruction, penalty, None, firing_counts(f_BF.detach()))
