@@ -58,8 +58,8 @@ class RowsDataModule(pl.LightningDataModule):
         if normalise not in ("rms", "none"):
             raise UserError(f"data.normalise must be rms or none, got {normalise!r}")
         if normalise == "rms" and not 0 < mean_square_norm < math.inf:
-            raise UserError(f"data.normalise rms is impossible: the activations' mean ‖x‖² is {mean_square_norm}; check "
-                            "the data, or set data.normalise none")  # fmt: skip
+            raise UserError(f"data.normalise rms is impossible: the activations' mean ‖x‖² is {mean_square_norm}; "
+                            "check the data, or set data.normalise none")  # fmt: skip
         self.rows, self.val, self.seed = rows, val, seed
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.predict_rows = rows.n_rows if predict_rows is None else min(predict_rows, rows.n_rows)
@@ -182,8 +182,8 @@ class ActivationDataModule(RowsDataModule):
         if val_path is not None:
             val_rows = ShardedRows(val_path)
             if val_rows.d_in != rows.d_in:
-                raise UserError(f"data.val_path {val_path} has width {val_rows.d_in}, data.path has {rows.d_in}; harvest "
-                                "both from the same hook")  # fmt: skip
+                raise UserError(f"data.val_path {val_path} has width {val_rows.d_in}, data.path has {rows.d_in}; "
+                                "harvest both from the same hook")  # fmt: skip
             val = Span(val_rows, 0, val_rows.n_rows)
         elif val_fraction > 0:
             n_train_rows = held_out_from(rows, val_fraction)
