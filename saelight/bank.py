@@ -108,10 +108,7 @@ class SAEBank(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         if self.trainer.precision not in ("32-true", "64-true", "bf16-mixed"):
-            raise UserError(
-                f"trainer.precision {self.trainer.precision} is not for a bank (16-mixed shares one gradient scaler, so one "
-                "SAE's overflow would stop them all): use bf16-mixed or 32-true"
-            )
+            raise UserError(f"a bank trains in bf16-mixed or 32-true, not {self.trainer.precision}: set trainer.precision")
         if self.trainer.gradient_clip_val:
             raise UserError("trainer.gradient_clip_val would clip all SAEs as one: give each SAE its own `clip` instead")
         data = self.trainer.datamodule

@@ -25,9 +25,11 @@ saelight COMMAND --help says more; saelight --version prints the version."""
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. A user's error is one line on stderr and a code that is not 0."""
-    args = list(sys.argv[1:] if args is None else args)
+    if args is not None:
+        # One way in: the parsers read the command line themselves.
+        sys.argv = ["saelight", *args]
     try:
-        return _dispatch(args)
+        return _dispatch(sys.argv[1:])
     except UserError as error:
         message = str(error)
     except KeyboardInterrupt:
@@ -51,7 +53,7 @@ def _dispatch(args: list[str]) -> int:
     elif command in TRAINING:
         from saelight.training_cli import run
 
-        run(args)
+        run()
     elif command == "shards":
         from jsonargparse import auto_cli
 

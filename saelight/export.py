@@ -95,7 +95,7 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
     parser.add_argument("sae", type=SAEConfig)
     try:
         spec = {"class_path": config["class_path"], "init_args": config["init_args"]}
-        sae_config = parser.instantiate_classes(parser.parse_object({"sae": spec})).sae
+        sae_config = parser.instantiate(parser.parse_object({"sae": spec})).sae
     except ArgumentError as error:
         raise UserError(f"{folder}/config.json does not describe an SAE: {error}") from None
     sae = sae_config.build(config["d_in"], config["seed"])

@@ -2,24 +2,27 @@
 
 from typing import Any
 
+from jsonargparse import Namespace
+
 from saelight.errors import UserError
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict of dotted keys."""
+    """Nested dicts and namespaces as one dict of dotted keys."""
+    if isinstance(value, Namespace):
+        value = vars(value)
     if isinstance(value, dict) and value:
         return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}.{key}").items()}
-    return {prefix.removeprefix("."): list(value) if isinstance(value, tuple) else value}
+    return {prefix: list(value) if isinstance(value, tuple) else value}
 
 
-def check_same_config(checkpoint: dict[str, Any], config: dict[str, Any]) -> None:
+def check_same_config(checkpoint: Any, config: Any) -> None:
     """Raise `UserError` naming the first setting in which `config` differs from the checkpoint's hyper-parameters."""
     expected, got = flatten(checkpoint, "model"), flatten(config, "model")
     for key in sorted(expected.keys() | got.keys()):
-        if key.startswith("model._"):
-            continue
-        if key not in got or key not in expected or expected[key] != got[key]:
+        there, here = expected.get(key, "absent"), got.get(key, "absent")
+        if there != here and not key.startswith("model._"):
             raise UserError(
-                f"the checkpoint was made with another config: {key} is {expected.get(key, 'absent')!r} there and "
-                f"{got.get(key, 'absent')!r} here; resume with the same config, or start a new run without --ckpt_path"
+                f"the checkpoint was made with another config: {key} is {there!r} there and {here!r} here; resume with the "
+                "same config, or start a new run without --ckpt_path"
             )

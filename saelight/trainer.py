@@ -28,12 +28,21 @@ class Trainer(L.Trainer):
             folder: The run's folder itself, in place of root and name; refused when it exists.
             **kwargs: Lightning's own settings. The default logger is `saelight.loggers.PerSAE`.
         """
+        if str(kwargs.get("precision")) in ("16-mixed", "16"):
+            # Lightning would train in another precision where there is no GPU.
+            raise UserError(
+                "trainer.precision 16-mixed is not for a bank (all SAEs would share one gradient scaler, and one SAE's "
+                "overflow would stop them all): use bf16-mixed or 32-true"
+            )
         self.run_name, self.run_root = name or "run", Path(root)
         self.wanted_folder = Path(folder) if folder else None
         self.folder: Path | None = None
         """This run's folder, from the moment there is one."""
         if kwargs.get("logger") in (None, True):
             kwargs["logger"] = PerSAE()
+        if kwargs.get("enable_model_summary") is None:
+            # Nine SAEs are one line of it: "saes".
+            kwargs["enable_model_summary"] = False
         kwargs["callbacks"] = _with_defaults(kwargs)
         super().__init__(**kwargs)
 
@@ -61,7 +70,7 @@ class Trainer(L.Trainer):
         seconds = time.monotonic() - start
         if self.enable_validation and model.evaluated_at != self.global_step:
             loaders = {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
-            self._without_loggers(super().validate, model, verbose=False, **loaders)
+            self._without_loggers(super().validate, model, verbose=False, weights_only=weights_only, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
             rows = results(self, model, seconds)
             write_results(self.folder / "results.jsonl", rows)

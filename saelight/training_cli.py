@@ -1,10 +1,11 @@
 """fit | validate | test | predict: LightningCLI with saelight's Trainer, errors in one line, and no silent surprises."""
 
 import copy
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
 from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import saelight.data.datamodule  # its data modules' short names resolve once they are imported
@@ -48,24 +49,17 @@ class _CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]
-        check_same_config(_plain(config.model), _plain(self._given.model))
+        check_same_config(config.model, self._given.model)
         if config.trainer.name is None:
             config.trainer.name = Path(config.config[-1].relative).stem if config.config else "run"
         if self.config.subcommand != "fit" and config.ckpt_path is None:
             config.ckpt_path = "last"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Namespace):
-        value = vars(value)
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return value
-
-
-def run(args: list[str]) -> None:
-    """Run one training command, e.g. `["fit", "--config", "cfg.yaml"]`."""
+def run() -> None:
+    """Run the training command that the command line names."""
     refuse_duplicate_keys()
+    _silence_lightning()
     _CLI(
         SAEBank,
         trainer_class=Trainer,
@@ -74,5 +68,11 @@ def run(args: list[str]) -> None:
         seed_everything_default=False,
         auto_configure_optimizers=False,
         parser_kwargs={"prog": "saelight"},
-        args=args,
     )
+
+
+def _silence_lightning() -> None:
+    """Hold back what Lightning says to everyone and a user of saelight can do nothing about."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
+    notes = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    notes.addFilter(lambda record: not record.getMessage().startswith(("💡", "TPU available", "`weights_only` was not")))

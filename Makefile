@@ -1,0 +1,48 @@
+# Every command here is what a person would type; `make quickstart` is the place to begin.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: quickstart real test test-slow lint install clean
+
+quickstart: install  ## train nine SAEs on synthetic data with a known answer
+	$(BIN)/saelight fit --config configs/quickstart.yaml
+
+real: $(VENV)/.harvest shards/minilm-layer3/metadata.json  ## train nine SAEs on MiniLM's activations
+	$(BIN)/saelight fit --config configs/minilm.yaml
+
+shards/minilm-layer3/metadata.json: | $(VENV)/.harvest
+	$(BIN)/saelight shards harvest --config configs/harvest-minilm.yaml
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+
+install: $(VENV)/.base
+
+# torch first and alone: what the other packages ask for would otherwise choose its build.
+$(VENV)/.torch: constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	touch $@
+
+$(VENV)/.base: $(VENV)/.torch pyproject.toml
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.harvest: $(VENV)/.base
+	$(PIP) --editable '.[harvest]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(PIP) --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

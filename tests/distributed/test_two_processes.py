@@ -1,0 +1,89 @@
+"""Two gloo processes fed the halves of every batch do what one process fed the whole does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from saelight.isolation import clip_gradients, derived_seed
+from saelight.saes import Moment
+from saelight.schedules import Horizon
+from tests.conftest import sparse_activations
+from tests.distributed.halves import BATCH, STEPS
+from tests.variants import VARIANTS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp")
+    results = {}
+    for world in (1, 2):
+        out = folder / f"{world}.pt"
+        command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.halves", str(world), str(out)]
+        subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
+        results[world] = torch.load(out, weights_only=True)
+    return results
+
+
+def two_half_reference(name: str) -> dict[str, torch.Tensor]:
+    """One process that averages the gradients of the two halves: what DDP means for terms not linear over tokens."""
+    x = sparse_activations(STEPS * BATCH)
+    sae = VARIANTS[name].build(16, seed=derived_seed(0, name))
+    sae.initialise(x)
+    horizon = Horizon(STEPS, STEPS, BATCH)
+    factor = sae.config.schedule.factor(sae.lr, horizon)
+    decayed = [id(p) for p in sae.decayed_parameters()]
+    groups = [
+        {"params": [p], "weight_decay": sae.config.weight_decay if id(p) in decayed else 0.0} for p in sae.parameters()
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=sae.config.betas, eps=6.25e-10)
+    if sae.config.dead_after is None:
+        sae.dead_after.fill_(horizon.tokens // 10)
+    for step, batch in enumerate(x.split(BATCH)):
+        counts = 0
+        for half in batch.chunk(2):
+            losses = sae.losses(half, Moment(step, horizon))
+            (losses.total / 2).backward()
+            counts = counts + losses.counts_F
+        sae.tokens_since_fired.add_(BATCH).masked_fill_(counts > 0, 0)
+        sae.constrain_gradients()
+        clip_gradients([p.grad for p in sae.parameters()], sae.config.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = sae.lr * factor(step)
+        optimizer.step()
+        optimizer.zero_grad()
+        sae.constrain_weights()
+    return dict(sae.named_parameters())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_weights_equal_the_two_half_reference(name, runs):
+    for key, expected in two_half_reference(name).items():
+        got = runs[2]["weights"][name][key]
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "topk"])
+def test_weights_equal_one_processs(name, runs):
+    # TopK's AuxK is a ratio over the batch: the two-half reference is its measure.
+    for key, expected in runs[1]["weights"][name].items():
+        torch.testing.assert_close(runs[2]["weights"][name][key], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_counters_are_exactly_one_processs(name, runs):
+    one, two = (runs[world]["counters"][name] for world in (1, 2))
+    assert torch.equal(one[0], two[0])
+    assert torch.equal(one[1], two[1])
+    assert runs[1]["tokens"] == runs[2]["tokens"] == STEPS * BATCH
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_metrics_are_one_processs(name, runs):
+    one, two = (runs[world]["evaluation"][name] for world in (1, 2))
+    # The weights differ by rounding here; tests/metrics shows that the metrics themselves are exact.
+    assert one == pytest.approx(two, rel=1e-4, abs=1e-6)

@@ -1,0 +1,116 @@
+"""The flagship: SAEs trained together come out as if each had been alone, and one's failure is its own."""
+
+import lightning as L
+import pytest
+import torch
+
+from saelight.errors import UserError
+from saelight.isolation import clip_gradients, derived_seed
+from saelight.saes import ReLU, TopK
+from saelight.schedules import Schedule
+from tests.banks import assert_equal, bank, fit, weights
+from tests.variants import VARIANTS
+
+MIXED = VARIANTS | {
+    "wide": ReLU(expansion=5, lr=3e-3, clip=0.01, weight_decay=0.1, betas=(0.5, 0.9)),
+    "narrow": TopK(d_sae=7, k=7, lr=1e-2, clip=None, schedule=Schedule(kind="linear", warmup=5)),
+}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", MIXED)
+def test_together_equals_alone_bitwise(name, precision, activations):
+    together = bank(MIXED)
+    fit(together, activations, precision=precision, max_epochs=2)
+    alone = bank({name: MIXED[name]})
+    fit(alone, activations, precision=precision, max_epochs=2)
+    assert_equal(weights(together, name), weights(alone, name))
+
+
+class Poison(L.Callback):
+    """Writes NaN into one SAE's weights after some steps."""
+
+    def __init__(self, name: str, after: int) -> None:
+        self.name, self.after, self.told = name, after, []
+
+    def on_train_batch_start(self, trainer, bank, batch, batch_idx):
+        if trainer.global_step == self.after:
+            with torch.no_grad():
+                bank[self.name].W_enc[0, 0] = torch.nan
+
+    def on_quarantine(self, trainer, bank, name, step):
+        self.told.append((name, step))
+
+
+@pytest.mark.parametrize("victim", VARIANTS)
+def test_a_poisoned_sae_leaves_its_siblings_bitwise_unchanged(victim, activations):
+    healthy, poisoned = bank(), bank()
+    fit(healthy, activations)
+    poison = Poison(victim, after=5)
+    fit(poisoned, activations, callbacks=[poison])
+    assert poison.told == [(victim, 5)]
+    for name in VARIANTS:
+        if name != victim:
+            assert_equal(weights(healthy, name), weights(poisoned, name))
+    assert poisoned.quarantine.stopped == {list(VARIANTS).index(victim)}
+
+
+class Explode(L.Callback):
+    """Makes one SAE's next gradient infinite, its weights left alone."""
+
+    def __init__(self, name: str, after: int) -> None:
+        self.name, self.after, self.before = name, after, None
+
+    def on_before_optimizer_step(self, trainer, bank, optimizer):
+        if trainer.global_step == self.after:
+            bank[self.name].b_enc.grad[0] = torch.inf
+            self.before = weights(bank, self.name)
+
+
+def test_a_quarantined_sae_keeps_its_last_finite_weights(activations):
+    explode = Explode("topk", after=7)
+    victim, healthy = bank(), bank()
+    fit(victim, activations, callbacks=[explode])
+    fit(healthy, activations)
+    now = weights(victim, "topk")
+    assert all(torch.equal(now[key], explode.before[key]) for key in ("W_enc", "W_dec", "b_enc", "b_dec"))
+    assert victim.quarantine.step_N.tolist() == [-1, 7, -1]
+    assert_equal(weights(victim, "relu"), weights(healthy, "relu"))
+
+
+def test_training_ends_when_every_sae_is_quarantined(activations):
+    only = bank({"topk": VARIANTS["topk"]})
+    trainer = fit(only, activations, callbacks=[Poison("topk", after=3)])
+    assert trainer.global_step == 4
+
+
+def test_adding_an_sae_changes_no_seed():
+    assert derived_seed(0, "a") == derived_seed(0, "a") != derived_seed(0, "b")
+    assert bank({"a": ReLU()}).seeds[0] == bank({"b": ReLU(), "a": ReLU()}).seeds[1]
+    assert bank({"a": ReLU(seed=5)}).seeds == [5]
+
+
+def test_clipping_is_pytorchs():
+    gradients = [torch.randn(3, 4), torch.randn(5)]
+    expected = [g.clone() for g in gradients]
+    parameters = [torch.nn.Parameter(torch.zeros_like(g)) for g in expected]
+    for p, g in zip(parameters, expected, strict=True):
+        p.grad = g
+    norm, finite = clip_gradients(gradients, 0.5)
+    assert torch.nn.utils.clip_grad_norm_(parameters, 0.5) == norm
+    assert finite
+    for g, p in zip(gradients, parameters, strict=True):
+        torch.testing.assert_close(g, p.grad)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_non_finite_gradient_becomes_zero_as_a_whole(bad):
+    gradients = [torch.ones(3), torch.tensor([1.0, bad])]
+    _, finite = clip_gradients(gradients, 1.0)
+    assert not finite
+    assert all((g == 0).all() for g in gradients)
+
+
+def test_shared_settings_that_would_couple_saes_are_refused(activations):
+    with pytest.raises(UserError, match="its own `clip`"):
+        fit(bank(), activations, gradient_clip_val=1.0)
