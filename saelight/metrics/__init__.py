@@ -1,0 +1,61 @@
+"""Metrics of sparse autoencoders: one definition each, exact under any batching and any number of processes.
+
+`token_metrics(d_in, d_sae)` is the usual set; docs/metrics.md defines each.
+"""
+
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from saelight.metrics.dictionary import MMCS
+from saelight.metrics.functional import DensityHistogram, density_histogram, mmcs
+from saelight.metrics.latents import L0, L1, Dead, Dense, Density
+from saelight.metrics.reconstruction import (
+    FVU,
+    Cosine,
+    ExplainedVariance,
+    ExplainedVarianceCentered,
+    ExplainedVariancePerToken,
+)
+
+__all__ = [
+    "FVU",
+    "L0",
+    "L1",
+    "MMCS",
+    "Cosine",
+    "Dead",
+    "Dense",
+    "Density",
+    "DensityHistogram",
+    "ExplainedVariance",
+    "ExplainedVarianceCentered",
+    "ExplainedVariancePerToken",
+    "density_histogram",
+    "mmcs",
+    "token_metrics",
+]
+
+
+def token_metrics(d_in: int, d_sae: int, mean: Tensor | None = None) -> MetricCollection:
+    """All metrics made of tokens, under the names they are logged by: `update(x=x_BD, x_hat=x_hat_BD, f=f_BF)`.
+
+    Every value is a scalar. The metrics of one family share one set of sums, so the whole set costs four.
+
+    Args:
+        d_in: width of x, D.
+        d_sae: number of latents, F.
+        mean: what `explained_variance_per_token` is centred on, (D,); None for the origin.
+    """
+    families = [
+        {"l0": L0(d_sae), "l1": L1(d_sae), "dead": Dead(d_sae), "dense": Dense(d_sae)},
+        {
+            "fvu": FVU(d_in),
+            "explained_variance": ExplainedVariance(d_in),
+            "explained_variance_centered": ExplainedVarianceCentered(d_in),
+        },
+        {"explained_variance_per_token": ExplainedVariancePerToken(mean)},
+        {"cosine": Cosine()},
+    ]
+    metrics = {name: metric for family in families for name, metric in family.items()}
+    # Named, not found by comparing states: a first batch with a NaN in it would look like states that differ.
+    return MetricCollection(metrics, compute_groups=[list(family) for family in families])
