@@ -28,11 +28,16 @@ def claim_exactly(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        raise UserError(
-            f"run folder {folder} exists: name another, drop trainer.folder for a numbered one, or continue it with "
-            "--ckpt_path last"
-        ) from None
+        raise exists(folder) from None
     return folder
+
+
+def exists(folder: Path) -> UserError:
+    """The refusal of a named folder that exists."""
+    return UserError(
+        f"run folder {folder} exists: name another, drop trainer.folder for a numbered one, or continue it with "
+        "--ckpt_path last"
+    )
 
 
 def latest(root: Path, name: str) -> Path:

@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.utilities import rank_zero_only
 
 from saelight import runs
 from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WriteTopLatents
@@ -64,7 +63,11 @@ class Trainer(L.Trainer):
             if model.hparams["max_tokens"] is None:
                 raise UserError("how long to train? set trainer.max_epochs, trainer.max_steps or model.max_tokens")
             self.fit_loop.max_epochs = -1
-        ckpt_path = self._place(ckpt_path, fresh=True)
+        if ckpt_path is None:
+            self.folder = None
+            if self.wanted_folder and self.wanted_folder.exists():
+                raise runs.exists(self.wanted_folder)
+        ckpt_path = self._place(ckpt_path)
         start = time.monotonic()
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         seconds = time.monotonic() - start
@@ -132,7 +135,7 @@ class Trainer(L.Trainer):
             return_predictions: Return them too, all in memory.
             ckpt_path: The checkpoint whose SAEs predict; `last`: the one of this name's newest run.
         """
-        ckpt_path = self._place(ckpt_path, fresh=self.folder is None)
+        ckpt_path = self._place(ckpt_path)
         predictions = self._without_loggers(
             super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only
         )
@@ -148,29 +151,16 @@ class Trainer(L.Trainer):
         finally:
             self.loggers = loggers
 
-    # --- the run folder
-
-    def _place(self, ckpt_path: str | os.PathLike | None, fresh: bool = False) -> str | os.PathLike | None:
-        """Settle the run folder: the checkpoint's when one is given, else a new one where `fresh`."""
+    def _place(self, ckpt_path: str | os.PathLike | None) -> str | os.PathLike | None:
+        """Find the checkpoint, and with it the run folder it lies in."""
+        self.folder = self.folder if ckpt_path is None else None
         if ckpt_path == "last":
-            folder = self.wanted_folder or runs.latest(self.run_root, self.run_name)
-            ckpt_path = runs.checkpoint(folder)
+            ckpt_path = runs.checkpoint(self.wanted_folder or runs.latest(self.run_root, self.run_name))
         if ckpt_path is not None:
             if not Path(ckpt_path).is_file():
                 raise UserError(f"no checkpoint at {ckpt_path}")
-            self._enter(runs.folder_of(ckpt_path))
-        elif fresh and not self.fast_dev_run and rank_zero_only.rank == 0:
-            self._enter(self._claim())
+            self.folder = runs.folder_of(ckpt_path)
         return ckpt_path
-
-    def _claim(self) -> Path:
-        return runs.claim_exactly(self.wanted_folder) if self.wanted_folder else runs.claim(self.run_root, self.run_name)
-
-    def _enter(self, folder: Path | None) -> None:
-        self.folder = folder
-        for logger in self.loggers:
-            if isinstance(logger, PerSAE) and folder is not None:
-                logger.set_folder(folder)
 
 
 def _with_defaults(kwargs: dict[str, Any]) -> list[L.Callback]:
@@ -183,12 +173,31 @@ def _with_defaults(kwargs: dict[str, Any]) -> list[L.Callback]:
     if kwargs.get("enable_checkpointing") is not False:
         ours[SaveCheckpoint] = SaveCheckpoint
     missing = [make() for kind, make in ours.items() if not any(isinstance(c, kind) for c in callbacks)]
-    return [*callbacks, *missing, _ShareFolder()]
+    return [_RunFolder(), *callbacks, *missing]
 
 
-class _ShareFolder(L.Callback):
-    """Tells the other ranks the folder that rank 0 claimed."""
+class _RunFolder(L.Callback):
+    """Claims the run folder once all is known to be well, tells the other ranks, and points the loggers to it."""
 
-    def setup(self, trainer: Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        folder = trainer.strategy.broadcast(str(trainer.folder) if trainer.folder else None)
-        trainer.folder = Path(folder) if folder else None
+    def _claim(self, trainer: Trainer) -> None:
+        if trainer.folder is None and trainer.is_global_zero:
+            wanted = trainer.wanted_folder
+            trainer.folder = runs.claim_exactly(wanted) if wanted else runs.claim(trainer.run_root, trainer.run_name)
+        trainer.folder = Path(trainer.strategy.broadcast(str(trainer.folder)))
+
+    def on_fit_start(self, trainer: Trainer, bank: L.LightningModule) -> None:
+        if not trainer.fast_dev_run:
+            self._claim(trainer)
+            for logger in _per_sae(trainer):
+                logger.set_folder(trainer.folder)
+
+    def on_train_start(self, trainer: Trainer, bank: L.LightningModule) -> None:
+        for logger in _per_sae(trainer):
+            logger.resume(trainer.global_step)
+
+    def on_predict_start(self, trainer: Trainer, bank: L.LightningModule) -> None:
+        self._claim(trainer)
+
+
+def _per_sae(trainer: Trainer) -> list[PerSAE]:
+    return [logger for logger in trainer.loggers if isinstance(logger, PerSAE)]

@@ -22,14 +22,14 @@ class _Parser(OneLineErrors, LightningArgumentParser):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Writes the run's whole `config.yaml`; the one of a resumed run stays."""
+    """Writes the run's whole `config.yaml` once it has a folder; the one of a resumed run stays."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs | {"save_to_log_dir": False})
+    def setup(self, trainer: Trainer, pl_module: SAEBank, stage: str) -> None:
+        pass
 
-    def save_config(self, trainer: Trainer, pl_module: SAEBank, stage: str) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: SAEBank) -> None:
         path = trainer.folder / "config.yaml"
-        if stage == "fit" and not path.exists():
+        if trainer.is_global_zero and not path.exists():
             runs.write_atomically(path, self.parser.dump(self.config, skip_none=False))
 
 

@@ -67,6 +67,8 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
         self._handlers.clear()
 
     def _save(self, trainer: L.Trainer) -> None:
+        if trainer.fast_dev_run:
+            return
         folder: Path | None = getattr(trainer, "folder", None) or Path(trainer.default_root_dir)
         path = runs.checkpoint(folder)
         partial = path.with_name(path.name + ".partial")

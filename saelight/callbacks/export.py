@@ -25,7 +25,7 @@ class ExportSAEs(L.Callback):
         rank_zero_warn(message)
 
     def _write(self, trainer: L.Trainer, bank: L.LightningModule, name: str, state: str = "finished") -> None:
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not trainer.fast_dev_run:
             training = {"state": state, "steps": trainer.global_step, "tokens": bank.tokens_seen}
             export.write(
                 bank[name],

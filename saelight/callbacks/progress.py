@@ -52,8 +52,8 @@ class TokenProgress(ProgressBar):
         self._training = self._evaluation = None
 
     def _start_evaluation(self, name: str, loaders: Any) -> None:
-        tokens = getattr(loaders, "tokens", None)
-        self._evaluation = self._bar(desc=name, total=tokens, delay=2, leave=False, position=1 if self._training else 0)
+        rows = getattr(loaders, "n_rows", None)
+        self._evaluation = self._bar(desc=name, total=rows, delay=2, leave=False, position=1 if self._training else 0)
 
     def _end_evaluation(self) -> None:
         if self._evaluation is not None:

@@ -23,11 +23,12 @@ class WriteTopLatents(BasePredictionWriter):
     def on_predict_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         loader = trainer.predict_dataloaders
         self._row = getattr(loader, "first_row", 0)
+        rows = loader.n_rows if hasattr(loader, "n_rows") else len(loader.dataset)
         folder = Path(getattr(trainer, "folder", None) or trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         for name, sae in zip(bank.names, bank.saes, strict=True):
             k = min(bank.predict_top, sae.d_sae)
-            self._files[name] = _TopFile(folder / f"{name}.safetensors", loader.n_rows, k)
+            self._files[name] = _TopFile(folder / f"{name}.safetensors", rows, k)
             if trainer.is_global_zero:
                 self._files[name].create()
         trainer.strategy.barrier("predictions")

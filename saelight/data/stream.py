@@ -191,6 +191,8 @@ class SequentialStream:
         if stop - start < world:
             raise UserError(f"{stop - start} rows to evaluate cannot be shared by {world} processes; use fewer")
         self.rows, self.batch_size = rows, batch_size
+        self.n_rows = stop - start
+        """Rows of all ranks together."""
         self.first_row = start + rank * (stop - start) // world
         """Number of this rank's first row, in the numbering of `rows`."""
         self.stop_row = start + (rank + 1) * (stop - start) // world

@@ -1,12 +1,18 @@
-"""How often each latent fired."""
+"""How often each latent fired. B batch, F d_sae."""
 
 import torch
 from torch import Tensor
 
+_UINT8_ROWS = 255  # as many ones as a uint8 can count
+
 
 def firing_counts(f_BF: Tensor) -> Tensor:
-    """Tokens on which each latent is positive: (F,) int64.
-
-    The mask is summed as bytes into int32: at 2048 × 3072 a quarter of the time of `(f > 0).sum(0)`.
-    """
-    return (f_BF > 0).view(torch.uint8).sum(0, dtype=torch.int32).long()
+    """On how many tokens each latent is > 0, exactly: (F,) int64."""
+    fires_BF = f_BF > 0
+    if not f_BF.is_cpu:
+        return fires_BF.sum(0)
+    # Summing bools to int64 takes 10 to 15 times as long as the comparison; summing 255 rows as bytes takes a quarter of it.
+    counts_F = torch.zeros(f_BF.shape[1], dtype=torch.int64)
+    for rows in fires_BF.view(torch.uint8).split(_UINT8_ROWS):
+        counts_F += rows.sum(0, dtype=torch.uint8)
+    return counts_F

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
+from saelight.ops.encode import centred_product
 from saelight.ops.init import Centre, centre
 from saelight.schedules import Horizon, Schedule, Time, check_time, in_steps, ramp
 
@@ -173,7 +174,7 @@ class SAE(nn.Module):
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """z = (x - b_dec) @ W_enc, (..., F): what every variant's gates and magnitudes start from."""
-        return (x - self.b_dec) @ self.W_enc
+        return centred_product(x, self.b_dec, self.W_enc)
 
     def dead(self) -> Tensor:
         """Latents that have not fired for `dead_after` tokens of training: bool (F,)."""

@@ -23,6 +23,9 @@ from saelight.saes.base import SAE, Losses, Moment, Penalised, squared_error
 class Gated(Penalised):
     """Gates and magnitudes from one encoder, L1 on the gates, an auxiliary reconstruction from them."""
 
+    sparsity: float = 0.2
+    """The penalty's coefficient λ, in units that do not depend on d_in (docs/training.md)."""
+
     aux_coefficient: float = 1.0
     """α, the weight of the auxiliary reconstruction. The paper's value."""
 

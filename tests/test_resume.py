@@ -1,0 +1,196 @@
+"""Stop anywhere and go on: bit for bit the unbroken run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import yaml
+
+import saelight
+from saelight import runs
+from tests.test_trainer import data, trainer
+from tests.variants import VARIANTS
+
+
+def assert_same(a: Any, b: Any, path: str = "") -> None:
+    """Bitwise equality of nested checkpoint state."""
+    assert type(a) is type(b), path
+    if isinstance(a, torch.Tensor):
+        assert a.numpy().tobytes() == b.numpy().tobytes(), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{path}[{i}]")
+    else:
+        assert a == b, path
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    """Weights, counters, moments, schedules and position of two checkpoints."""
+    one, two = (torch.load(path, weights_only=True) for path in (a, b))
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "saelight", "global_step", "SyntheticDataModule"):
+        assert_same(one.get(key), two.get(key), key)
+    assert_same(position(one), position(two), "position")
+
+
+def position(checkpoint: dict) -> Any:
+    return checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader")
+
+
+class StopAt(L.Callback):
+    """Writes a checkpoint after a step and pulls the plug."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            raise ConnectionAbortedError
+
+
+SETTINGS = {"max_epochs": 3, "val_check_interval": 0.5}
+DATA = {"rows": 830, "val_rows": 100}  # 8 batches and 30 rows over: epochs straddle
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    t = trainer(tmp_path_factory.mktemp("unbroken"), **SETTINGS)
+    t.fit(saelight.SAEBank(dict(VARIANTS), d_in=16), data(**DATA))
+    assert t.global_step == 24
+    return runs.checkpoint(t.folder)
+
+
+# Inside an epoch, before and after a validation in its middle, at its end, at the next one's first step, at the last.
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 7, 8, 9, 12, 16, 23])
+def test_every_stop_resumes_exactly(step, unbroken, tmp_path):
+    path = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    with pytest.raises(ConnectionAbortedError):
+        trainer(tmp_path, callbacks=[StopAt(step, path)], **SETTINGS).fit(
+            saelight.SAEBank(dict(VARIANTS), d_in=16), data(**DATA)
+        )
+    t = trainer(tmp_path, **SETTINGS)
+    t.fit(saelight.SAEBank(dict(VARIANTS), d_in=16), data(**DATA), ckpt_path=str(path))
+    assert t.folder == tmp_path / "stopped"
+    assert_same_state(runs.checkpoint(t.folder), unbroken)
+
+
+def test_accumulation_resumes_exactly(tmp_path):
+    settings = SETTINGS | {"accumulate_grad_batches": 3, "val_check_interval": None}
+    checkpoints = []
+    for step in (None, 4):
+        path = tmp_path / f"{step}" / "checkpoints" / "last.ckpt"
+        callbacks = [StopAt(step, path)] if step else []
+        t = trainer(tmp_path, callbacks=callbacks, **settings)
+        fit = {"model": saelight.SAEBank(dict(VARIANTS), d_in=16), "datamodule": data(**DATA)}
+        if step:
+            with pytest.raises(ConnectionAbortedError):
+                t.fit(**fit)
+            t = trainer(tmp_path, **settings)
+            t.fit(saelight.SAEBank(dict(VARIANTS), d_in=16), data(**DATA), ckpt_path=str(path))
+        else:
+            t.fit(**fit)
+        checkpoints.append(runs.checkpoint(t.folder))
+    assert_same_state(*checkpoints)
+
+
+@pytest.mark.parametrize(
+    ("bank", "rows", "message"),
+    [
+        ({"relu": saelight.ReLU(lr=1e-3)}, {}, "model.saes.gated"),
+        (VARIANTS | {"relu": saelight.ReLU(expansion=2, sparsity=0.2, lr=1e-3)}, {}, r"relu.*sparsity is 0.1 there and 0.2"),
+        (VARIANTS, {"batch_size": 50}, "batch size"),
+        (VARIANTS, {"seed": 1}, "seed|fingerprint|data"),
+        (VARIANTS, {"rows": 900}, "rows|fingerprint|data"),
+    ],
+    ids=["other SAEs", "other sparsity", "other batch size", "other data seed", "other rows"],
+)
+def test_another_config_is_refused(bank, rows, message, unbroken, tmp_path):
+    with pytest.raises(saelight.UserError, match=message):
+        trainer(tmp_path, **SETTINGS).fit(
+            saelight.SAEBank(dict(bank), d_in=16), data(**DATA | rows), ckpt_path=str(unbroken)
+        )
+
+
+CONFIG = {
+    "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
+    "model": {
+        "saes": {
+            "relu": {"class_path": "ReLU", "init_args": {"expansion": 2, "lr": 1e-3}},
+            "gated": {"class_path": "Gated", "init_args": {"expansion": 3, "lr": 1e-3}},
+            "topk": {"class_path": "TopK", "init_args": {"expansion": 4, "k": 4, "lr": 1e-3, "dead_after": 1000}},
+        }
+    },
+    "data": {
+        "class_path": "SyntheticDataModule",
+        "init_args": {"d_in": 32, "n_features": 64, "rows": 40000, "val_rows": 500, "batch_size": 100},
+    },
+}
+
+
+def start(folder: Path, *extra: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "saelight", "fit", "--config", "config.yaml", *extra]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.fixture(scope="module")
+def unbroken_command(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": CONFIG["trainer"] | {"name": "job"}}))
+    finish(start(folder))
+    return runs.checkpoint(folder / "runs" / "job")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_command_goes_on_exactly(how, unbroken_command, tmp_path):
+    settings = CONFIG["trainer"] | {
+        "name": "job",
+        # For the kill: a checkpoint at every step, so that some are being written when it comes.
+        "callbacks": [{"class_path": "saelight.callbacks.SaveCheckpoint", "init_args": {"minutes": 0.0}}],
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": settings}))
+    process = start(tmp_path)
+    checkpoint = runs.checkpoint(tmp_path / "runs" / "job")
+    wait_for(checkpoint, process)
+    time.sleep(0.5)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in err
+    stopped = torch.load(checkpoint, weights_only=True)["global_step"]
+    assert 0 < stopped < 800
+    finish(start(tmp_path, "--ckpt_path", "last"))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["job"]
+    assert_same_state(checkpoint, unbroken_command)
+    # One row per logged step: nothing of the killed run stands twice.
+    rows = (tmp_path / "runs" / "job" / "logs" / "topk" / "metrics.csv").read_text().splitlines()
+    header, *rows = [row.split(",") for row in rows]
+    steps = [int(row[header.index("step")]) for row in rows if row[header.index("train/loss")]]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 800

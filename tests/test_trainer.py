@@ -1,0 +1,145 @@
+"""A run and its folder: what fit, validate, test and predict leave behind."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import saelight
+from saelight import runs
+from tests.banks import assert_equal
+from tests.variants import VARIANTS
+
+
+def data(**kwargs) -> saelight.SyntheticDataModule:
+    settings = {"d_in": 16, "n_features": 32, "mean_l0": 3, "rows": 2000, "val_rows": 300, "batch_size": 100}
+    return saelight.SyntheticDataModule(**settings | kwargs)
+
+
+def trainer(tmp_path, **kwargs) -> saelight.Trainer:
+    settings = {"max_epochs": 1, "accelerator": "cpu", "root": str(tmp_path / "runs"), "enable_progress_bar": False, "log_every_n_steps": 1}
+    return saelight.Trainer(**settings | kwargs)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A trained bank, its trainer and its data."""
+    t, d = trainer(tmp_path_factory.mktemp("run"), name="first"), data()
+    bank = saelight.SAEBank(dict(VARIANTS), d_in=d.d_in)
+    t.fit(bank, d)
+    return bank, t, d
+
+
+def test_a_run_is_one_folder(finished):
+    _, t, _ = finished
+    assert t.folder.name == "first"
+    names = {str(path.relative_to(t.folder)) for path in t.folder.rglob("*") if path.is_file()}
+    assert {"checkpoints/last.ckpt", "results.jsonl"} <= names
+    for sae in VARIANTS:
+        assert {f"saes/{sae}/config.json", f"saes/{sae}/sae.safetensors", f"logs/{sae}/metrics.csv"} <= names
+        assert any(name.startswith(f"logs/{sae}/events.out.tfevents") for name in names)
+    assert not [name for name in names if "partial" in name]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_an_exported_saes_forward_equals_the_banks(name, finished):
+    bank, t, d = finished
+    x = d.init_sample(64)
+    folder = t.folder / "saes" / name
+    exact = saelight.load(folder, fold_normalisation=False)
+    assert torch.equal(exact(x), bank(x)[name])
+    raw = x / d.scale
+    torch.testing.assert_close(saelight.load(folder)(raw), bank(x)[name] / d.scale)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["normalisation"] == {"kind": "rms", "scale": d.scale}
+    assert config["training"] == {"state": "finished", "steps": 20, "tokens": 2000}
+
+
+def test_results_hold_the_final_metrics(finished):
+    bank, t, _ = finished
+    rows = [json.loads(line) for line in (t.folder / "results.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == list(VARIANTS)
+    for row in rows:
+        assert row["metrics"] == bank.evaluation[row["name"]]
+        assert {"l0", "fvu", "mmcs", "dead"} <= row["metrics"].keys()
+        assert row["state"] == "finished"
+        assert row["tokens"] == 2000
+
+
+def test_the_final_weights_are_validated_when_training_ends_inside_an_epoch(tmp_path, capsys):
+    d, t = data(), trainer(tmp_path, max_steps=7, max_epochs=-1)
+    bank = saelight.SAEBank({"a": VARIANTS["topk"]}, d_in=16)
+    t.fit(bank, d)
+    assert bank.evaluated_at == 7
+    assert capsys.readouterr().out.splitlines()[0].split() == ["name", "L0", "FVU", "MMCS", "dead", "%", "folder"]
+
+
+def test_names_are_numbered_and_explicit_folders_refused(tmp_path):
+    for expected in ("run", "run-2", "run-3"):
+        t = trainer(tmp_path, max_steps=1)
+        t.fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16), data())
+        assert t.folder.name == expected
+    assert runs.latest(tmp_path / "runs", "run").name == "run-3"
+    again = trainer(tmp_path, folder=str(tmp_path / "runs" / "run"))
+    with pytest.raises(saelight.UserError, match="exists"):
+        again.fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16), data())
+
+
+def test_fast_dev_run_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainer(tmp_path, fast_dev_run=True).fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16), data())
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_evaluation_needs_no_training_and_writes_no_logs(finished, capsys):
+    bank, t, d = finished
+    before = {path: path.stat().st_mtime_ns for path in t.folder.rglob("*")}
+    again = trainer(t.folder.parent)
+    again.validate(saelight.SAEBank(dict(VARIANTS), d_in=16), datamodule=d, ckpt_path=str(runs.checkpoint(t.folder)))
+    assert "first/saes/topk" in capsys.readouterr().out
+    again.test(datamodule=d, model=bank)
+    assert bank.evaluation["relu"].keys() == {"mmcs"} | bank.evaluation["relu"].keys()
+    assert {path: path.stat().st_mtime_ns for path in t.folder.rglob("*")} == before
+
+
+def test_predict_writes_each_tokens_strongest_latents(finished):
+    bank, t, _ = finished
+    d = data(predict_rows=250)
+    bank.predict_top = 5
+    t.predict(bank, datamodule=d)
+    x = torch.empty(250, 16)
+    d.rows.read(0, x)
+    for name in VARIANTS:
+        tops = load_file(t.folder / "predictions" / f"{name}.safetensors")
+        values, indices = bank[name].encode(x * d.scale).topk(5)
+        torch.testing.assert_close(tops["values"], values)
+        positive = values > 0
+        assert torch.equal(tops["indices"][positive].long(), indices[positive])
+    assert not list((t.folder / "predictions").glob("*.partial"))
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path):
+    banks = []
+    for _ in range(2):
+        bank = saelight.SAEBank(dict(VARIANTS), d_in=16)
+        trainer(tmp_path).fit(bank, data())
+        banks.append(bank)
+    for name in VARIANTS:
+        assert_equal(banks[0][name].state_dict(), banks[1][name].state_dict())
+
+
+def test_the_length_of_training_must_be_given(tmp_path):
+    with pytest.raises(saelight.UserError, match="how long to train"):
+        trainer(tmp_path, max_epochs=None).fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16), data())
+    assert not (tmp_path / "runs").exists()
+    bank = saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16, max_tokens=3100)
+    t = trainer(tmp_path, max_epochs=None)
+    t.fit(bank, data())
+    assert t.global_step == 31
+
+
+def test_the_data_must_fit_the_bank(tmp_path):
+    with pytest.raises(saelight.UserError, match="d_in = 16, but the bank was built for d_in = 8"):
+        trainer(tmp_path).fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=8), data())
+    assert not list(tmp_path.rglob("*"))
