@@ -50,11 +50,9 @@ class Prefetch(Generic[T]):
 def _run(produce: Callable, stop: threading.Event, slots: threading.Semaphore, ready: queue.SimpleQueue) -> None:
     try:
         items = produce(stop)
-        while True:
-            slots.acquire()
-            if stop.is_set():
-                return
+        while slots.acquire() and not stop.is_set():
             ready.put((next(items), None))
+        ready.put((None, StopIteration()))
     except BaseException as e:
         ready.put((None, e))
 

@@ -27,6 +27,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 SAFETENSORS_DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32",
                       torch.int32: "I32", torch.int64: "I64"}  # fmt: skip
 _KEYS = ("model", "hook", "dtype", "d_in", "rows", "shards", "sums", "source")
+_SHARD_KEYS = {"file", "rows", "bytes", "sha256"}
 _MAX_HEADER = 100_000_000  # safetensors' own limit
 _OPEN_FILES = 256
 
@@ -61,6 +62,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path / METADATA} lacks {', '.join(missing)}; harvest the shards again")
     if meta["dtype"] not in DTYPES:
         raise UserError(f"{path / METADATA}: dtype {meta['dtype']!r} is none of {', '.join(DTYPES)}")
+    if any(not isinstance(entry, dict) or not entry.keys() >= _SHARD_KEYS for entry in meta["shards"]):
+        raise UserError(f"{path / METADATA} does not say file, rows, bytes and sha256 of every shard; harvest again")
     return meta
 
 

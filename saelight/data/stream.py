@@ -54,6 +54,8 @@ class TrainStream:
             each = f" on each of {world} processes" if world > 1 else ""
             raise UserError(f"{blocks.rows} training rows do not fill one batch of {batch_size}{each}; lower "
                             "data.batch_size")  # fmt: skip
+        self.driven = False
+        """Whether a trainer ends the epochs."""
         self._latest: weakref.ref[_Epoch] | None = None
 
     def __len__(self) -> int:
@@ -91,13 +93,17 @@ class TrainStream:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Move to the start of `epoch`, unless the position is in it, its end included."""
-        if not epoch * len(self) <= self.position <= (epoch + 1) * len(self):
+        """Leave it to the trainer to end epochs: they may be shorter (limit_train_batches), and the next one goes on
+        where the last one stopped. A new stream starts at `epoch`; later the number says nothing, since Lightning's is
+        one too high after a resume from an epoch's end under max_steps."""
+        if not self.driven and self.position == 0:
             self.position = epoch * len(self)
+        self.driven = True
 
 
 class _Epoch:
-    """An iterator over what is left of the epoch that the stream stands in when the first batch is asked for."""
+    """An iterator over what is left of the epoch that the stream stands in when the first batch is asked for; over all
+    that follows when a trainer ends the epochs."""
 
     def __init__(self, stream: TrainStream, reader: "_BatchReader | None") -> None:
         self._stream, self._reader = stream, reader
@@ -110,7 +116,7 @@ class _Epoch:
         stream = self._stream
         if self._end is None:
             self._end = (stream.position // len(stream) + 1) * len(stream)
-        if stream.position >= self._end:
+        if stream.position >= self._end and not stream.driven:
             raise StopIteration
         if self._reader is None or self._reader.position != stream.position:
             self.close()

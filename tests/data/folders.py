@@ -1,0 +1,44 @@
+"""Small shard folders, and ways to damage them."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from saelight.data.shard_writer import ShardWriter
+
+
+def counted(rows: int, d_in: int = 4) -> Tensor:
+    """Rows (rows, d_in) float32 that carry their own number: row i is i + 1 in every coordinate."""
+    return torch.arange(1.0, rows + 1).unsqueeze(1).expand(rows, d_in).contiguous()
+
+
+def write(path: Path, x_ND: Tensor, *, dtype: str = "float32", rows_per_shard: int | None = 100, piece: int = 37,
+          document: int | None = None, **columns: Tensor) -> Path:  # fmt: skip
+    """A shard folder of `x_ND`, appended in pieces; `document` is the length of each document."""
+    if document is not None:
+        columns["document_ids"] = torch.arange(len(x_ND)) // document
+    with ShardWriter(path, model="test", hook="layer", dtype=dtype, d_in=x_ND.shape[1], rows_per_shard=rows_per_shard,
+                     source={"note": "made by a test"}) as writer:  # fmt: skip
+        for start in range(0, len(x_ND), piece):
+            writer.append(x_ND[start : start + piece], **{k: c[start : start + piece] for k, c in columns.items()})
+    return path
+
+
+def edit(path: Path, **changes: object) -> None:
+    """Change keys of a folder's metadata."""
+    file = path / "metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def poison(path: Path, shard: int, row: int, value: float = float("nan")) -> None:
+    """Overwrite one float32 row of a shard."""
+    file = path / f"activations-{shard:05d}.safetensors"
+    raw = bytearray(file.read_bytes())
+    length = int.from_bytes(raw[:8], "little")
+    tensor = json.loads(raw[8 : 8 + length])["activations"]
+    width = tensor["shape"][1] * 4
+    at = 8 + length + tensor["data_offsets"][0] + row * width
+    raw[at : at + width] = torch.full((tensor["shape"][1],), value).numpy().tobytes()
+    file.write_bytes(raw)

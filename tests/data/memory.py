@@ -1,0 +1,46 @@
+"""Rows in memory, for the streams' tests."""
+
+import torch
+from torch import Tensor
+
+from saelight.data.datamodule import RowsDataModule, Span
+
+
+class MemoryRows:
+    """A `Rows` over a tensor (N, D)."""
+
+    source: dict = {}  # noqa: RUF012
+    fingerprint = "memory"
+
+    def __init__(self, x_ND: Tensor) -> None:
+        self.x_ND = x_ND
+        self.n_rows, self.d_in = x_ND.shape
+        self.dtype = x_ND.dtype
+        self.reads = 0
+
+    def read(self, start: int, out: Tensor) -> None:
+        assert start >= 0
+        assert start + len(out) <= self.n_rows
+        self.reads += 1
+        out.copy_(self.x_ND[start : start + len(out)])
+
+    def will_need(self, start: int, n: int) -> None:
+        assert start >= 0
+        assert start + n <= self.n_rows
+
+    def where(self, row: int) -> str:
+        return f"memory row {row}"
+
+
+def numbered(n: int) -> MemoryRows:
+    """Rows (n, 1) that hold their number."""
+    return MemoryRows(torch.arange(n, dtype=torch.float32).unsqueeze(1))
+
+
+class MemoryDataModule(RowsDataModule):
+    """The common data module over numbered rows."""
+
+    def __init__(self, n: int, n_val: int, batch_size: int, **fields: object) -> None:
+        rows = numbered(n + n_val)
+        fields = {"val_batch_size": None, "max_samples": None, "predict_rows": None, "normalise": "none", "seed": 0} | fields
+        super().__init__(rows, n, Span(rows, n, n + n_val) if n_val else None, 1.0, batch_size=batch_size, **fields)

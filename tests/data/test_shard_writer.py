@@ -1,0 +1,112 @@
+"""A shard folder is whole or it does not exist."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from saelight.data.shard_writer import ShardWriter
+from saelight.data.shards import ShardedRows
+from saelight.errors import UserError
+from tests.data.folders import counted, write
+
+FIELDS = {"model": "test", "hook": "layer", "dtype": "float32", "d_in": 4}
+
+
+def test_an_existing_folder_is_refused(tmp_path):
+    path = write(tmp_path / "s", counted(10))
+    with pytest.raises(UserError, match="exists; choose another folder"):
+        write(path, counted(20))
+    assert ShardedRows(path).n_rows == 10
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_nan_is_refused_naming_the_row(tmp_path, dtype):
+    x = counted(50)
+    x[41, 1] = float("nan") if dtype == "float32" else 1e6  # beyond float16
+    with pytest.raises(UserError, match="activation in row 41 of layer"):
+        write(tmp_path / "s", x, dtype=dtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_rows_is_an_error_and_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="no rows to write"):
+        write(tmp_path / "s", counted(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_columns_may_not_come_and_go(tmp_path):
+    with ShardWriter(tmp_path / "s", **FIELDS) as writer:
+        writer.append(counted(3), positions=torch.arange(3))
+        with pytest.raises(ValueError, match="the same columns"):
+            writer.append(counted(3))
+
+
+def test_two_writers_do_not_share_a_folder(tmp_path):
+    with ShardWriter(tmp_path / "s", **FIELDS) as writer:
+        with pytest.raises(UserError, match="being written by another process"), ShardWriter(tmp_path / "s", **FIELDS):
+            pass
+        writer.append(counted(5))
+    assert ShardedRows(tmp_path / "s").n_rows == 5
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a small file system takes root")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mount], capture_output=True).returncode:
+        pytest.skip("this system does not allow mounts")
+    try:
+        with pytest.raises(UserError, match=r"^disk full: cannot write .*activations-0000\d.safetensors"):
+            write(mount / "s", torch.ones(100_000, 4), rows_per_shard=20_000, piece=5000)
+        assert list(mount.iterdir()) == []
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_a_file_size_limit_is_one_line(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(UserError, match=r"^file size limit reached: cannot write"):
+            write(tmp_path / "s", torch.ones(10_000, 4), rows_per_shard=10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+_ENDLESS = """
+import sys, torch
+from saelight.data.shard_writer import ShardWriter
+with ShardWriter(sys.argv[1], model="m", hook="h", dtype="float32", d_in=4, rows_per_shard=1000) as writer:
+    while True:
+        writer.append(torch.ones(500, 4))
+        print(flush=True)
+"""
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
+def test_killed_writers_leave_no_folder_and_no_obstacle(tmp_path, kill):
+    out = tmp_path / "s"
+    child = subprocess.Popen([sys.executable, "-c", _ENDLESS, out], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    for _ in range(5):
+        child.stdout.readline()
+    child.send_signal(kill)
+    deadline = time.monotonic() + 30
+    while child.poll() is None and time.monotonic() < deadline:
+        child.stdout.readline()
+    child.stdout.close()
+    assert child.wait() != 0
+    assert not out.exists()
+    stale = out.with_name("s.partial")
+    assert stale.exists() == (kill == signal.SIGKILL)
+    write(out, counted(30))
+    assert ShardedRows(out).n_rows == 30
+    assert not stale.exists()
