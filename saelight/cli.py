@@ -30,14 +30,15 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.argv = ["saelight", *args]
     try:
         return _dispatch(sys.argv[1:])
-    except UserError as error:
-        message = str(error)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if not _disk_full(error):
+        if cause := _user_error(error):
+            message = str(cause)
+        elif _disk_full(error):
+            message = f"the disk is full ({error}): free some space; what was complete is kept, --ckpt_path last continues"
+        else:
             raise
-        message = f"the disk is full: {error}. Free some space; what was complete is kept, --ckpt_path last continues"
     print(f"saelight: error: {message}", file=sys.stderr)
     return 1
 
@@ -66,6 +67,13 @@ def _dispatch(args: list[str]) -> int:
 
         raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards'])}")
     return 0
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    # jsonargparse wraps what a class raises when it is built in an error of its own.
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _disk_full(error: BaseException) -> bool:

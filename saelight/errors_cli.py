@@ -44,9 +44,11 @@ def explain(message: str, args: list[str]) -> str:
         where = _locate(lambda key, value: value == match["name"], args)
         return f"{where}no class {match['name']!r}{did_you_mean(match['name'], _known_classes())}"
     if match := _UNKNOWN_KEY.search(line):
-        name = match["name"].rpartition(".")[2]
+        known = _known_keys()
+        parts = match["name"].split(".")
+        name = next((part for part in parts if part not in known), parts[-1])
         where = _locate(lambda key, value: key == name, args)
-        return f"{where}{line}{did_you_mean(name, _known_keys())}"
+        return f"{where}{line}{did_you_mean(name, known)}"
     return line
 
 

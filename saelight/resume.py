@@ -1,5 +1,6 @@
 """Refuse to go on from a checkpoint of another configuration."""
 
+import importlib
 from typing import Any
 
 from jsonargparse import Namespace
@@ -13,7 +14,16 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         value = vars(value)
     if isinstance(value, dict) and value:
         return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}.{key}").items()}
+    if prefix.endswith(".class_path"):
+        value = _home(value)
     return {prefix: list(value) if isinstance(value, tuple) else value}
+
+
+def _home(class_path: str) -> str:
+    """The module and name a class is defined by: it may be imported from several places."""
+    module, _, name = class_path.rpartition(".")
+    cls = getattr(importlib.import_module(module), name)
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def check_same_config(checkpoint: Any, config: Any) -> None:

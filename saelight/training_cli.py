@@ -49,7 +49,8 @@ class _CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]
-        check_same_config(config.model, self._given.model)
+        # The width is the data's to tell, not the config's.
+        check_same_config(*({k: v for k, v in vars(c.model).items() if k != "d_in"} for c in (config, self._given)))
         if config.trainer.name is None:
             config.trainer.name = Path(config.config[-1].relative).stem if config.config else "run"
         if self.config.subcommand != "fit" and config.ckpt_path is None:

@@ -18,7 +18,8 @@ def data(**kwargs) -> saelight.SyntheticDataModule:
 
 
 def trainer(tmp_path, **kwargs) -> saelight.Trainer:
-    settings = {"max_epochs": 1, "accelerator": "cpu", "root": str(tmp_path / "runs"), "enable_progress_bar": False, "log_every_n_steps": 1}
+    settings = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1}
+    settings["root"] = str(tmp_path / "runs")
     return saelight.Trainer(**settings | kwargs)
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import BasePredictionWriter
 
 
-class WriteTopLatents(BasePredictionWriter):
+class WriteTopLatents(L.Callback):
     """Writes `predictions/<sae>.safetensors` into the run folder: `values` (rows, K) float32, largest first, and
     `indices` (rows, K) int32, in the order of the data's rows.
 
@@ -17,7 +16,6 @@ class WriteTopLatents(BasePredictionWriter):
     """
 
     def __init__(self) -> None:
-        super().__init__(write_interval="batch")
         self._files: dict[str, _TopFile] = {}
 
     def on_predict_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
@@ -35,8 +33,8 @@ class WriteTopLatents(BasePredictionWriter):
         for file in self._files.values():
             file.open()
 
-    def write_on_batch_end(self, trainer, bank, prediction: dict[str, Any], batch_indices, batch, *_: Any) -> None:
-        for name, top in prediction.items():
+    def on_predict_batch_end(self, trainer, bank, outputs: dict[str, Any], batch, *_: Any) -> None:
+        for name, top in outputs.items():
             self._files[name].write(self._row, top.values_BK.cpu().numpy(), top.indices_BK.cpu().numpy())
         self._row += len(batch)
 
