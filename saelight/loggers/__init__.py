@@ -1,0 +1,5 @@
+"""Where the numbers go: one run per SAE, in CSV, TensorBoard and W&B alike (docs/logging.md)."""
+
+from saelight.loggers.per_sae import PerSAE
+
+__all__ = ["PerSAE"]

@@ -1,0 +1,58 @@
+"""A CSV file of metrics that survives kills and resumes.
+
+Lightning's CSVLogger deletes the file of the run that it goes on with, and holds rows back in memory.
+"""
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+STEP = "step"
+
+
+class CSVFile:
+    """Rows of metrics by step. A row is on its way to the disk when `append` returns; a kill costs none.
+
+    Args:
+        path: the file, which may exist: rows are added to it. Its folder must exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._columns: list[str] = []
+        if path.is_file():
+            # Also takes away a half-written last row: new ones would be glued to it.
+            self._rewrite(self._header(), keep=lambda row: True)
+
+    def append(self, metrics: dict[str, float], step: int) -> None:
+        """Add a row; a metric never seen before adds a column, empty in the rows before."""
+        row = {STEP: step, **metrics}
+        new = [name for name in row if name not in self._columns]
+        if new:
+            self._rewrite(self._columns + new, keep=lambda row: True)
+        with self.path.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow([row.get(name, "") for name in self._columns])
+
+    def drop_after(self, step: int) -> None:
+        """Take away the rows later than `step`: training goes on from there."""
+        if self._columns:
+            self._rewrite(self._columns, keep=lambda row: int(row[STEP]) <= step)
+
+    def _header(self) -> list[str]:
+        with self.path.open(newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _rewrite(self, columns: list[str], keep: Callable[[dict[str, str]], bool]) -> None:
+        """Replace the file by its whole rows that are to be kept, under `columns`; at no time is there half a file."""
+        rows = []
+        if self._columns or self.path.is_file():
+            whole = self.path.read_text().rpartition("\n")[0]
+            rows = [row for row in csv.DictReader(whole.splitlines()) if keep(row)]
+        beside = self.path.with_name(self.path.name + ".tmp")
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(beside, self.path)
+        self._columns = columns

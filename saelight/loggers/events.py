@@ -1,0 +1,24 @@
+"""TensorBoard events of one run. Importing this takes more than a second: do so where events are written."""
+
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Events(SummaryWriter):
+    """A `SummaryWriter` that writes many scalars as one event, and forgets what a killed run wrote too much."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder), flush_secs=15)
+
+    def add_row(self, metrics: dict[str, float], step: int) -> None:
+        """Write all metrics of a step. One event for each would fill the writer's queue, and wait for its thread."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
+        self._get_file_writer().add_summary(Summary(value=values), step)
+
+    def forget_after(self, step: int) -> None:
+        """Have readers drop what was written later than `step`: `purge_step`, without beginning another file."""
+        start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._get_file_writer().add_event(start, step + 1)
