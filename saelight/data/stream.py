@@ -11,11 +11,12 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from saelight.data.finite import first_non_finite
-from saelight.data.plan import BLOCK, WINDOW, Blocks, Plan
+from saelight.data.plan import BLOCK, WINDOW, Blocks, Plan, Window
 from saelight.data.prefetch import Prefetch
 from saelight.data.rows import Rows
 from saelight.errors import UserError
@@ -144,7 +145,7 @@ class _BatchReader:
         self._shape, self._dtype = (batch_size, rows.d_in), rows.dtype
         self._windows = Prefetch(lambda stop: _read_windows(rows, plan, position * batch_size, stop), slots=2)
         self._x_ND: Tensor | None = None
-        self._order: Tensor = torch.empty(0, dtype=torch.int64)
+        self._order = np.empty(0, np.int64)
 
     def next(self) -> Tensor:
         x_BD, filled = _empty(*self._shape, self._dtype), 0
@@ -153,8 +154,10 @@ class _BatchReader:
                 if self._x_ND is not None:
                     self._windows.release()
                 self._x_ND, self._order = self._windows.get()
-            take, self._order = self._order.tensor_split([len(x_BD) - filled])
-            torch.index_select(self._x_ND, 0, take, out=x_BD[filled : filled + len(take)])
+            take, self._order = np.split(self._order, [len(x_BD) - filled])
+            # numpy, on this thread alone: it keeps up with the disk, and a team of threads would wait for each other
+            # while the reading thread holds one of their cores. mode="clip" writes to `out` without a copy.
+            np.take(_raw(self._x_ND), take, axis=0, out=_raw(x_BD)[filled : filled + len(take)], mode="clip")
             filled += len(take)
         self.position += 1
         return x_BD
@@ -163,16 +166,16 @@ class _BatchReader:
         self._windows.close()
 
 
-def _read_windows(rows: Rows, plan: Plan, start: int, stop: threading.Event) -> Iterator[tuple[Tensor, Tensor]]:
+def _read_windows(rows: Rows, plan: Plan, start: int, stop: threading.Event) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Each window's rows (N, D) and the order (N,) to take them in, in two buffers by turns."""
     windows = plan.windows(start)
     ahead = next(windows)
+    _hint(rows, ahead[0])
     largest = min(plan.blocks.rows, plan.window * int(plan.blocks.sizes.max()))
     buffers: list[Tensor] = []
     for turn in itertools.count():
         (window, skip), ahead = ahead, next(windows)
-        for first, size in zip(*ahead[0][:2], strict=True):
-            rows.will_need(int(first), int(size))
+        _hint(rows, ahead[0])
         if len(buffers) < 2:
             buffers.append(torch.empty(largest, rows.d_in, dtype=rows.dtype))
         x_ND, done = buffers[turn % 2], 0
@@ -181,7 +184,12 @@ def _read_windows(rows: Rows, plan: Plan, start: int, stop: threading.Event) -> 
                 return
             _read(rows, first, x_ND[done : done + size])
             done += size
-        yield x_ND, torch.from_numpy(plan.order(window)[skip:])
+        yield x_ND, plan.order(window)[skip:]
+
+
+def _hint(rows: Rows, window: Window) -> None:
+    for first, size in zip(window.starts.tolist(), window.sizes.tolist(), strict=True):
+        rows.will_need(first, size)
 
 
 class SequentialStream:
@@ -235,6 +243,11 @@ def _read(rows: Rows, start: int, out: Tensor) -> None:
     if (bad := first_non_finite(out)) is not None:
         raise UserError(f"NaN or infinite activations: {rows.where(start + bad)} (row {start + bad} in all); harvest "
                         "again, or leave that shard out")  # fmt: skip
+
+
+def _raw(x_ND: Tensor) -> np.ndarray:
+    """The same memory as bytes: (N, D * item size)."""
+    return x_ND.view(torch.uint8).numpy()
 
 
 def _empty(n: int, d: int, dtype: torch.dtype) -> Tensor:
