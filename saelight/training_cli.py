@@ -17,6 +17,9 @@ from saelight.resume import check_same_config
 from saelight.trainer import Trainer
 
 
+_NOISE = ("💡", "TPU available", "`weights_only` was not set")
+
+
 class _Parser(OneLineErrors, LightningArgumentParser):
     pass
 
@@ -75,5 +78,6 @@ def run() -> None:
 def _silence_lightning() -> None:
     """Hold back what Lightning says to everyone and a user of saelight can do nothing about."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-    notes = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    notes.addFilter(lambda record: not record.getMessage().startswith(("💡", "TPU available", "`weights_only` was not")))
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(lambda record: not record.getMessage().startswith(_NOISE))
