@@ -93,9 +93,11 @@ def main(rounds: int = 5, steps: int = 60, d_in: int = 384, expansion: float = 4
         with tempfile.TemporaryDirectory() as folder:
             times["fit"].append(fit(data, bank(d_in, expansion), steps, folder))
     for name, values in times.items():
-        print(f"{name:>5}  {1e3 * statistics.median(values):7.1f} ms/step  ({1e3 * min(values):.1f}-{1e3 * max(values):.1f})")
+        low, middle, high = (1e3 * f(values) for f in (min, statistics.median, max))
+        print(f"{name:>5}  {middle:7.1f} ms/step  ({low:.1f}-{high:.1f})")
     ratios = [f / b for f, b in zip(times["fit"], times["bare"], strict=True)]
-    print(f"ratio  {statistics.median(ratios):.3f}  ({min(ratios):.3f}-{max(ratios):.3f}), {torch.get_num_threads()} threads")
+    low, middle, high = (f(ratios) for f in (min, statistics.median, max))
+    print(f"ratio  {middle:.3f}  ({low:.3f}-{high:.3f}), {torch.get_num_threads()} threads")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from saelight.errors_cli import OneLineErrors, refuse_duplicate_keys
 from saelight.resume import check_same_config
 from saelight.trainer import Trainer
 
-
 _NOISE = ("💡", "TPU available", "`weights_only` was not set")
 
 

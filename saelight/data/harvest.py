@@ -62,17 +62,18 @@ def harvest(model: str = "", files: list[str] | None = None, hooks: list[str] | 
     from tqdm import tqdm
 
     from saelight.data import text
+    from saelight.data.fast_linear import use_onednn
+    from saelight.data.hooked import Hooked
     from saelight.data.shard_writer import ShardWriter
 
     documents = text.Documents(text.find(files, exclude or [], seed))
     tokenizer, network = _load(text.expand(model), context, model_dtype)
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    from saelight.data.hooked import Hooked
-
     hooked = Hooked(network.to(place), hooks)
+    linear = "onednn" if use_onednn(network) else "torch"
     windows = _windows(documents, tokenizer, context, drop_special)
     source = {"files": files, "exclude": exclude or [], "context": context, "drop_special": drop_special,
-              "model_dtype": model_dtype, "seed": seed}  # fmt: skip
+              "model_dtype": model_dtype, "linear": linear, "seed": seed}  # fmt: skip
     rows, last = 0, -1
     with contextlib.ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}

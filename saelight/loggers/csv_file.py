@@ -41,7 +41,8 @@ class CSVFile:
 
     def _header(self) -> list[str]:
         with self.path.open(newline="") as file:
-            return next(csv.reader(file), [])
+            first = file.readline()
+        return next(csv.reader([first])) if first.endswith("\n") else []
 
     def _rewrite(self, columns: list[str], keep: Callable[[dict[str, str]], bool]) -> None:
         """Replace the file by its whole rows that are to be kept, under `columns`; at no time is there half a file."""

@@ -1,5 +1,6 @@
 """TensorBoard events of one run. Importing this takes more than a second: do so where events are written."""
 
+import time
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -11,6 +12,10 @@ class Events(SummaryWriter):
     """A `SummaryWriter` that writes many scalars as one event, and forgets what a killed run wrote too much."""
 
     def __init__(self, folder: Path) -> None:
+        # Readers take a folder's files in the order of their names, in which only the second tells old from new.
+        seconds = [int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*")]
+        while int(time.time()) in seconds:
+            time.sleep(0.05)
         super().__init__(str(folder), flush_secs=15)
 
     def add_row(self, metrics: dict[str, float], step: int) -> None:
