@@ -5,6 +5,7 @@ Everything a model needs to be built (`d_in`, `scale`, ...) is known after `__in
 Shapes: B batch, D d_in, N rows, G true features.
 """
 
+import itertools
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -194,8 +195,8 @@ class ActivationDataModule(RowsDataModule):
 
 
 def held_out_from(rows: ShardedRows, fraction: float) -> int:
-    """First row of the validation set: the first document start in the last `fraction` of the rows, or the last
-    document's start when that document alone is longer. Without document ids, the row itself.
+    """First row of the validation set: the document start nearest to where the last `fraction` of the rows begins.
+    Without document ids, that row itself.
 
     Raises `UserError` when the rows are one document.
     """
@@ -204,12 +205,12 @@ def held_out_from(rows: ShardedRows, fraction: float) -> int:
         raise UserError(f"data.val_fraction {fraction} of {rows.n_rows} rows leaves none to train on; lower it")
     if "document_ids" not in rows.columns:
         return target
-    for low in range(target, rows.n_rows, _SCAN):
-        if (starts := _document_starts(rows, low, min(low + _SCAN, rows.n_rows))).numel():
-            return int(starts[0])
-    for high in range(target, 1, -_SCAN):
-        if (starts := _document_starts(rows, max(1, high - _SCAN), high)).numel():
-            return int(starts[-1])
+    after = (_document_starts(rows, low, min(low + _SCAN, rows.n_rows)) for low in range(target, rows.n_rows, _SCAN))
+    before = (_document_starts(rows, max(1, high - _SCAN), high) for high in range(target, 1, -_SCAN))
+    near = [int(s[0]) for s in itertools.islice(filter(len, after), 1)]
+    near += [int(s[-1]) for s in itertools.islice(filter(len, before), 1)]
+    if near:
+        return min(near, key=lambda row: abs(row - target))
     raise UserError(f"the shards at {rows.path} are a single document, none can be held out; set data.val_path, or "
                     "data.val_fraction 0")  # fmt: skip
 
