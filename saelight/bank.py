@@ -1,6 +1,6 @@
 """SAEBank: the LightningModule that trains many SAEs on one stream of batches, each as if it were alone.
 
-Shapes: B batch, D d_in, F d_sae, K kept latents, G true features.
+Shapes: B batch, D d_in, K kept latents.
 """
 
 import re
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import saelight.parsing  # noqa: F401  (teaches load_from_checkpoint to read the SAEs' configs)
 from saelight.errors import UserError
+from saelight.evaluation import Evaluation
 from saelight.horizon import limit_steps, measure
 from saelight.isolation import Quarantine, clip_gradients, derived_seed
-from saelight.metrics import mmcs, token_metrics
 from saelight.ops.handover import hand_over
 from saelight.record import StepRecord
 from saelight.resume import check_same_config
@@ -80,7 +80,7 @@ class SAEBank(L.LightningModule):
         # A ModuleList with the names beside it: a ModuleDict refuses dots.
         self.saes = nn.ModuleList(map(self._build, saes, saes.values(), self.seeds))
         self.quarantine = Quarantine(len(saes))
-        self.metrics = nn.ModuleList(token_metrics(d_in, sae.d_sae) for sae in self.saes)
+        self.gauges = Evaluation(list(self.saes))
         self.horizon: Horizon | None = None
         self.tokens_seen = 0
         self.normalisation: dict[str, Any] = {"kind": "none", "scale": 1.0}
@@ -141,6 +141,8 @@ class SAEBank(L.LightningModule):
         waiting = [sae for sae in self.saes if not sae.initialised]
         if waiting:
             sample_ND = self._init_sample().to(self.device)
+            if sample_ND.shape[-1] != self.d_in:
+                raise UserError(f"the data is {sample_ND.shape[-1]} wide, but the bank was built for d_in = {self.d_in}")
             for sae in waiting:
                 sae.initialise(sample_ND)
                 if sae.config.dead_after is None:
@@ -175,6 +177,7 @@ class SAEBank(L.LightningModule):
                 continue
             losses = sae.losses(x_BD, moment)
             gradients += self._backward(losses.total, own)
+            self.quarantine.note_loss(i, losses.total)
             sae.tokens_since_fired.add_(tokens).masked_fill_(losses.counts_F > 0, 0)
             total += losses.total.detach()
             if self._record is not None:
@@ -207,14 +210,14 @@ class SAEBank(L.LightningModule):
                 continue
             sae.constrain_gradients()
             norm, finite = clip_gradients([p.grad for p in sae.parameters()], sae.config.clip)
-            self.quarantine.note(i, finite, self.trainer.global_step)
+            self.quarantine.note_gradient(i, finite, self.trainer.global_step)
             if self._record is not None:
                 self._record.add_norm(i, norm)
         # Reading the marks waits for the device, which is free on the CPU; elsewhere it happens when metrics are read.
         if self.device.type == "cpu" or self._record is not None:
             for i in self.quarantine.newly_stopped():
                 self.saes[i].zero_grad(set_to_none=True)
-                self._tell("on_quarantine", self.names[i], int(self.quarantine.step_N[i]))
+                self._tell("on_quarantine", self.names[i], self.quarantine.describe(i))
             if len(self.quarantine.stopped) == len(self.saes):
                 self.trainer.should_stop = True
 
@@ -229,7 +232,6 @@ class SAEBank(L.LightningModule):
         if self._record is None or self.trainer.global_step == self._recorded_at:
             return
         values = self._record.read(lambda t: self.trainer.strategy.reduce(t, reduce_op="mean"))
-        values |= {f"{group['name']}/train/lr": group["lr"] for group in self.optimizers().param_groups}
         values["tokens"] = float(self.tokens_seen)
         for logger in self.trainer.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
@@ -239,39 +241,31 @@ class SAEBank(L.LightningModule):
         step = self.trainer.global_step + 1
         due = bool(self.trainer.loggers) and (step % self.trainer.log_every_n_steps == 0 or step == 1)
         self._recorded_at = self.trainer.global_step
-        return StepRecord(self.names, x_BD) if due else None
+        if not due:
+            return None
+        rates = {group["name"]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
+        return StepRecord(self.names, x_BD, rates)
 
     # --- evaluation
 
-    def _evaluate(self, x_BD: Tensor) -> None:
-        for sae, metrics in zip(self.saes, self.metrics, strict=True):
-            f_BF = sae.encode(x_BD)
-            metrics.update(x=x_BD, x_hat=sae.decode(f_BF), f=f_BF)
-
     def _finish_evaluation(self, stage: str) -> None:
-        truth_GD = getattr(self.trainer.datamodule, "features", None)
-        results = {}
-        for name, sae, metrics in zip(self.names, self.saes, self.metrics, strict=True):
-            results[name] = {key: float(value) for key, value in metrics.compute().items()}
-            if truth_GD is not None:
-                results[name]["mmcs"] = float(mmcs(truth_GD.to(sae.W_dec), sae.W_dec))
-            metrics.reset()
+        results = self.gauges.finish(list(self.saes), getattr(self.trainer.datamodule, "features", None))
         if self.trainer.sanity_checking:
             return
-        self.evaluation, self.evaluated_at = results, self.trainer.global_step
-        for name, values in results.items():
+        self.evaluation, self.evaluated_at = dict(zip(self.names, results, strict=True)), self.trainer.global_step
+        for name, values in self.evaluation.items():
             scalars = {f"{name}/{stage}/{key}": value for key, value in values.items()}
             # The metrics are already summed over ranks; sync_dist only tells Lightning so.
             self.log_dict(scalars, sync_dist=self.trainer.world_size > 1)
 
     def validation_step(self, x_BD: Tensor, batch_idx: int) -> None:
-        self._evaluate(x_BD)
+        self.gauges.update(list(self.saes), x_BD)
 
     def on_validation_epoch_end(self) -> None:
         self._finish_evaluation("val")
 
     def test_step(self, x_BD: Tensor, batch_idx: int) -> None:
-        self._evaluate(x_BD)
+        self.gauges.update(list(self.saes), x_BD)
 
     def on_test_epoch_end(self) -> None:
         self._finish_evaluation("test")

@@ -36,21 +36,35 @@ def clip_gradients(gradients: list[Tensor], largest: float | None) -> tuple[Tens
 
 
 class Quarantine(nn.Module):
-    """Which SAEs have met a non-finite loss or gradient, and at which optimizer step: marked on the device, read later."""
+    """Which SAEs met a non-finite loss or gradient, and at which optimizer step: marked on the device, read later."""
+
+    REASONS = ("", "loss", "gradient")
 
     def __init__(self, n_saes: int) -> None:
         super().__init__()
         self.register_buffer("step_N", torch.full((n_saes,), -1))
+        self.register_buffer("reason_N", torch.zeros(n_saes, dtype=torch.int64))
+        self.register_buffer("loss_finite_N", torch.ones(n_saes, dtype=torch.bool), persistent=False)
         self.stopped: set[int] = set()
         """The SAEs known on the host to be quarantined."""
 
-    def note(self, i: int, finite: Tensor, step: int) -> None:
+    def note_loss(self, i: int, loss: Tensor) -> None:
+        """Record whether this batch's loss of SAE `i` is finite, until the step it is part of."""
+        self.loss_finite_N[i] &= loss.isfinite()
+
+    def note_gradient(self, i: int, finite: Tensor, step: int) -> None:
         """Record whether SAE `i`'s gradient was finite at `step`; the first failure stays."""
         failed = ~finite & (self.step_N[i] < 0)
         self.step_N[i] = torch.where(failed, step, self.step_N[i])
+        self.reason_N[i] = torch.where(failed, torch.where(self.loss_finite_N[i], 2, 1), self.reason_N[i])
+        self.loss_finite_N[i] = True
 
     def newly_stopped(self) -> list[int]:
         """The SAEs marked since the last call. Waits for the device."""
         new = [i for i, step in enumerate(self.step_N.tolist()) if step >= 0 and i not in self.stopped]
         self.stopped.update(new)
         return new
+
+    def describe(self, i: int) -> str:
+        """What happened to SAE `i`, e.g. `non-finite gradient at step 12`."""
+        return f"non-finite {self.REASONS[int(self.reason_N[i])]} at step {int(self.step_N[i])}"

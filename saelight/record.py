@@ -16,8 +16,8 @@ METRICS = ("loss", "reconstruction", "penalty", "aux", "l0", "fvu", "dead", "gra
 class StepRecord:
     """The metrics of one step of every SAE, gathered without waiting for the device."""
 
-    def __init__(self, names: list[str], x_BD: Tensor) -> None:
-        self.names = names
+    def __init__(self, names: list[str], x_BD: Tensor, learning_rates: dict[str, float]) -> None:
+        self.names, self.learning_rates = names, learning_rates
         self.batch = len(x_BD)
         self.variance = (x_BD - x_BD.mean(0)).square().mean()
         # NaN: nothing to report, as of a variant without a penalty or of a quarantined SAE.
@@ -38,7 +38,7 @@ class StepRecord:
     def read(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """The values by `<sae>/train/<metric>`, after `reduce` has averaged them over ranks."""
         rows = reduce(self.values_NM).tolist()
-        return {
+        return {f"{name}/train/lr": rate for name, rate in self.learning_rates.items()} | {
             f"{name}/train/{metric}": value
             for name, row in zip(self.names, rows, strict=True)
             for metric, value in zip(METRICS, row, strict=True)

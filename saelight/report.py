@@ -14,7 +14,7 @@ def results(trainer, bank, seconds: float | None = None) -> list[dict[str, Any]]
         stopped = i in bank.quarantine.stopped
         rows.append({
             "name": name,
-            "state": f"quarantined at step {int(bank.quarantine.step_N[i])}" if stopped else "finished",
+            "state": f"quarantined: {bank.quarantine.describe(i)}" if stopped else "finished",
             "config": bank.hparams["saes"][name],
             "seed": bank.seeds[i],
             "metrics": bank.evaluation.get(name, {}),

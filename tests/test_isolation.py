@@ -38,8 +38,8 @@ class Poison(L.Callback):
             with torch.no_grad():
                 bank[self.name].W_enc[0, 0] = torch.nan
 
-    def on_quarantine(self, trainer, bank, name, step):
-        self.told.append((name, step))
+    def on_quarantine(self, trainer, bank, name, what):
+        self.told.append((name, what))
 
 
 @pytest.mark.parametrize("victim", VARIANTS)
@@ -48,7 +48,7 @@ def test_a_poisoned_sae_leaves_its_siblings_bitwise_unchanged(victim, activation
     fit(healthy, activations)
     poison = Poison(victim, after=5)
     fit(poisoned, activations, callbacks=[poison])
-    assert poison.told == [(victim, 5)]
+    assert poison.told == [(victim, "non-finite loss at step 5")]
     for name in VARIANTS:
         if name != victim:
             assert_equal(weights(healthy, name), weights(poisoned, name))
@@ -75,6 +75,7 @@ def test_a_quarantined_sae_keeps_its_last_finite_weights(activations):
     now = weights(victim, "topk")
     assert all(torch.equal(now[key], explode.before[key]) for key in ("W_enc", "W_dec", "b_enc", "b_dec"))
     assert victim.quarantine.step_N.tolist() == [-1, 7, -1]
+    assert victim.quarantine.describe(1) == "non-finite gradient at step 7"
     assert_equal(weights(victim, "relu"), weights(healthy, "relu"))
 
 

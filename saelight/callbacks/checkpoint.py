@@ -24,12 +24,14 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
         """
         self.minutes = minutes
         self._saved_at = 0.0
+        self._step = 0
         self._signal: int | None = None
         self._handlers: dict[int, object] = {}
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
         self._signal = None
+        self._step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._note)
@@ -40,6 +42,10 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
         self._signal = number
 
     def on_train_batch_end(self, trainer: L.Trainer, bank: L.LightningModule, *_) -> None:
+        if trainer.global_step == self._step:
+            # Between the batches of one accumulated step, gradients are underway that no checkpoint holds.
+            return
+        self._step = trainer.global_step
         stop = self._signal is not None
         due = time.monotonic() - self._saved_at > 60 * self.minutes
         if trainer.world_size > 1:

@@ -14,9 +14,9 @@ class ExportSAEs(L.Callback):
             if i not in bank.quarantine.stopped:
                 self._write(trainer, bank, name)
 
-    def on_quarantine(self, trainer: L.Trainer, bank: L.LightningModule, name: str, step: int) -> None:
+    def on_quarantine(self, trainer: L.Trainer, bank: L.LightningModule, name: str, what: str) -> None:
         """The bank's word that an SAE has met a non-finite loss or gradient."""
-        message = f"SAE {name!r} is quarantined: its loss or gradient was not finite at step {step}. Its siblings go on. "
+        message = f"SAE {name!r} is quarantined: {what}. Its siblings go on. "
         if all(p.isfinite().all() for p in bank[name].parameters()):
             self._write(trainer, bank, name, state="quarantined")
             message += f"Its last finite weights are in {export.folder_for(trainer, name)}; a lower lr or clip may help."

@@ -1,6 +1,6 @@
 """Train and evaluate a bank on one or two processes, each fed its part of every batch; run as a program.
 
-    python -m tests.distributed.halves PROCESSES OUT.pt
+    python -m tests.distributed.halves PROCESSES OUT.pt [SAE to poison with NaN on the last rank]
 """
 
 import os
@@ -48,7 +48,19 @@ class Data(L.LightningDataModule):
         return Parts(sparse_activations(256, seed=9), self.world)
 
 
-def main(world: int, out: str) -> None:
+class Poison(L.Callback):
+    """One rank sees a NaN in one SAE's loss: after the reduce, every rank has it in the gradient."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_train_batch_start(self, trainer, bank, batch, batch_idx):
+        if batch_idx == 5 and trainer.global_rank == trainer.world_size - 1:
+            with torch.no_grad():
+                bank[self.name].b_dec[0] = torch.nan
+
+
+def main(world: int, out: str, poisoned: str | None = None) -> None:
     b = bank()
     trainer = L.Trainer(
         max_epochs=1,
@@ -60,13 +72,20 @@ def main(world: int, out: str) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        callbacks=[Poison(poisoned)] if poisoned else [],
     )
     trainer.fit(b, datamodule=Data(world))
     if trainer.is_global_zero:
         counters = {name: (b[name].tokens_since_fired, b[name].dead()) for name in b.names}
-        torch.save({"weights": {n: dict(b[n].named_parameters()) for n in b.names}, "counters": counters,
-                    "tokens": b.tokens_seen, "evaluation": b.evaluation}, out)  # fmt: skip
+        result = {
+            "weights": {name: dict(b[name].named_parameters()) for name in b.names},
+            "counters": counters,
+            "tokens": b.tokens_seen,
+            "evaluation": b.evaluation,
+            "stopped": sorted(b.quarantine.stopped),
+        }
+        torch.save(result, out)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -21,11 +21,12 @@ ROOT = Path(__file__).parents[2]
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     results = {}
-    for world in (1, 2):
-        out = folder / f"{world}.pt"
-        command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.halves", str(world), str(out)]
+    for key, *args in ((1,), (2,), ("poisoned", "relu")):
+        out = folder / f"{key}.pt"
+        world = 1 if key == 1 else 2
+        command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.halves", str(world), str(out), *args]
         subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
-        results[world] = torch.load(out, weights_only=True)
+        results[key] = torch.load(out, weights_only=True)
     return results
 
 
@@ -87,3 +88,12 @@ def test_metrics_are_one_processs(name, runs):
     one, two = (runs[world]["evaluation"][name] for world in (1, 2))
     # The weights differ by rounding here; tests/metrics shows that the metrics themselves are exact.
     assert one == pytest.approx(two, rel=1e-4, abs=1e-6)
+
+
+def test_a_nan_on_one_rank_quarantines_that_sae_on_all(runs):
+    healthy, poisoned = runs[2]["weights"], runs["poisoned"]["weights"]
+    assert runs["poisoned"]["stopped"] == [0]
+    for name in ("topk", "gated"):
+        assert all(torch.equal(healthy[name][key], poisoned[name][key]) for key in healthy[name])
+    # Rank 0's own weights stayed finite: nothing non-finite was ever applied.
+    assert all(weight.isfinite().all() for weight in poisoned["relu"].values())
