@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -257,21 +258,24 @@ def readme_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-def readme_commands() -> list[str]:
+def shown_commands() -> list[str]:
+    """What README.md and docs/ tell people to type."""
     lines = [line for block in readme_blocks("bash") for line in block.strip().splitlines()]
     table = re.findall(r"^\| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    return list(dict.fromkeys(lines + table))
+    pages = "\n".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
+    docs = re.findall(r"^ *(saelight .*)$", pages, re.MULTILINE)
+    return list(dict.fromkeys(lines + table + docs))
 
 
-def test_every_config_and_command_of_the_readme_runs(shipped, capsys):
+def test_every_config_and_command_shown_runs(shipped, capsys):
     ran, configs = [], set()
-    for command in readme_commands():
-        words = command.replace("'", "").split()
+    for command in shown_commands():
+        words = shlex.split(command)
         configs |= {word for word in words if word.startswith("configs/")}
         if words[0] == "saelight":
             assert saelight_(*words[1:]) == 0, (command, capsys.readouterr().err)
             ran.append(command)
-    assert len(ran) >= 10
+    assert len(ran) >= 12
     assert configs == {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
 
 
@@ -282,7 +286,7 @@ def test_every_python_block_of_the_readme_runs():
 
 
 def test_the_readmes_other_commands_are_what_make_and_ci_run():
-    others = [command for command in readme_commands() if not command.startswith("saelight ")]
+    others = [command for command in shown_commands() if not command.startswith("saelight ")]
     makefile = (ROOT / "Makefile").read_text()
     for command in others:
         program, *words = command.split()
