@@ -16,6 +16,7 @@ from saelight.evaluation import Evaluation
 from saelight.horizon import limit_steps, measure
 from saelight.isolation import Quarantine, clip_gradients, derived_seed
 from saelight.ops.handover import hand_over
+from saelight.optimizer import adamw
 from saelight.record import StepRecord
 from saelight.resume import check_same_config
 from saelight.saes import SAE, Moment, SAEConfig
@@ -119,20 +120,7 @@ class SAEBank(L.LightningModule):
         if self.horizon is None:
             self.horizon = measure(self.trainer, self.hparams["max_tokens"])
         limit_steps(self.trainer, self.horizon, self.hparams["max_tokens"])
-        groups, factors = [], []
-        for name, sae in zip(self.names, self.saes, strict=True):
-            decayed = sae.decayed_parameters() if sae.config.weight_decay else []
-            kept = {id(p) for p in decayed}
-            rest = [p for p in sae.parameters() if id(p) not in kept]
-            common = {"name": name, "lr": sae.lr, "betas": tuple(sae.config.betas)}
-            if decayed:
-                groups.append(common | {"params": decayed, "weight_decay": sae.config.weight_decay})
-            groups.append(common | {"params": rest, "weight_decay": 0.0})
-            factors += [sae.config.schedule.factor(sae.lr, self.horizon)] * (len(groups) - len(factors))
-        # eps: a rare latent's gradients come near 1e-8, AdamW's default.
-        optimizer = torch.optim.AdamW(groups, eps=6.25e-10, fused=True)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return adamw(zip(self.names, self.saes, strict=True), self.horizon)
 
     def on_fit_start(self) -> None:
         data = self.trainer.datamodule
@@ -213,13 +201,17 @@ class SAEBank(L.LightningModule):
             self.quarantine.note_gradient(i, finite, self.trainer.global_step)
             if self._record is not None:
                 self._record.add_norm(i, norm)
-        # Reading the marks waits for the device, which is free on the CPU; elsewhere it happens when metrics are read.
-        if self.device.type == "cpu" or self._record is not None:
-            for i in self.quarantine.newly_stopped():
-                self.saes[i].zero_grad(set_to_none=True)
-                self._tell("on_quarantine", self.names[i], self.quarantine.describe(i))
-            if len(self.quarantine.stopped) == len(self.saes):
-                self.trainer.should_stop = True
+        # Reading the marks waits for the device: free on the CPU, elsewhere once per log interval.
+        if self.device.type == "cpu" or (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self.read_quarantine()
+
+    def read_quarantine(self) -> None:
+        """Stop the SAEs that were marked since the last reading, and tell the callbacks."""
+        for i in self.quarantine.newly_stopped():
+            self.saes[i].zero_grad(set_to_none=True)
+            self._tell("on_quarantine", self.names[i], self.quarantine.describe(i))
+        if len(self.quarantine.stopped) == len(self.saes):
+            self.trainer.should_stop = True
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -261,11 +253,10 @@ class SAEBank(L.LightningModule):
     def validation_step(self, x_BD: Tensor, batch_idx: int) -> None:
         self.gauges.update(list(self.saes), x_BD)
 
+    test_step = validation_step
+
     def on_validation_epoch_end(self) -> None:
         self._finish_evaluation("val")
-
-    def test_step(self, x_BD: Tensor, batch_idx: int) -> None:
-        self.gauges.update(list(self.saes), x_BD)
 
     def on_test_epoch_end(self) -> None:
         self._finish_evaluation("test")

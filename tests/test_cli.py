@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import saelight
 from saelight.cli import main
+from tests.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 CONFIG = {
@@ -163,11 +164,13 @@ def test_another_config_than_the_checkpoints_is_refused(capsys):
 
 
 def test_every_variant_goes_from_the_command_line_to_python_and_back(tmp_path):
-    assert saelight_("fit", "--config", write(CONFIG)) == 0
+    saes = {name: variant.spec() for name, variant in VARIANTS.items()}
+    assert saelight_("fit", "--config", write(changed(model__saes=saes))) == 0
     path = "runs/cfg/checkpoints/last.ckpt"
     for generation in range(2):
         bank = saelight.SAEBank.load_from_checkpoint(path, weights_only=True)
         data = saelight.SyntheticDataModule(**CONFIG["data"]["init_args"])
+        assert {name: bank[name].config for name in VARIANTS} == VARIANTS
         t = saelight.Trainer(max_epochs=1, accelerator="cpu", enable_progress_bar=False, name=f"python-{generation}")
         t.fit(bank, data)
         path = t.folder / "checkpoints" / "last.ckpt"

@@ -10,6 +10,7 @@ class ExportSAEs(L.Callback):
     """Writes `saes/<name>/` into the run folder (docs/saes.md)."""
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        bank.read_quarantine()
         for i, name in enumerate(bank.names):
             if i not in bank.quarantine.stopped:
                 self._write(trainer, bank, name)

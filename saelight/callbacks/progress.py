@@ -51,42 +51,26 @@ class TokenProgress(ProgressBar):
                 bar.close()
         self._training = self._evaluation = None
 
-    def _start_evaluation(self, name: str, loaders: Any) -> None:
-        rows = getattr(loaders, "n_rows", None)
+    def _start_evaluation(self, name: str, loader: Any) -> None:
+        rows = getattr(loader, "n_rows", None)
         self._evaluation = self._bar(desc=name, total=rows, delay=2, leave=False, position=1 if self._training else 0)
-
-    def _end_evaluation(self) -> None:
-        if self._evaluation is not None:
-            self._evaluation.close()
-            self._evaluation = None
-
-    def _advance(self, trainer: L.Trainer, batch: Any) -> None:
-        if self._evaluation is not None:
-            self._evaluation.update(len(batch) * trainer.world_size)
 
     def on_validation_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._start_evaluation("validate", trainer.val_dataloaders)
 
-    def on_validation_batch_end(self, trainer, bank, outputs, batch, *_: Any) -> None:
-        self._advance(trainer, batch)
-
-    def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
-        self._end_evaluation()
-
     def on_test_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._start_evaluation("test", trainer.test_dataloaders)
-
-    def on_test_batch_end(self, trainer, bank, outputs, batch, *_: Any) -> None:
-        self._advance(trainer, batch)
-
-    def on_test_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
-        self._end_evaluation()
 
     def on_predict_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._start_evaluation("predict", trainer.predict_dataloaders)
 
-    def on_predict_batch_end(self, trainer, bank, outputs, batch, *_: Any) -> None:
-        self._advance(trainer, batch)
+    def on_validation_batch_end(self, trainer, bank, outputs, batch, *_: Any) -> None:
+        self._evaluation.update(len(batch) * trainer.world_size)
 
-    def on_predict_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
-        self._end_evaluation()
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+    def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        self._evaluation.close()
+        self._evaluation = None
+
+    on_test_end = on_predict_end = on_validation_end

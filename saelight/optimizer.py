@@ -1,0 +1,33 @@
+"""One optimizer for a whole bank, with every SAE's own settings."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from saelight.saes import SAE
+from saelight.schedules import Horizon
+
+EPS = 6.25e-10
+"""AdamW's eps: a rare latent's gradients come near 1e-8, its usual value."""
+
+
+def adamw(named_saes: Iterable[tuple[str, SAE]], horizon: Horizon) -> dict[str, Any]:
+    """One fused AdamW and its per-step schedule, as Lightning wants them.
+
+    Each SAE has one parameter group, or two where some of its parameters are decayed.
+    """
+    groups, factors = [], []
+    for name, sae in named_saes:
+        config = sae.config
+        decayed = sae.decayed_parameters() if config.weight_decay else []
+        ids = {id(p) for p in decayed}
+        rest = [p for p in sae.parameters() if id(p) not in ids]
+        for parameters, decay in ((decayed, config.weight_decay), (rest, 0.0)):
+            if parameters:
+                own = {"name": name, "lr": sae.lr, "betas": tuple(config.betas), "weight_decay": decay}
+                groups.append(own | {"params": parameters})
+                factors.append(config.schedule.factor(sae.lr, horizon))
+    optimizer = torch.optim.AdamW(groups, eps=EPS, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
