@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 import saelight.parsing  # noqa: F401  (teaches load_from_checkpoint to read the SAEs' configs)
@@ -117,8 +118,14 @@ class SAEBank(L.LightningModule):
             raise UserError(f"the data has d_in = {data.d_in}, but the bank was built for d_in = {self.d_in}")
 
     def configure_optimizers(self):
+        planned = measure(self.trainer, self.hparams["max_tokens"])
         if self.horizon is None:
-            self.horizon = measure(self.trainer, self.hparams["max_tokens"])
+            self.horizon = planned
+        elif self.horizon.steps != planned.steps:
+            rank_zero_warn(
+                f"this run was begun for {self.horizon.steps} optimizer steps and is now to end at {planned.steps}; "
+                f"schedules and fractions of training still refer to {self.horizon.steps}"
+            )
         limit_steps(self.trainer, self.horizon, self.hparams["max_tokens"])
         return adamw(zip(self.names, self.saes, strict=True), self.horizon)
 

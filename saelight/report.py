@@ -1,6 +1,7 @@
 """Results: one line of `results.jsonl` and one row of the table per SAE."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def results(trainer, bank, seconds: float | None = None) -> list[dict[str, Any]]
 
 
 def write_results(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write `rows` as JSON lines, whole or not at all."""
+    """Write `rows` as JSON lines, whole or not at all. JSON has no NaN, which a poisoned SAE's metrics may be: null."""
+    rows = [row | {"metrics": {k: v if math.isfinite(v) else None for k, v in row["metrics"].items()}} for row in rows]
     runs.write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -105,6 +105,16 @@ def test_accumulation_resumes_exactly(tmp_path):
     assert_same_state(*checkpoints)
 
 
+def test_a_finished_run_can_be_made_longer(tmp_path):
+    t = trainer(tmp_path, max_epochs=1)
+    t.fit(saelight.SAEBank(dict(VARIANTS), d_in=16), data(**DATA))
+    longer = trainer(tmp_path, max_epochs=3)
+    bank = saelight.SAEBank(dict(VARIANTS), d_in=16)
+    with pytest.warns(UserWarning, match="begun for 8 optimizer steps and is now to end at 24"):
+        longer.fit(bank, data(**DATA), ckpt_path="last")
+    assert (longer.global_step, bank.tokens_seen, longer.folder) == (24, 2400, t.folder)
+
+
 @pytest.mark.parametrize(
     ("bank", "rows", "message"),
     [

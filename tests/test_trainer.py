@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 import saelight
 from saelight import runs
 from tests.banks import assert_equal
+from tests.test_isolation import Explode, Poison
 from tests.variants import VARIANTS
 
 
@@ -144,3 +145,24 @@ def test_the_data_must_fit_the_bank(tmp_path):
     with pytest.raises(saelight.UserError, match="d_in = 16, but the bank was built for d_in = 8"):
         trainer(tmp_path).fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=8), data())
     assert not list(tmp_path.rglob("*"))
+
+
+def test_results_of_a_poisoned_sae_are_json_still(tmp_path):
+    poison = Poison("topk", after=3)
+    t = trainer(tmp_path, callbacks=[poison])
+    with pytest.warns(UserWarning, match="'topk' is quarantined: non-finite loss at step 3.*none are exported"):
+        t.fit(saelight.SAEBank(dict(VARIANTS), d_in=16), data())
+    text = (t.folder / "results.jsonl").read_text()
+    assert "NaN" not in text
+    states = {row["name"]: row["state"] for row in map(json.loads, text.splitlines())}
+    assert states["topk"] == "quarantined: non-finite loss at step 3"
+    assert {path.name for path in (t.folder / "saes").iterdir()} == set(VARIANTS) - {"topk"}
+
+
+def test_a_quarantined_sae_is_exported_while_finite(tmp_path):
+    t = trainer(tmp_path, callbacks=[Explode("topk", after=3)])
+    with pytest.warns(UserWarning, match="last finite weights are in"):
+        t.fit(saelight.SAEBank(dict(VARIANTS), d_in=16), data())
+    config = json.loads((t.folder / "saes" / "topk" / "config.json").read_text())
+    assert config["training"]["state"] == "quarantined"
+    assert saelight.load(t.folder / "saes" / "topk").W_enc.isfinite().all()
