@@ -119,8 +119,9 @@ class SAEBank(L.LightningModule):
 
     def configure_optimizers(self):
         planned = measure(self.trainer, self.hparams["max_tokens"])
-        if self.horizon is None:
-            self.horizon = planned
+        if self.horizon is None or self.trainer.ckpt_path is None:
+            # A new training, if of weights that another one left.
+            self.horizon, self.tokens_seen = planned, 0
         elif self.horizon.steps != planned.steps:
             rank_zero_warn(
                 f"this run was begun for {self.horizon.steps} optimizer steps and is now to end at {planned.steps}; "

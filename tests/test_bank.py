@@ -101,6 +101,8 @@ def test_a_checkpoint_loads_fits_and_loads_again(tmp_path, activations):
             assert_equal(weights(loaded, name), weights(first, name))
             assert loaded[name].config == first[name].config
         trainer = fit(loaded, activations, max_steps=3 + generation)
+        # A fit of its own, not the old one going on.
+        assert (loaded.horizon.steps, loaded.tokens_seen) == (3 + generation, 64 * (3 + generation))
         first = loaded
 
 
