@@ -38,3 +38,12 @@ def test_a_full_disk_is_one_line(checkpointing, small_disk, tmp_path, monkeypatc
     assert error.startswith("saelight: error: the disk is full")
     left = [path for path in small_disk.rglob("*") if path.is_file()]
     assert not [path for path in left if "partial" in str(path) or path.suffix in (".ckpt", ".safetensors")], left
+
+
+def test_predicting_onto_a_full_disk_is_one_line(small_disk, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("cfg.yaml").write_text(yaml.safe_dump(changed(trainer__root=str(small_disk), data__init_args__rows=20_000)))
+    assert main(["fit", "--config", "cfg.yaml", "--trainer.max_steps", "2", "--trainer.logger", "false"]) == 0
+    assert main(["predict", "--config", "cfg.yaml"]) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("saelight: error: the disk is full")
+    assert not list((small_disk / "cfg" / "predictions").iterdir())

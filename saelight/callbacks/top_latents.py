@@ -1,6 +1,7 @@
 """What `saelight predict` writes: the strongest latents of every token, one safetensors file per SAE."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,13 @@ class _TopFile:
 
     def create(self) -> None:
         with self.partial.open("wb") as file:
+            size = len(self.header) + 2 * self.size
+            if hasattr(os, "posix_fallocate"):
+                # A disk that fills up under a memory map would kill the process: ask for all of it now.
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
             file.write(self.header)
-            file.truncate(len(self.header) + 2 * self.size)
 
     def open(self) -> None:
         start = len(self.header)
