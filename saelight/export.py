@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from saelight.errors import UserError
@@ -80,12 +81,13 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
     from saelight.saes import SAEConfig
 
     folder = Path(folder)
+    for file in ("config.json", "sae.safetensors"):
+        if not (folder / file).is_file():
+            raise UserError(f"{folder} holds no trained SAE: {file} is missing")
     try:
         config = json.loads((folder / "config.json").read_text())
         weights = load_file(folder / "sae.safetensors")
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no trained SAE: {Path(error.filename or folder).name} is missing") from None
-    except Exception as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder} cannot be read: {error}") from None
     if config.get("format") != FORMAT:
         raise UserError(f"{folder}/config.json is not a {FORMAT} config")
