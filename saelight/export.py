@@ -77,7 +77,7 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
     # Imported here: jsonargparse builds the config, any variant's, from its plain data.
     from jsonargparse import ArgumentError, ArgumentParser
 
-    import saelight.parsing  # noqa: F401
+    import saelight.parsing  # noqa: F401  (lets the parser read any variant)
     from saelight.saes import SAEConfig
 
     folder = Path(folder)
