@@ -40,12 +40,12 @@ def assert_same_state(a: Path, b: Path) -> None:
     """Weights, counters, moments, schedules and position of two checkpoints."""
     one, two = (torch.load(path, weights_only=True) for path in (a, b))
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "saelight", "global_step", "SyntheticDataModule"):
-        assert_same(one.get(key), two.get(key), key)
+        assert_same(one[key], two[key], key)
     assert_same(position(one), position(two), "position")
 
 
 def position(checkpoint: dict) -> Any:
-    return checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader")
+    return checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
 
 
 class StopAt(L.Callback):
