@@ -6,8 +6,10 @@
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from saelight.metrics.dictionary import MMCS
-from saelight.metrics.functional import DensityHistogram, density_histogram, mmcs
+from saelight.metrics.detection import F1, Precision, Recall, detection_metrics
+from saelight.metrics.dictionary import MCC, MMCS, Coherence, WeightCorrelation
+from saelight.metrics.directions import Matching, coherence, mcc, mmcs, nearest, one_to_one, weight_correlation
+from saelight.metrics.functional import DensityHistogram, density_histogram
 from saelight.metrics.latents import L0, L1, Dead, Dense, Density
 from saelight.metrics.reconstruction import (
     FVU,
@@ -15,13 +17,18 @@ from saelight.metrics.reconstruction import (
     ExplainedVariance,
     ExplainedVarianceCentered,
     ExplainedVariancePerToken,
+    L2Ratio,
+    ReconstructionBias,
 )
 
 __all__ = [
+    "F1",
     "FVU",
     "L0",
     "L1",
+    "MCC",
     "MMCS",
+    "Coherence",
     "Cosine",
     "Dead",
     "Dense",
@@ -30,19 +37,33 @@ __all__ = [
     "ExplainedVariance",
     "ExplainedVarianceCentered",
     "ExplainedVariancePerToken",
+    "L2Ratio",
+    "Matching",
+    "Precision",
+    "Recall",
+    "ReconstructionBias",
+    "WeightCorrelation",
+    "coherence",
     "density_histogram",
+    "detection_metrics",
+    "mcc",
     "mmcs",
+    "nearest",
+    "one_to_one",
     "token_metrics",
+    "weight_correlation",
 ]
 
 
 def token_metrics(d_in: int, d_sae: int, mean: Tensor | None = None) -> MetricCollection:
     """All metrics made of tokens, under the names they are logged by: `update(x=x_BD, x_hat=x_hat_BD, f=f_BF)`.
 
+    x is what x̂ should be: the activations of an autoencoder, the targets of a transcoder.
+
     Every value is a scalar. The metrics of one family share one set of sums, so the whole set costs four.
 
     Args:
-        d_in: width of x, D.
+        d_in: width of x, D (`d_out` of a transcoder).
         d_sae: number of latents, F.
         mean: what `explained_variance_per_token` is centred on, (D,); None for the origin.
     """
@@ -54,7 +75,7 @@ def token_metrics(d_in: int, d_sae: int, mean: Tensor | None = None) -> MetricCo
             "explained_variance_centered": ExplainedVarianceCentered(d_in),
         },
         {"explained_variance_per_token": ExplainedVariancePerToken(mean)},
-        {"cosine": Cosine()},
+        {"cosine": Cosine(), "l2_ratio": L2Ratio(), "reconstruction_bias": ReconstructionBias()},
     ]
     metrics = {name: metric for family in families for name, metric in family.items()}
     # Named, not found by comparing states: a first batch with a NaN in it would look like states that differ.

@@ -1,10 +1,10 @@
-"""The metrics as pure functions: sums over tokens first, the division last.
+"""The metrics of tokens as pure functions: sums over tokens first, the division last.
 
 `*_sums` functions turn one batch into sums that may be added over batches and over processes; the others turn sums (or
 a whole array at once) into the number. Everything is accumulated in float64, whatever the inputs' precision, and a
-non-finite input gives a non-finite result.
+non-finite input gives a non-finite result. x is what should come out: an autoencoder's input, a transcoder's target.
 
-Shapes: B batch (tokens), D d_in, F d_sae, G ground-truth features.
+Shapes: B batch (tokens), D width of x, F d_sae.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from saelight.errors import UserError
 from saelight.ops.counts import firing_counts
@@ -35,8 +34,26 @@ class LatentSums(NamedTuple):
     """What L0, L1 and the firing frequencies need to know of the tokens seen."""
 
     tokens: Tensor  # (), int64
-    fired_F: Tensor  # int64, tokens on which the latent was > 0
-    magnitude: Tensor  # (), Σ f; not finite as soon as one latent was not
+    fired_F: Tensor  # int64, tokens on which the latent was not 0
+    magnitude: Tensor  # (), Σ |f|; not finite as soon as one latent was not
+
+
+class Alignment(NamedTuple):
+    """What `cosine`, `l2_ratio` and `reconstruction_bias` need to know of the tokens seen."""
+
+    tokens: Tensor  # (), int64
+    cosines: Tensor  # (), Σ cos(x, x̂), 0 where either is the zero vector
+    nonzero: Tensor  # (), int64, tokens with x ≠ 0
+    ratios: Tensor  # (), Σ ‖x̂‖ / ‖x‖ over those
+    dot: Tensor  # (), Σ ⟨x, x̂⟩
+    x_hat_square: Tensor  # (), Σ ‖x̂‖²
+
+
+class Explained(NamedTuple):
+    """What `explained_variance_per_token` needs to know of the tokens seen."""
+
+    tokens: Tensor  # (), int64, those that are not exactly at the centre
+    shares: Tensor  # (), Σ (1 - ‖e‖² / ‖x - mean‖²) over those
 
 
 class DensityHistogram(NamedTuple):
@@ -50,7 +67,7 @@ class DensityHistogram(NamedTuple):
 def latent_sums(f_BF: Tensor) -> LatentSums:
     """One batch's sums for `l0`, `l1`, `frequency`."""
     _expect_rows("f", f_BF)
-    magnitude = sum(block.sum() for (block,) in _wide_blocks(f_BF))
+    magnitude = sum(block.abs().sum() for (block,) in _wide_blocks(f_BF))
     return LatentSums(_count(f_BF), firing_counts(f_BF), magnitude)
 
 
@@ -65,23 +82,29 @@ def moment_sums(x_BD: Tensor, x_hat_BD: Tensor) -> Moments:
     return Moments(_count(x_BD), x_D, x_square, e_D, e_square)
 
 
-def cosine_sum(x_BD: Tensor, x_hat_BD: Tensor) -> Tensor:
-    """Σ cos(x, x̂) over the batch, 0 where either is the zero vector."""
+def alignment_sums(x_BD: Tensor, x_hat_BD: Tensor) -> Alignment:
+    """One batch's sums for `cosine`, `l2_ratio` and `reconstruction_bias`."""
     _expect_same(x_BD, x_hat_BD)
-    total = 0
+    cosines = nonzero = ratios = total_dot = x_hat_square = 0
     for x, x_hat in _wide_blocks(x_BD, x_hat_BD):
-        norms = x.norm(dim=1) * x_hat.norm(dim=1)
-        total = total + torch.where(norms == 0, 0.0, (x * x_hat).sum(1) / norms).sum()
-    return total
+        dot, norm, norm_hat = (x * x_hat).sum(1), x.norm(dim=1), x_hat.norm(dim=1)
+        norms = norm * norm_hat
+        cosines = cosines + torch.where(norms == 0, 0.0, dot / norms).sum()
+        nonzero = nonzero + (norm != 0).sum()
+        ratios = ratios + torch.where(norm == 0, 0.0, norm_hat / norm).sum()
+        total_dot, x_hat_square = total_dot + dot.sum(), x_hat_square + norm_hat.square().sum()
+    return Alignment(_count(x_BD), cosines, nonzero, ratios, total_dot, x_hat_square)
 
 
-def explained_per_token_sum(x_BD: Tensor, x_hat_BD: Tensor, mean_D: Tensor) -> Tensor:
-    """Σ (1 - ‖e‖² / ‖x - mean‖²) over the batch."""
+def explained_sums(x_BD: Tensor, x_hat_BD: Tensor, mean_D: Tensor) -> Explained:
+    """One batch's sums for `explained_variance_per_token`."""
     _expect_same(x_BD, x_hat_BD)
-    total, mean_D = 0, _wide(mean_D).to(_wide_device(x_BD))
+    tokens, shares, mean_D = 0, 0, _wide(mean_D).to(_wide_device(x_BD))
     for x, x_hat in _wide_blocks(x_BD, x_hat_BD):
-        total = total + (1 - (x - x_hat).square().sum(1) / (x - mean_D).square().sum(1)).sum()
-    return total
+        distance = (x - mean_D).square().sum(1)
+        tokens = tokens + (distance != 0).sum()
+        shares = shares + torch.where(distance == 0, 0.0, 1 - (x - x_hat).square().sum(1) / distance).sum()
+    return Explained(tokens, shares)
 
 
 def fvu(sums: Moments) -> Tensor:
@@ -95,6 +118,30 @@ def explained_variance_centered(sums: Moments) -> Tensor:
     return 1 - spread_e / _spread(sums.x_square, sums.x_D, sums.tokens)
 
 
+def cosine(sums: Alignment) -> Tensor:
+    """Mean over tokens of cos(x, x̂)."""
+    return sums.cosines / sums.tokens
+
+
+def l2_ratio(sums: Alignment) -> Tensor:
+    """Mean of ‖x̂‖ / ‖x‖ over the tokens with x ≠ 0."""
+    # Σ⟨x, x̂⟩ shows what a quotient hides: an infinite x has ratio 0.
+    return torch.where(sums.dot.isfinite(), sums.ratios / sums.nonzero, torch.nan)
+
+
+def reconstruction_bias(sums: Alignment) -> Tensor:
+    """γ = Σ‖x̂‖² / Σ⟨x, x̂⟩: x̂/γ is the multiple of x̂ with the least squared error; below 1, x̂ is too short.
+
+    Source: Rajamanoharan et al., "Improving dictionary learning with gated sparse autoencoders" (arXiv 2404.16014).
+    """
+    return torch.where(sums.dot.isfinite(), sums.x_hat_square / sums.dot, torch.nan)
+
+
+def explained_variance_per_token(sums: Explained) -> Tensor:
+    """Mean of 1 - ‖e‖² / ‖x - mean‖² over the tokens that are not exactly at the mean, where it has no value."""
+    return sums.shares / sums.tokens
+
+
 def frequency(sums: LatentSums) -> Tensor:
     """The share of tokens on which each latent fires: (F,) float64, NaN once a latent was not finite."""
     frequency_F = sums.fired_F.double() / sums.tokens
@@ -102,12 +149,12 @@ def frequency(sums: LatentSums) -> Tensor:
 
 
 def l0(sums: LatentSums) -> Tensor:
-    """Mean number of latents > 0 per token."""
+    """Mean number of latents that are not 0 per token."""
     return torch.where(sums.magnitude.isfinite(), sums.fired_F.sum().double() / sums.tokens, torch.nan)
 
 
 def l1(sums: LatentSums) -> Tensor:
-    """Mean sum of the latents per token."""
+    """Mean Σ |f| per token."""
     return sums.magnitude / sums.tokens
 
 
@@ -124,29 +171,6 @@ def density_histogram(frequency_F: Tensor, lowest: int = -8, bins_per_decade: in
     index = ((fired.log10() - lowest) * bins_per_decade).floor().long().clamp(0, bins - 1)
     edges = torch.linspace(lowest, 0, bins + 1, dtype=torch.float64)
     return DensityHistogram(edges, torch.bincount(index, minlength=bins), int((frequency_F == 0).sum()))
-
-
-@torch.no_grad()
-def mmcs(truth_GD: Tensor, W_dec_FD: Tensor, block_elements: int = 2**24) -> Tensor:
-    """Mean max cosine similarity, mean_i max_j cos(g_i, d_j): how well the dictionary recovers known directions.
-
-    Of the G × F cosines only `block_elements` exist at a time (64 MB in fp32).
-
-    Raises:
-        UserError: widths differ, or one of the two is empty.
-    Source: Sharkey, Braun & Millidge, "Taking features out of superposition with sparse autoencoders" (2022).
-    """
-    _expect_rows("truth", truth_GD)
-    _expect_rows("W_dec", W_dec_FD)
-    if truth_GD.shape[1] != W_dec_FD.shape[1]:
-        raise UserError(f"truth has width {truth_GD.shape[1]} and W_dec {W_dec_FD.shape[1]}: give both in one space")
-    if not len(truth_GD) or not len(W_dec_FD):
-        raise UserError(f"MMCS of {len(truth_GD)} directions and {len(W_dec_FD)} latents: give at least one of each")
-    dtype = torch.promote_types(torch.promote_types(truth_GD.dtype, W_dec_FD.dtype), torch.float32)
-    dictionary_DF = normalize(W_dec_FD.to(dtype), dim=1).T
-    truth_GD = normalize(truth_GD.to(dictionary_DF), dim=1)
-    best = [(rows @ dictionary_DF).amax(1) for rows in truth_GD.split(max(1, block_elements // len(W_dec_FD)))]
-    return _wide(torch.cat(best)).mean()
 
 
 def _spread(square: Tensor, sum_D: Tensor, tokens: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Metrics of the latents alone: how many fire, how strongly, how often each. All share one set of sums.
 
-A latent fires where f > 0. (A variant with signed latents needs its own convention: here a negative latent is silent,
-and lowers L1.)
+A latent fires where f ≠ 0, be it positive or, in a variant with signed latents, negative.
 
 Shapes: B batch (tokens), F d_sae.
 """
@@ -53,7 +52,7 @@ class L0(Latents):
 
 
 class L1(Latents):
-    """Mean sum of the latents per token."""
+    """Mean Σ |f| per token."""
 
     def compute(self) -> Tensor:
         return fn.l1(self.sums)

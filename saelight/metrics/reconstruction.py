@@ -1,6 +1,7 @@
-"""Metrics of the reconstruction. FVU and the two explained variances derived from it share one set of sums.
+"""Metrics of the reconstruction x̂ of x: an autoencoder's input, a transcoder's target.
 
-Shapes: B batch (tokens), D d_in.
+FVU and the two explained variances derived from it share one set of sums; cosine, L2 ratio and reconstruction bias share
+another. Shapes: B batch (tokens), D width of x.
 """
 
 import torch
@@ -74,7 +75,7 @@ class ExplainedVarianceCentered(Reconstruction):
 
 
 class ExplainedVariancePerToken(Sums):
-    """Mean over tokens of 1 - ‖e‖² / ‖x - mean‖².
+    """Mean of 1 - ‖e‖² / ‖x - mean‖² over tokens, without those exactly at the mean, which have nothing to explain.
 
     A mean of ratios can be exact under any batching only if the point it is centred on is known beforehand.
 
@@ -96,28 +97,50 @@ class ExplainedVariancePerToken(Sums):
         """Add one batch: activations `x` (B, D) and reconstructions `x_hat` (B, D)."""
         if self.mean_D.shape not in ((1,), x.shape[1:]):
             raise UserError(f"mean is {tuple(self.mean_D.shape)} and x {tuple(x.shape)}: give the mean of these tokens")
-        explained = fn.explained_per_token_sum(x, x_hat, self.mean_D)
-        self.add(explained=explained, explained_tokens=torch.tensor(len(x)))
+        tokens, shares = fn.explained_sums(x, x_hat, self.mean_D)
+        self.add(explained=shares, explained_tokens=tokens)
 
     def compute(self) -> Tensor:
-        return self.explained / self.explained_tokens
+        return fn.explained_variance_per_token(fn.Explained(self.explained_tokens, self.explained))
 
 
-class Cosine(Sums):
-    """Mean over tokens of cos(x, x̂)."""
-
-    higher_is_better = True
-    cosines: Tensor
-    cosine_tokens: Tensor
+class Aligned(Sums):
+    """The sums that cosine, L2 ratio and reconstruction bias share."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_sum("cosines")
-        self.add_sum("cosine_tokens", dtype=torch.int64)
+        for name in fn.Alignment._fields:
+            counts = name in ("tokens", "nonzero")
+            self.add_sum(f"aligned_{name}", dtype=torch.int64 if counts else torch.float64)
 
     def update(self, x: Tensor, x_hat: Tensor) -> None:
         """Add one batch: activations `x` (B, D) and reconstructions `x_hat` (B, D)."""
-        self.add(cosines=fn.cosine_sum(x, x_hat), cosine_tokens=torch.tensor(len(x)))
+        self.add(**{f"aligned_{name}": term for name, term in fn.alignment_sums(x, x_hat)._asdict().items()})
+
+    @property
+    def sums(self) -> fn.Alignment:
+        """The states by name, for the functions."""
+        return fn.Alignment(*(getattr(self, f"aligned_{name}") for name in fn.Alignment._fields))
+
+
+class Cosine(Aligned):
+    """Mean over tokens of cos(x, x̂)."""
+
+    higher_is_better = True
 
     def compute(self) -> Tensor:
-        return self.cosines / self.cosine_tokens
+        return fn.cosine(self.sums)
+
+
+class L2Ratio(Aligned):
+    """Mean of ‖x̂‖ / ‖x‖ over the tokens with x ≠ 0."""
+
+    def compute(self) -> Tensor:
+        return fn.l2_ratio(self.sums)
+
+
+class ReconstructionBias(Aligned):
+    """γ = Σ‖x̂‖² / Σ⟨x, x̂⟩; below 1 the reconstructions are too short: shrinkage."""
+
+    def compute(self) -> Tensor:
+        return fn.reconstruction_bias(self.sums)

@@ -23,8 +23,9 @@ from tests.metrics.reference import COUNTED, D, F, batch, values
 from tests.metrics.reference import metrics as reference
 
 
-def test_all_equal_numpy():
-    data = batch()
+@pytest.mark.parametrize("signed", [False, True])
+def test_all_equal_numpy(signed):
+    data = batch(signed=signed)
     mean = data["x"].mean(0)
     assert values(data, mean=mean) == pytest.approx(reference(**data, mean=mean.double().numpy()), rel=1e-12)
 
@@ -53,7 +54,7 @@ def test_firing_counts_are_exact(tokens, seed):
     """Across the 255 rows that a byte can count, all-firing columns included."""
     f = batch(tokens, seed)["f"]
     f[:, -1] = 1
-    assert torch.equal(functional.firing_counts(f), (f > 0).sum(0))
+    assert torch.equal(functional.firing_counts(f), (f != 0).sum(0))
 
 
 @settings(max_examples=20, deadline=None)
@@ -80,6 +81,40 @@ def test_a_constant_error_costs_fvu_but_not_the_centered_variance():
     result = values({"x": x, "x_hat": x + 1, "f": x})
     assert result["fvu"] > 0.5
     assert result["explained_variance_centered"] == pytest.approx(1, rel=1e-12)
+
+
+def test_tokens_at_the_centre_have_no_variance_to_explain_and_are_left_out():
+    data = batch()
+    data["x"][[3, 150]] = data["x"][7].clone()
+    away = [i for i in range(300) if i not in (3, 7, 150)]
+    rest = {name: t[away] for name, t in data.items()}
+    mean = data["x"][7].clone()
+    key = "explained_variance_per_token"
+    assert values(data, [100], mean=mean)[key] == pytest.approx(values(rest, mean=mean)[key], rel=1e-12)
+    only = {name: t[[3, 7]] for name, t in data.items()}
+    assert torch.tensor(values(only, mean=mean)[key]).isnan()
+
+
+def test_shrinkage_shows_in_the_ratio_and_the_bias():
+    x = batch()["x"].double()
+    for scale in (0.5, 1.0, 2.0):
+        result = values({"x": x, "x_hat": scale * x, "f": x})
+        assert result["l2_ratio"] == pytest.approx(scale, rel=1e-12)
+        assert result["reconstruction_bias"] == pytest.approx(scale, rel=1e-12)
+    # A projection misses energy, so that it is shorter than x; no multiple of it is a better reconstruction.
+    projected = values({"x": x, "x_hat": torch.cat([x[:, :6], torch.zeros(len(x), 6)], 1), "f": x})
+    assert projected["l2_ratio"] < 0.8
+    assert projected["reconstruction_bias"] == pytest.approx(1, rel=1e-12)
+
+
+def test_zero_activations_have_no_ratio():
+    data = batch()
+    data["x"][:10] = 0
+    rest = {name: t[10:] for name, t in data.items()}
+    assert values(data, [4])["l2_ratio"] == pytest.approx(values(rest)["l2_ratio"], rel=1e-12)
+    nothing = values({"x": data["x"][:10], "x_hat": data["x"][:10], "f": data["f"][:10]})
+    assert torch.tensor([nothing["l2_ratio"], nothing["reconstruction_bias"]]).isnan().all()
+    assert nothing["cosine"] == 0
 
 
 def test_half_precision_is_widened_before_any_sum():
@@ -123,6 +158,7 @@ def test_families_share_their_sums_and_only_those():
     groups = [set(group) for group in metrics.compute_groups.values()]
     assert {"l0", "l1", "dead", "dense"} in groups
     assert {"fvu", "explained_variance", "explained_variance_centered"} in groups
+    assert {"cosine", "l2_ratio", "reconstruction_bias"} in groups
     assert len(groups) == 4
     metrics.reset()
     metrics.update(**batch(seed=1))
