@@ -7,7 +7,6 @@ import torch.multiprocessing as mp
 from saelight.metrics import Density, Matching, detection_metrics, token_metrics
 from tests.metrics.reference import COUNTED, D, F, batch, values
 
-
 PAIRS = Matching(torch.arange(D), torch.arange(D) + 20, torch.ones(D))
 
 
