@@ -75,6 +75,30 @@ def test_features_fire_as_often_and_as_jointly_as_asked(correlation):
     assert apart == pytest.approx(p[0] * p[5], abs=0.015)
 
 
+def test_many_features_fire_as_often_and_as_independently_as_asked():
+    """Above 4,096 features the draw is another one; its law is not."""
+    rows = SyntheticRows(rows=20_480, d_in=4, n_features=5000, mean_l0=60, zipf_exponent=1.2)
+    fired = rows.active(0, rows.rows)
+    p = rows.frequencies
+    assert p[0] == 1
+    error = (fired.double().mean(0).numpy() - p) / np.sqrt(p * (1 - p) / rows.rows).clip(1e-12)
+    assert fired[:, p == 1].all()
+    assert abs(error[p > 0.001]).max() < 5
+    assert error[p > 0.001].std() == pytest.approx(1, abs=0.1)
+    per_row = fired[:, p < 1].sum(1).double()  # a sum of independent draws, row after row
+    assert per_row.var() == pytest.approx((p * (1 - p)).sum(), rel=0.05)
+    both = (fired[:, 10] & fired[:, 11]).double().mean().item()
+    assert both == pytest.approx(p[10] * p[11], abs=5 * np.sqrt(p[10] * p[11] / rows.rows))
+
+
+@pytest.mark.parametrize("features", [40, 5000])
+def test_active_features_make_up_their_rows(features):
+    rows = SyntheticRows(rows=1500, d_in=16, n_features=features, mean_l0=3, magnitude_std=0)
+    active = rows.active(700, 800)
+    assert torch.allclose(active.float() @ rows.features, read(rows, 700, 800), atol=1e-5)
+    assert torch.equal(rows.active(1023, 2), active[323:325])
+
+
 def test_magnitudes_and_noise():
     rows = SyntheticRows(rows=20_000, d_in=8, n_features=1, mean_l0=1, magnitude_mean=2, magnitude_std=0.5)
     size = read(rows) @ rows.features[0]
