@@ -2,7 +2,7 @@
 
 Everything a model needs to be built (`d_in`, `scale`, ...) is known after `__init__`.
 
-Shapes: B batch, D d_in, N rows, G true features.
+Shapes: B batch, D d_in, W width of a row (d_in, or d_in + d_out), N rows, G true features.
 """
 
 import itertools
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelight.data.pairs import Pair, PairedRows
 from saelight.data.plan import Blocks, cut, sample
 from saelight.data.rows import Rows
 from saelight.data.shards import ShardedRows
@@ -37,10 +38,10 @@ class RowsDataModule(pl.LightningDataModule):
     """Trains on blocks of a source in a shuffled stream, evaluates spans in order, normalises on the device.
 
     Args:
-        rows: The source of the training rows; `predict` runs over all of it.
+        rows: The source of the training rows; `predict` runs over all of it. `PairedRows` make every batch a `Pair`.
         n_train_rows: Rows [0, n_train_rows) are for training.
         val: What to validate and test on, or None.
-        mean_square_norm: Mean of ‖x‖² over the source.
+        mean_square_norm: Mean of ‖x‖² over the source; of pairs, over the inputs.
     """
 
     features: Tensor | None = None
@@ -58,18 +59,28 @@ class RowsDataModule(pl.LightningDataModule):
             raise UserError(f"data.seed must be at least 0, got {seed}")
         if normalise not in ("rms", "none"):
             raise UserError(f"data.normalise must be rms or none, got {normalise!r}")
-        if normalise == "rms" and not 0 < mean_square_norm < math.inf:
-            raise UserError(f"data.normalise rms is impossible: the activations' mean ‖x‖² is {mean_square_norm}; "
-                            "check the data, or set data.normalise none")  # fmt: skip
         self.rows, self.val, self.seed = rows, val, seed
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.predict_rows = rows.n_rows if predict_rows is None else min(predict_rows, rows.n_rows)
-        self.d_in = rows.d_in
+        inputs, targets = (rows.inputs, rows.targets) if isinstance(rows, PairedRows) else (rows, None)
+        self.d_in = inputs.d_in
         """Width of an activation (D)."""
-        self.scale = math.sqrt(rows.d_in / mean_square_norm) if normalise == "rms" else 1.0
+        self.source: dict[str, Any] = inputs.source
+        """Provenance of the activations: model, hook, dtype, ..."""
+        self.scale = _scale("activations", self.d_in, mean_square_norm) if normalise == "rms" else 1.0
         """What activations are multiplied by; with rms E‖x‖² = D after it."""
         self.normalisation = {"kind": normalise, "scale": self.scale}
         """The same as plain data, to be kept with each SAE."""
+        self.d_out: int | None = None
+        """Width of a target. Like the next two, None when there are no targets."""
+        self.target_source: dict[str, Any] | None = None
+        """Provenance of the targets."""
+        self.target_normalisation: dict[str, Any] | None = None
+        """The targets' normalisation: a scale of their own."""
+        if targets is not None:
+            self.d_out, self.target_source = targets.d_in, targets.source
+            scale = _scale("targets", targets.d_in, targets.mean_square_norm) if normalise == "rms" else 1.0
+            self.target_normalisation = {"kind": normalise, "scale": scale}
         self._blocks = self._train_blocks(n_train_rows, max_samples)
         self._stream: TrainStream | None = None
         self._resume: dict[str, Any] | None = None
@@ -77,11 +88,6 @@ class RowsDataModule(pl.LightningDataModule):
     def _train_blocks(self, n_train_rows: int, max_samples: int | None) -> Blocks:
         blocks = cut(0, n_train_rows)
         return blocks if max_samples is None else sample(blocks, max_samples, self.seed)
-
-    @property
-    def source(self) -> dict[str, Any]:
-        """Provenance of the activations: model, hook, dtype, ..."""
-        return self.rows.source
 
     @property
     def fingerprint(self) -> str:
@@ -98,18 +104,18 @@ class RowsDataModule(pl.LightningDataModule):
         """Rows of the validation set."""
         return self.val.stop - self.val.start if self.val else 0
 
-    def init_sample(self, n: int = 8192) -> Tensor:
+    def init_sample(self, n: int = 8192) -> Tensor | Pair:
         """Normalised training rows from seeded blocks, the same on every rank: (min(n, all), D) float32."""
         order = np.random.default_rng([self.seed, _INIT_SAMPLE]).permutation(len(self._blocks.starts))
-        x_ND = torch.empty(min(n, self.n_train_rows), self.d_in, dtype=self.rows.dtype)
+        x_NW = torch.empty(min(n, self.n_train_rows), self.rows.d_in, dtype=self.rows.dtype)
         done = 0
         for block in order:
-            size = min(int(self._blocks.sizes[block]), len(x_ND) - done)
+            size = min(int(self._blocks.sizes[block]), len(x_NW) - done)
             if size == 0:
                 break
-            self.rows.read(int(self._blocks.starts[block]), x_ND[done : done + size])
+            self.rows.read(int(self._blocks.starts[block]), x_NW[done : done + size])
             done += size
-        return self._normalised(x_ND)
+        return self._normalised(x_NW)
 
     def train_dataloader(self) -> TrainStream:
         """A new stream, at the position that a checkpoint brought."""
@@ -132,8 +138,8 @@ class RowsDataModule(pl.LightningDataModule):
         """All rows in order, up to `predict_rows`."""
         return self._sequential(self.rows, 0, self.predict_rows)
 
-    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
-        """Stored rows (B, D) to normalised float32, on their device."""
+    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor | Pair:
+        """Stored rows (B, W) to normalised float32, on their device; pairs, which travel side by side, taken apart."""
         return self._normalised(batch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,16 +154,31 @@ class RowsDataModule(pl.LightningDataModule):
     def _sequential(self, rows: Rows, start: int, stop: int) -> SequentialStream:
         return SequentialStream(rows, start, stop, self.val_batch_size, *self._place())
 
-    def _normalised(self, x_BD: Tensor) -> Tensor:
-        x_BD = x_BD.float()
-        return x_BD if self.scale == 1 else x_BD * self.scale
+    def _normalised(self, x_BW: Tensor) -> Tensor | Pair:
+        if self.target_normalisation is None:
+            return _scaled(x_BW, self.scale)
+        x_BD, y_BD = self.rows.split(x_BW)
+        return Pair(_scaled(x_BD, self.scale), _scaled(y_BD, self.target_normalisation["scale"]))
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
 
+def _scale(what: str, width: int, mean_square_norm: float) -> float:
+    """What rms multiplies by. Raises `UserError` when nothing does."""
+    if not 0 < mean_square_norm < math.inf:
+        raise UserError(f"data.normalise rms is impossible: the {what}' mean ‖x‖² is {mean_square_norm}; check the data, or "
+                        "set data.normalise none")  # fmt: skip
+    return math.sqrt(width / mean_square_norm)
+
+
+def _scaled(x_BD: Tensor, scale: float) -> Tensor:
+    x_BD = x_BD.float()
+    return x_BD.contiguous() if scale == 1 else x_BD * scale
+
+
 class ActivationDataModule(RowsDataModule):
-    """Activations from a folder of shards (`saelight shards harvest`).
+    """Activations from a folder of shards (`saelight shards harvest`), for transcoders paired with those of another.
 
     Args:
         path: Folder of the shards.
@@ -171,27 +192,49 @@ class ActivationDataModule(RowsDataModule):
         seed: Seed of the order, of `max_samples` and of the sample that SAEs are initialised from.
         val_batch_size: Rows of a validation, test or prediction batch on each process. Default: `batch_size`.
         predict_rows: Rows that `predict` runs over, from the first on. Default: all.
+        target_path: Folder of shards of the same tokens, from another hook: what transcoders are to predict from `path`'s
+            rows. Normalised on its own. Default: none, autoencoders reconstruct `path`'s rows.
+        target_val_path: The targets of `val_path`'s rows. Needed with both `val_path` and `target_path`.
     """
 
     def __init__(self, path: str, batch_size: int = 4096, val_path: str | None = None, val_fraction: float = 0.02,
                  max_samples: int | None = None, normalise: Normalise = "rms", seed: int = 0,
-                 val_batch_size: int | None = None, predict_rows: int | None = None) -> None:  # fmt: skip
+                 val_batch_size: int | None = None, predict_rows: int | None = None, target_path: str | None = None,
+                 target_val_path: str | None = None) -> None:  # fmt: skip
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction must be in [0, 1), got {val_fraction}")
-        rows = ShardedRows(path)
+        if target_val_path is not None and (target_path is None or val_path is None):
+            missing = "target_path" if target_path is None else "val_path"
+            raise UserError(f"data.target_val_path is for data.val_path's rows, in runs with a data.target_path; set data."
+                            f"{missing}, or leave it out")  # fmt: skip
+        if target_path is not None and val_path is not None and target_val_path is None:
+            raise UserError("data.val_path has no targets; set data.target_val_path to the shards of its tokens from "
+                            "data.target_path's hook")  # fmt: skip
+        inputs = ShardedRows(path)
+        targets = None if target_path is None else ShardedRows(target_path)
+        rows = inputs if targets is None else PairedRows(inputs, targets)
         n_train_rows, val = rows.n_rows, None
         if val_path is not None:
-            val_rows = ShardedRows(val_path)
-            if val_rows.d_in != rows.d_in:
-                raise UserError(f"data.val_path {val_path} has width {val_rows.d_in}, data.path has {rows.d_in}; "
-                                "harvest both from the same hook")  # fmt: skip
+            val_rows = _like(inputs, "path", val_path)
+            if targets is not None:
+                val_rows = PairedRows(val_rows, _like(targets, "target_path", target_val_path))
             val = Span(val_rows, 0, val_rows.n_rows)
         elif val_fraction > 0:
-            n_train_rows = held_out_from(rows, val_fraction)
+            documents = targets if targets is not None and "document_ids" not in inputs.columns else inputs
+            n_train_rows = held_out_from(documents, val_fraction)
             val = Span(rows, n_train_rows, rows.n_rows)
-        super().__init__(rows, n_train_rows, val, rows.mean_square_norm, batch_size=batch_size,
+        super().__init__(rows, n_train_rows, val, inputs.mean_square_norm, batch_size=batch_size,
                          val_batch_size=val_batch_size, max_samples=max_samples, predict_rows=predict_rows,
                          normalise=normalise, seed=seed)  # fmt: skip
+
+
+def _like(rows: ShardedRows, name: str, val_path: str) -> ShardedRows:
+    """The validation shards for `rows`. Raises `UserError` when they are of another width."""
+    val_rows = ShardedRows(val_path)
+    if val_rows.d_in != rows.d_in:
+        raise UserError(f"data.{name.replace('path', 'val_path')} {val_path} has width {val_rows.d_in}, data.{name} has "
+                        f"{rows.d_in}; harvest both from the same hook")  # fmt: skip
+    return val_rows
 
 
 def held_out_from(rows: ShardedRows, fraction: float) -> int:
