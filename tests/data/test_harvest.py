@@ -2,16 +2,20 @@
 
 import contextlib
 import io
+import re
+import shlex
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from jsonargparse import auto_cli
 
 from saelight.data import text
 from saelight.data.commands import COMMANDS
+from saelight.data.datamodule import ActivationDataModule
 from saelight.data.harvest import harvest
 from saelight.data.shards import ShardedRows
 from saelight.errors import UserError
@@ -130,6 +134,28 @@ def test_the_shipped_config_and_the_other_commands(tmp_path):
     assert "300 rows: checksums, finite values and sums hold" in command("verify", out)
     # Nothing of this machine is in the folder that one might share.
     assert sysconfig.get_path("stdlib") not in (out / "metadata.json").read_text()
+
+
+def test_two_hooks_as_the_docs_show_them_are_a_transcoders_pairs(minilm, tmp_path, monkeypatch):
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "data.md").read_text()
+    _, shown = page.split("## Transcoders: two hooks")
+    words = shlex.split(re.search(r"^saelight shards (harvest .*)$", shown, re.MULTILINE)[1])
+    settings = yaml.safe_load(re.search(r"```yaml\n(.*?)```", shown, re.DOTALL)[1])["data"]["init_args"]
+    monkeypatch.chdir(tmp_path)
+    words = [str(root / word) if word.startswith("configs/") else word for word in words]
+    command(*words, "--max_tokens", "3000", "--dtype", "float32", "--rows_per_shard", "700")
+    data = ActivationDataModule(**settings, batch_size=500, normalise="none", val_fraction=0)
+    assert data.source["hook"] == "encoder.layer.3.attention.output"
+    assert data.target_source["hook"] == "encoder.layer.3.output.dense"
+    mlp = minilm[1].encoder.layer[3]
+    seen = 0
+    for batch in data.train_dataloader():
+        x_BD, y_BD = data.on_after_batch_transfer(batch, 0)
+        with torch.inference_mode():
+            assert torch.allclose(mlp.output.dense(mlp.intermediate(x_BD)), y_BD, atol=2e-5)
+        seen += len(x_BD)
+    assert seen == 3000
 
 
 def test_files_that_are_no_text_are_counted(texts, tmp_path, capsys):
