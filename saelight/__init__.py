@@ -12,17 +12,16 @@ _HOMES = {
     "SyntheticDataModule": "saelight.data.synthetic_datamodule",
     "Trainer": "saelight.trainer",
     "UserError": "saelight.errors",
-    "Gated": "saelight.saes",
-    "ReLU": "saelight.saes",
-    "TopK": "saelight.saes",
     "load": "saelight.export",
 }
 __all__ = list(_HOMES)
 
 
 def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    # What has no home here is a variant: saelight.TopK is saelight.saes.TopK.
+    home = importlib.import_module(_HOMES.get(name, "saelight.saes")) if not name.startswith("_") else None
+    if hasattr(home, name):
+        return getattr(home, name)
     raise AttributeError(f"module 'saelight' has no attribute {name!r}")
 
 

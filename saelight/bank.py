@@ -1,10 +1,10 @@
 """SAEBank: the LightningModule that trains many SAEs on one stream of batches, each as if it were alone.
 
-Shapes: B batch, D d_in, K kept latents.
+Shapes: B batch, D d_in (d_out of a target).
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
@@ -15,28 +15,23 @@ import saelight.parsing  # noqa: F401  (teaches load_from_checkpoint to read the
 from saelight.errors import UserError
 from saelight.evaluation import Evaluation
 from saelight.horizon import limit_steps, measure
-from saelight.isolation import Quarantine, clip_gradients, derived_seed
+from saelight.isolation import Quarantine, clip_gradients, derived_seed, own_gradients
 from saelight.ops.handover import hand_over
-from saelight.optimizer import adamw
+from saelight.optimizer import adamw, forget
+from saelight.predictions import TopLatents, strongest
+from saelight.ranks import share_least, share_mean
 from saelight.record import StepRecord
 from saelight.resume import check_same_config
 from saelight.saes import SAE, Moment, SAEConfig
 from saelight.schedules import Horizon
+from saelight.start import as_batch, begin, sample
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
-class TopLatents(NamedTuple):
-    """The strongest latents of each token, of one SAE."""
-
-    values_BK: Tensor
-    """Their activations, float32, largest first; 0 where fewer than K fired."""
-    indices_BK: Tensor
-    """Their indices, int32."""
-
-
 class SAEBank(L.LightningModule):
-    """A bank of named SAEs sharing every batch of activations (B, D).
+    """A bank of named SAEs sharing every batch: activations (B, d_in), or for transcoders pairs of them and targets
+    (B, d_out).
 
     Each SAE has its own seed, loss, learning rate, schedule, clipping and fate: trained together or alone, its weights
     come out the same bit for bit. One SAE's graph is alive at a time, and one fused AdamW steps them all.
@@ -49,6 +44,7 @@ class SAEBank(L.LightningModule):
         seed: int = 0,
         max_tokens: int | None = None,
         predict_top: int = 32,
+        d_out: int | None = None,
     ) -> None:
         """
         Args:
@@ -58,6 +54,7 @@ class SAEBank(L.LightningModule):
             max_tokens: Length of training in tokens, beside trainer.max_epochs and trainer.max_steps; the first reached
                 ends it.
             predict_top: Latents per token that predict keeps.
+            d_out: Width of the targets when the SAEs are transcoders. The CLI takes it from the data.
         """
         super().__init__()
         if not saes:
@@ -71,31 +68,37 @@ class SAEBank(L.LightningModule):
         self.save_hyperparameters({
             "saes": {name: config.spec() for name, config in saes.items()},
             "d_in": d_in,
+            "d_out": d_out,
             "seed": seed,
             "max_tokens": max_tokens,
             "_instantiator": "lightning.pytorch.cli.instantiate_module",
         })  # fmt: skip
-        self.d_in = d_in
+        self.d_in, self.d_out = d_in, d_out
         self.predict_top = predict_top
         self.names = list(saes)
         self.seeds = [derived_seed(seed, name) if c.seed is None else c.seed for name, c in saes.items()]
         # A ModuleList with the names beside it: a ModuleDict refuses dots.
         self.saes = nn.ModuleList(map(self._build, saes, saes.values(), self.seeds))
         self.quarantine = Quarantine(len(saes))
+        self.retired: dict[int, str] = {}
+        """The SAEs whose training was ended before the run's, and why."""
         self.gauges = Evaluation(list(self.saes))
         self.horizon: Horizon | None = None
         self.tokens_seen = 0
         self.normalisation: dict[str, Any] = {"kind": "none", "scale": 1.0}
+        self.target_normalisation: dict[str, Any] | None = None
         self.evaluation: dict[str, dict[str, float]] = {}
         """The last validation's or test's metrics, by SAE."""
         self.evaluated_at: int | None = None
         """The optimizer step of the last validation."""
         self._record: StepRecord | None = None
         self._recorded_at = -1
+        self._moment: Moment | None = None
+        self._measured: dict[int, list[Tensor]] = {}
 
     def _build(self, name: str, config: SAEConfig, seed: int) -> SAE:
         try:
-            return config.build(self.d_in, seed)
+            return config.build(self.d_in, seed, self.d_out)
         except UserError as error:
             raise UserError(f"SAE {name!r}: {error}") from None
 
@@ -103,7 +106,7 @@ class SAEBank(L.LightningModule):
         return self.saes[self.names.index(name)]
 
     def forward(self, x_BD: Tensor) -> dict[str, Tensor]:
-        """Each SAE's reconstruction (B, D) of normalised activations."""
+        """Each SAE's reconstruction (B, d_out) of normalised activations (B, d_in)."""
         return {name: sae(x_BD) for name, sae in zip(self.names, self.saes, strict=True)}
 
     # --- setting up
@@ -114,8 +117,10 @@ class SAEBank(L.LightningModule):
         if self.trainer.gradient_clip_val:
             raise UserError("trainer.gradient_clip_val would clip all SAEs as one: give each SAE its own `clip` instead")
         data = self.trainer.datamodule
-        if getattr(data, "d_in", self.d_in) != self.d_in:
-            raise UserError(f"the data has d_in = {data.d_in}, but the bank was built for d_in = {self.d_in}")
+        for width, built in (("d_in", self.d_in), ("d_out", self.d_out)):
+            if getattr(data, width, built) != built:
+                have = getattr(data, width)
+                raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
 
     def configure_optimizers(self):
         planned = measure(self.trainer, self.hparams["max_tokens"])
@@ -133,75 +138,50 @@ class SAEBank(L.LightningModule):
     def on_fit_start(self) -> None:
         data = self.trainer.datamodule
         self.normalisation = getattr(data, "normalisation", self.normalisation)
+        self.target_normalisation = getattr(data, "target_normalisation", self.target_normalisation)
         self.quarantine.newly_stopped()  # those of a resumed run are old news
-        waiting = [sae for sae in self.saes if not sae.initialised]
-        if waiting:
-            sample_ND = self._init_sample().to(self.device)
-            if sample_ND.shape[-1] != self.d_in:
-                raise UserError(f"the data is {sample_ND.shape[-1]} wide, but the bank was built for d_in = {self.d_in}")
-            for sae in waiting:
-                sae.initialise(sample_ND)
-                if sae.config.dead_after is None:
-                    sae.dead_after.fill_(min(10_000_000, max(1, self.horizon.tokens // 10)))
-
-    def _init_sample(self, n: int = 8192) -> Tensor:
-        """Activations (up to n, D) that the data-dependent start is computed from, the same on every rank."""
-        if hasattr(self.trainer.datamodule, "init_sample"):
-            return self.trainer.datamodule.init_sample(n)
-        rows, count = [], 0
-        for x_BD in self.trainer.train_dataloader:
-            rows.append(x_BD)
-            count += len(x_BD)
-            if count >= n:
-                break
-        return self.trainer.strategy.broadcast(torch.cat(rows)[:n])
+        begin(self, self.trainer)
 
     # --- training
 
-    def training_step(self, x_BD: Tensor, batch_idx: int) -> Tensor:
-        moment = Moment(self.trainer.global_step, self.horizon)
+    @property
+    def resting(self) -> set[int]:
+        """The SAEs that train no more: quarantined or retired."""
+        return self.quarantine.stopped | self.retired.keys()
+
+    def training_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x_BD, y_BD = as_batch(batch)
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        self._moment = Moment(self.trainer.global_step, self.horizon, micro_batch, self.trainer.global_rank)
         tokens = len(x_BD) * self.trainer.world_size
-        self._record = self._new_record(x_BD)
+        self._record = self._new_record(y_BD)
         total = torch.zeros((), device=self.device)
         parameters, gradients = [], []
         for i, sae in enumerate(self.saes):
             own = list(sae.parameters())
             parameters += own
-            if i in self.quarantine.stopped:
+            if i in self.resting:
                 # DDP waits for every parameter's gradient; without DDP there is nothing to hand over.
                 gradients += [torch.zeros_like(p) if self.trainer.world_size > 1 else None for p in own]
                 continue
-            losses = sae.losses(x_BD, moment)
-            gradients += self._backward(losses.total, own)
+            losses = sae.losses(x_BD, y_BD, self._moment)
+            gradients += own_gradients(losses.total, own)
             self.quarantine.note_loss(i, losses.total)
             sae.tokens_since_fired.add_(tokens).masked_fill_(losses.counts_F > 0, 0)
             total += losses.total.detach()
+            if losses.measured is not None:
+                self._measured.setdefault(i, []).append(losses.measured)
             if self._record is not None:
                 self._record.add_losses(i, sae, losses)
-        self._share_ages()
+        if self.trainer.world_size > 1:
+            # A latent that fired on any rank fired.
+            share_least([sae.tokens_since_fired for sae in self.saes])
         self.tokens_seen += tokens
         return hand_over(total, gradients, parameters)
 
-    def _backward(self, loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
-        # Backward runs in the precision its forward chose, not in autocast's.
-        with torch.autocast(self.device.type, enabled=False):
-            gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
-        # A non-finite loss shows in a gradient, and so on every rank once DDP has reduced it; a finite one adds 0.
-        smallest = min(range(len(gradients)), key=lambda j: gradients[j].numel())
-        gradients[smallest] += loss.detach() * 0
-        return gradients
-
-    def _share_ages(self) -> None:
-        """A latent that fired on any rank fired: the least age over the ranks, in one collective for all SAEs."""
-        if self.trainer.world_size > 1:
-            ages = [sae.tokens_since_fired for sae in self.saes]
-            all_ages = torch.cat(ages)
-            torch.distributed.all_reduce(all_ages, torch.distributed.ReduceOp.MIN)
-            torch._foreach_copy_(ages, list(all_ages.split([len(age) for age in ages])))
-
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         for i, sae in enumerate(self.saes):
-            if i in self.quarantine.stopped:
+            if i in self.resting:
                 sae.zero_grad(set_to_none=True)
                 continue
             sae.constrain_gradients()
@@ -218,14 +198,35 @@ class SAEBank(L.LightningModule):
         for i in self.quarantine.newly_stopped():
             self.saes[i].zero_grad(set_to_none=True)
             self._tell("on_quarantine", self.names[i], self.quarantine.describe(i))
-        if len(self.quarantine.stopped) == len(self.saes):
+        self._stop_when_all_rest()
+
+    def retire(self, name: str, why: str) -> None:
+        """End the training of one SAE, for good, and tell the callbacks; the others go on. Call it on every rank alike."""
+        i = self.names.index(name)
+        if i not in self.resting:
+            self.retired[i] = why
+            self.saes[i].zero_grad(set_to_none=True)
+            self._tell("on_retire", name, why)
+            self._stop_when_all_rest()
+
+    def _stop_when_all_rest(self) -> None:
+        if len(self.resting) == len(self.saes):
             self.trainer.should_stop = True
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        measured = {i: torch.stack(values).mean(0) for i, values in self._measured.items()}
+        self._measured.clear()
+        if measured and self.trainer.world_size > 1:
+            share_mean(list(measured.values()), self.trainer.world_size)
         for i, sae in enumerate(self.saes):
-            if i not in self.quarantine.stopped:
-                sae.constrain_weights()
+            if i in self.resting:
+                continue
+            sae.constrain_weights()
+            if i in measured:
+                sae.absorb(measured[i], self._moment)
+            if sae.resample_due(self._moment):
+                forget(optimizer, sae, sae.resample(*sample(self, self.trainer), self._moment))
 
     def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
         # An accumulated batch has no gradient norm yet: wait for the step.
@@ -237,14 +238,14 @@ class SAEBank(L.LightningModule):
             logger.log_metrics(values, step=self.trainer.global_step)
         self._record = None
 
-    def _new_record(self, x_BD: Tensor) -> StepRecord | None:
+    def _new_record(self, y_BD: Tensor) -> StepRecord | None:
         step = self.trainer.global_step + 1
         due = bool(self.trainer.loggers) and (step % self.trainer.log_every_n_steps == 0 or step == 1)
         self._recorded_at = self.trainer.global_step
         if not due:
             return None
         rates = {group["name"]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
-        return StepRecord(self.names, x_BD, rates)
+        return StepRecord(self.names, y_BD, rates)
 
     # --- evaluation
 
@@ -258,8 +259,8 @@ class SAEBank(L.LightningModule):
             # The metrics are already summed over ranks; sync_dist only tells Lightning so.
             self.log_dict(scalars, sync_dist=self.trainer.world_size > 1)
 
-    def validation_step(self, x_BD: Tensor, batch_idx: int) -> None:
-        self.gauges.update(list(self.saes), x_BD)
+    def validation_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.gauges.update(list(self.saes), *as_batch(batch))
 
     test_step = validation_step
 
@@ -269,13 +270,10 @@ class SAEBank(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._finish_evaluation("test")
 
-    def predict_step(self, x_BD: Tensor, batch_idx: int) -> dict[str, TopLatents]:
+    def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> dict[str, TopLatents]:
         """The strongest `predict_top` latents of each token, by SAE."""
-        tops = {}
-        for name, sae in zip(self.names, self.saes, strict=True):
-            values_BK, indices_BK = sae.encode(x_BD).float().topk(min(self.predict_top, sae.d_sae))
-            tops[name] = TopLatents(values_BK, indices_BK.int())
-        return tops
+        x_BD = as_batch(batch).x_BD
+        return {n: strongest(s.encode(x_BD), self.predict_top) for n, s in zip(self.names, self.saes, strict=True)}
 
     # --- checkpoints
 
@@ -284,6 +282,8 @@ class SAEBank(L.LightningModule):
             "horizon": list(self.horizon) if self.horizon else None,
             "tokens_seen": self.tokens_seen,
             "normalisation": self.normalisation,
+            "target_normalisation": self.target_normalisation,
+            "retired": {self.names[i]: why for i, why in self.retired.items()},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -291,7 +291,8 @@ class SAEBank(L.LightningModule):
         state = checkpoint["saelight"]
         self.horizon = Horizon(*state["horizon"]) if state["horizon"] else None
         self.tokens_seen = state["tokens_seen"]
-        self.normalisation = state["normalisation"]
+        self.normalisation, self.target_normalisation = state["normalisation"], state["target_normalisation"]
+        self.retired = {self.names.index(name): why for name, why in state["retired"].items()}
 
     def _tell(self, hook: str, *args) -> None:
         for callback in self.trainer.callbacks:

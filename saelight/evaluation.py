@@ -1,6 +1,6 @@
 """How good the SAEs of a bank are on data they do not train on.
 
-Shapes: B batch, D d_in, G true features.
+Shapes: B batch, D d_in (d_out of a target), G true features.
 """
 
 from torch import Tensor, nn
@@ -14,13 +14,13 @@ class Evaluation(nn.Module):
 
     def __init__(self, saes: list[SAE]) -> None:
         super().__init__()
-        self.metrics = nn.ModuleList(token_metrics(sae.d_in, sae.d_sae) for sae in saes)
+        self.metrics = nn.ModuleList(token_metrics(sae.d_out, sae.d_sae) for sae in saes)
 
-    def update(self, saes: list[SAE], x_BD: Tensor) -> None:
-        """Add one batch of normalised activations."""
+    def update(self, saes: list[SAE], x_BD: Tensor, y_BD: Tensor) -> None:
+        """Add one batch of normalised activations and targets."""
         for sae, metrics in zip(saes, self.metrics, strict=True):
             f_BF = sae.encode(x_BD)
-            metrics.update(x=x_BD, x_hat=sae.decode(f_BF), f=f_BF)
+            metrics.update(x=y_BD, x_hat=sae.reconstruct(f_BF, x_BD), f=f_BF)
 
     def finish(self, saes: list[SAE], truth_GD: Tensor | None) -> list[dict[str, float]]:
         """Each SAE's metrics over all that was added, and MMCS where the true features are known; then start over."""

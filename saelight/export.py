@@ -34,17 +34,20 @@ def write(
     normalisation: dict[str, Any],
     source: dict[str, Any],
     training: dict[str, Any],
+    target_normalisation: dict[str, Any] | None = None,
 ) -> None:
     """Write `sae` to `folder`, whole or not at all; one that is there is replaced."""
     config = {
         "format": FORMAT,
         "version": VERSION,
         "name": name,
-        **sae.config.spec(),
+        **sae.spec(),
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "seed": seed,
+        "d_out": sae.d_out if sae.is_transcoder else None,
         "normalisation": normalisation,
+        "target_normalisation": target_normalisation,
         "source": source,
         "training": training,
         "versions": _versions(),
@@ -69,7 +72,8 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
     Args:
         folder: The SAE's folder, e.g. `runs/quickstart/saes/topk-4`.
         fold_normalisation: Fold the training data's scale into the weights, so that the SAE takes and gives the model's
-            own activations. False keeps the trained weights as they are; they expect E‖x‖² = d_in.
+            own activations (a transcoder's targets likewise). False keeps the trained weights as they are; they expect
+            E‖x‖² = d_in.
 
     Raises:
         UserError: when the folder holds no SAE, one of a newer saelight, or weights that do not fit their config.
@@ -100,14 +104,15 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
         sae_config = parser.instantiate(parser.parse_object({"sae": spec})).sae
     except ArgumentError as error:
         raise UserError(f"{folder}/config.json does not describe an SAE: {error}") from None
-    sae = sae_config.build(config["d_in"], config["seed"])
+    sae = sae_config.build(config["d_in"], config["seed"], config["d_out"])
     expected = {name: tensor.shape for name, tensor in _published(sae).items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
     if expected != found:
         raise UserError(f"{folder}: sae.safetensors does not fit config.json: expected {expected}, found {found}")
     sae.load_state_dict(weights, strict=False)
     if fold_normalisation:
-        sae.fold_scale(config["normalisation"]["scale"])
+        target = config["target_normalisation"]
+        sae.fold_scale(config["normalisation"]["scale"], target and target["scale"])
     return sae.eval().requires_grad_(False)
 
 

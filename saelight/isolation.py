@@ -14,6 +14,17 @@ def derived_seed(run_seed: int, name: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{run_seed}/{name}".encode(), digest_size=7).digest())
 
 
+def own_gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+    """The gradients of one SAE's loss; non-finite where the loss is."""
+    # Backward runs in the precision its forward chose, not in autocast's.
+    with torch.autocast(loss.device.type, enabled=False):
+        gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+    # A non-finite loss shows in a gradient, and so on every rank once DDP has reduced it; a finite one adds 0.
+    smallest = min(range(len(gradients)), key=lambda j: gradients[j].numel())
+    gradients[smallest] += loss.detach() * 0
+    return gradients
+
+
 def clip_gradients(gradients: list[Tensor], largest: float | None) -> tuple[Tensor, Tensor]:
     """Scale `gradients` in place to an L2 norm of at most `largest`; all of them to 0 when the norm is not finite.
 

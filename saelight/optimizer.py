@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from saelight.saes import SAE
 from saelight.schedules import Horizon
@@ -31,3 +32,13 @@ def adamw(named_saes: Iterable[tuple[str, SAE]], horizon: Horizon) -> dict[str, 
     optimizer = torch.optim.AdamW(groups, eps=EPS, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def forget(optimizer: torch.optim.Optimizer, sae: SAE, latents_R: Tensor) -> None:
+    """Clear AdamW's moments of latents (R,) that were given new weights."""
+    for name, parameter in sae.named_parameters():
+        if name in ("b_dec", "W_skip"):
+            continue
+        for moment in ("exp_avg", "exp_avg_sq"):
+            if moment in optimizer.state[parameter]:
+                optimizer.state[parameter][moment].index_fill_(1 if name == "W_enc" else 0, latents_R, 0.0)

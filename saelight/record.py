@@ -1,6 +1,6 @@
 """What one logged training step of a bank reports: a small tensor on the device, read once.
 
-N SAEs, M metrics, B batch, D d_in.
+N SAEs, M metrics, B batch, D d_out.
 """
 
 from collections.abc import Callable
@@ -10,26 +10,27 @@ from torch import Tensor
 
 from saelight.saes import SAE, Losses
 
-METRICS = ("loss", "reconstruction", "penalty", "aux", "l0", "fvu", "dead", "grad_norm")
+METRICS = ("loss", "reconstruction", "penalty", "sparsity", "aux", "l0", "fvu", "dead", "grad_norm")
 
 
 class StepRecord:
     """The metrics of one step of every SAE, gathered without waiting for the device."""
 
-    def __init__(self, names: list[str], x_BD: Tensor, learning_rates: dict[str, float]) -> None:
+    def __init__(self, names: list[str], y_BD: Tensor, learning_rates: dict[str, float]) -> None:
         self.names, self.learning_rates = names, learning_rates
-        self.batch = len(x_BD)
-        self.variance = (x_BD - x_BD.mean(0)).square().mean()
+        self.batch = len(y_BD)
+        self.variance = (y_BD - y_BD.mean(0)).square().mean()
         # NaN: nothing to report, as of a variant without a penalty or of a quarantined SAE.
-        self.values_NM = torch.full((len(names), len(METRICS)), torch.nan, device=x_BD.device)
+        self.values_NM = torch.full((len(names), len(METRICS)), torch.nan, device=y_BD.device)
 
     def add_losses(self, i: int, sae: SAE, losses: Losses) -> None:
         """What SAE `i`'s forward pass told."""
-        columns = [losses.total, losses.reconstruction, losses.penalty, losses.aux, losses.counts_F.sum() / self.batch,
-                   losses.reconstruction / self.variance, sae.dead().float().mean()]  # fmt: skip
+        l0, fvu = losses.counts_F.sum() / self.batch, losses.reconstruction / self.variance
+        columns = [losses.total, losses.reconstruction, losses.penalty, losses.sparsity, losses.aux, l0, fvu,
+                   sae.dead().float().mean()]  # fmt: skip
         for j, value in enumerate(columns):
             if value is not None:
-                self.values_NM[i, j] = value.detach()
+                self.values_NM[i, j] = value.detach() if isinstance(value, Tensor) else value
 
     def add_norm(self, i: int, norm: Tensor) -> None:
         """The norm of SAE `i`'s gradient before clipping."""

@@ -12,10 +12,12 @@ def results(trainer, bank, seconds: float | None = None) -> list[dict[str, Any]]
     """One dict per SAE: name, state, config, seed, last metrics, and how it was trained."""
     rows = []
     for i, name in enumerate(bank.names):
-        stopped = i in bank.quarantine.stopped
+        state = f"retired: {bank.retired[i]}" if i in bank.retired else "finished"
+        if i in bank.quarantine.stopped:
+            state = f"quarantined: {bank.quarantine.describe(i)}"
         rows.append({
             "name": name,
-            "state": f"quarantined: {bank.quarantine.describe(i)}" if stopped else "finished",
+            "state": state,
             "config": bank.hparams["saes"][name],
             "seed": bank.seeds[i],
             "metrics": bank.evaluation.get(name, {}),

@@ -76,11 +76,8 @@ class Schedule:
 
     def factor(self, lr: float, horizon: Horizon) -> Callable[[int], float]:
         """The function from optimizer step (0 first) to the factor on `lr`."""
-        warmup = min(in_steps(self.warmup, horizon), horizon.steps)
-        length = max(1, horizon.steps - warmup)
-        # Three cycles, 1 + 2 + 4 = 7, fill what the warm-up leaves; rounded up, so that none restarts in the last steps.
-        T_0 = max(1, -(-length // 7) if self.T_0 is None else in_steps(self.T_0, horizon))
-        T_mult = 2 if self.T_mult is None else self.T_mult
+        warmup, length = self._shape(horizon)
+        T_0, T_mult = self._cycles(horizon)
         low = self.eta_min / lr
 
         def factor(step: int) -> float:
@@ -96,6 +93,28 @@ class Schedule:
             return 1.0
 
         return factor
+
+    def last_restart(self, horizon: Horizon) -> int:
+        """The optimizer step at which the last cycle of warm_restarts begins; 0 for the other kinds."""
+        warmup, length = self._shape(horizon)
+        start, (cycle, T_mult) = 0, self._cycles(horizon)
+        if self.kind != "warm_restarts":
+            return 0
+        while start + cycle < length:
+            start, cycle = start + cycle, cycle * T_mult
+        return warmup + start if start else 0
+
+    def _shape(self, horizon: Horizon) -> tuple[int, int]:
+        """Steps of warm-up, and steps after it."""
+        warmup = min(in_steps(self.warmup, horizon), horizon.steps)
+        return warmup, max(1, horizon.steps - warmup)
+
+    def _cycles(self, horizon: Horizon) -> tuple[int, int]:
+        """The first cycle's steps, and the growth of the cycles."""
+        _, length = self._shape(horizon)
+        # Three cycles, 1 + 2 + 4 = 7, fill what the warm-up leaves; rounded up, so that none restarts in the last steps.
+        T_0 = max(1, -(-length // 7) if self.T_0 is None else in_steps(self.T_0, horizon))
+        return T_0, 2 if self.T_mult is None else self.T_mult
 
 
 def ramp(step: int, warmup: int) -> float:

@@ -11,26 +11,46 @@ from saelight import export
 from tests.variants import VARIANTS
 
 
-@pytest.fixture(params=VARIANTS)
-def folder(request, tmp_path):
+def write(variant, folder, d_out=None):
     """An SAE away from its start, written to its folder."""
-    sae = VARIANTS[request.param].build(16, seed=1)
+    sae = VARIANTS[variant].build(16, seed=1, d_out=d_out)
     with torch.no_grad():
         for p in sae.parameters():
             p.add_(0.1 * torch.randn_like(p))
     facts = {"name": "a", "seed": 1, "source": {}, "training": {"state": "finished"}}
-    export.write(sae, tmp_path / "a", normalisation={"kind": "rms", "scale": 0.5}, **facts)
-    return tmp_path / "a"
+    target = d_out and {"kind": "rms", "scale": 0.25}
+    export.write(sae, folder, normalisation={"kind": "rms", "scale": 0.5}, target_normalisation=target, **facts)
+    return folder
 
 
-def test_only_inference_tensors_are_published(folder):
-    assert {"W_enc", "W_dec", "b_dec"} <= load_file(folder / "sae.safetensors").keys()
-    assert not {"tokens_since_fired", "dead_after", "initialised"} & load_file(folder / "sae.safetensors").keys()
-    assert [path.name for path in folder.parent.iterdir()] == ["a"]
+@pytest.fixture(params=VARIANTS)
+def each_folder(request, tmp_path):
+    return write(request.param, tmp_path / "a")
 
 
-def test_a_loaded_sae_is_plain_and_takes_the_models_own_activations(folder):
+@pytest.fixture
+def folder(tmp_path):
+    return write("gated", tmp_path / "a")
+
+
+@pytest.mark.parametrize("variant", [name for name, config in VARIANTS.items() if config.build(16).transcodes])
+def test_a_loaded_transcoder_gives_the_models_own_targets(variant, tmp_path):
+    folder = write(variant, tmp_path / "a", d_out=10)
     folded, exact = saelight.load(folder), saelight.load(folder, fold_normalisation=False)
+    raw = 2 * torch.randn(5, 16)
+    torch.testing.assert_close(folded.encode(raw), exact.encode(0.5 * raw))
+    torch.testing.assert_close(folded(raw), exact(0.5 * raw) / 0.25)
+
+
+def test_only_inference_tensors_are_published(each_folder):
+    sae = saelight.load(each_folder)
+    thresholds = {name for name, _ in sae.named_buffers()} & {"threshold"}
+    assert load_file(each_folder / "sae.safetensors").keys() - {"scale"} == dict(sae.named_parameters()).keys() | thresholds
+    assert [path.name for path in each_folder.parent.iterdir()] == ["a"]
+
+
+def test_a_loaded_sae_is_plain_and_takes_the_models_own_activations(each_folder):
+    folded, exact = saelight.load(each_folder), saelight.load(each_folder, fold_normalisation=False)
     raw = 2 * torch.randn(5, 16)
     torch.testing.assert_close(folded.encode(raw), exact.encode(0.5 * raw))
     torch.testing.assert_close(folded(raw), exact(0.5 * raw) / 0.5)

@@ -17,14 +17,20 @@ MIXED = VARIANTS | {
 }
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.fixture(scope="module", params=["32-true", "bf16-mixed"])
+def together(request, activations):
+    """All of them trained as one bank, and the precision."""
+    saes = bank(MIXED)
+    fit(saes, activations, precision=request.param)
+    return saes, request.param
+
+
 @pytest.mark.parametrize("name", MIXED)
-def test_together_equals_alone_bitwise(name, precision, activations):
-    together = bank(MIXED)
-    fit(together, activations, precision=precision, max_epochs=2)
+def test_together_equals_alone_bitwise(name, together, activations):
+    saes, precision = together
     alone = bank({name: MIXED[name]})
-    fit(alone, activations, precision=precision, max_epochs=2)
-    assert_equal(weights(together, name), weights(alone, name))
+    fit(alone, activations, precision=precision)
+    assert_equal(weights(saes, name), weights(alone, name))
 
 
 class Poison(L.Callback):
@@ -36,16 +42,22 @@ class Poison(L.Callback):
     def on_train_batch_start(self, trainer, bank, batch, batch_idx):
         if trainer.global_step == self.after:
             with torch.no_grad():
-                bank[self.name].W_enc[0, 0] = torch.nan
+                bank[self.name].W_dec[0, 0] = torch.nan
 
     def on_quarantine(self, trainer, bank, name, what):
         self.told.append((name, what))
 
 
+@pytest.fixture(scope="module")
+def healthy(activations):
+    saes = bank()
+    fit(saes, activations)
+    return saes
+
+
 @pytest.mark.parametrize("victim", VARIANTS)
-def test_a_poisoned_sae_leaves_its_siblings_bitwise_unchanged(victim, activations):
-    healthy, poisoned = bank(), bank()
-    fit(healthy, activations)
+def test_a_poisoned_sae_leaves_its_siblings_bitwise_unchanged(victim, healthy, activations):
+    poisoned = bank()
     poison = Poison(victim, after=5)
     fit(poisoned, activations, callbacks=[poison])
     assert poison.told == [(victim, "non-finite loss at step 5")]
@@ -67,15 +79,15 @@ class Explode(L.Callback):
             self.before = weights(bank, self.name)
 
 
-def test_a_quarantined_sae_keeps_its_last_finite_weights(activations):
+def test_a_quarantined_sae_keeps_its_last_finite_weights(healthy, activations):
     explode = Explode("topk", after=7)
-    victim, healthy = bank(), bank()
+    victim = bank()
     fit(victim, activations, callbacks=[explode])
-    fit(healthy, activations)
     now = weights(victim, "topk")
     assert all(torch.equal(now[key], explode.before[key]) for key in ("W_enc", "W_dec", "b_enc", "b_dec"))
-    assert victim.quarantine.step_N.tolist() == [-1, 7, -1]
-    assert victim.quarantine.describe(1) == "non-finite gradient at step 7"
+    i = victim.names.index("topk")
+    assert victim.quarantine.step_N.tolist() == [7 if j == i else -1 for j in range(len(VARIANTS))]
+    assert victim.quarantine.describe(i) == "non-finite gradient at step 7"
     assert_equal(weights(victim, "relu"), weights(healthy, "relu"))
 
 

@@ -12,7 +12,7 @@ class ExportSAEs(L.Callback):
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         bank.read_quarantine()
         for i, name in enumerate(bank.names):
-            if i not in bank.quarantine.stopped:
+            if i not in bank.resting:
                 self._write(trainer, bank, name)
 
     def on_quarantine(self, trainer: L.Trainer, bank: L.LightningModule, name: str, what: str) -> None:
@@ -25,6 +25,10 @@ class ExportSAEs(L.Callback):
             message += "Its weights are not finite, so none are exported; the run's last checkpoint may be older."
         rank_zero_warn(message)
 
+    def on_retire(self, trainer: L.Trainer, bank: L.LightningModule, name: str, why: str) -> None:
+        """The bank's word that an SAE's training was ended early."""
+        self._write(trainer, bank, name, state="retired")
+
     def _write(self, trainer: L.Trainer, bank: L.LightningModule, name: str, state: str = "finished") -> None:
         if trainer.is_global_zero and not trainer.fast_dev_run:
             training = {"state": state, "steps": trainer.global_step, "tokens": bank.tokens_seen}
@@ -34,6 +38,7 @@ class ExportSAEs(L.Callback):
                 name=name,
                 seed=bank.seeds[bank.names.index(name)],
                 normalisation=bank.normalisation,
+                target_normalisation=bank.target_normalisation,
                 source=getattr(trainer.datamodule, "source", {}),
                 training=training,
             )

@@ -7,8 +7,8 @@ _UINT8_ROWS = 255  # as many ones as a uint8 can count
 
 
 def firing_counts(f_BF: Tensor) -> Tensor:
-    """On how many tokens each latent is > 0, exactly: (F,) int64."""
-    fires_BF = f_BF > 0
+    """On how many tokens each latent fires, exactly: (F,) int64. It fires where f != 0 (or, of a mask, where it is true)."""
+    fires_BF = f_BF if f_BF.dtype == torch.bool else f_BF != 0
     if not f_BF.is_cpu:
         return fires_BF.sum(0)
     # Summing bools to int64 takes 10 to 15 times as long as the comparison; summing 255 rows as bytes takes a quarter of it.

@@ -1,11 +1,27 @@
-"""Data-dependent starting points: the centre of a sample and the encoder's scale."""
+"""Starting points: random directions, data points, the centre of a sample, the scale that fits it.
 
+Shapes: N sample rows, D width, F d_sae.
+"""
+
+from collections.abc import Callable
 from typing import Literal
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
+from torch.nn.functional import normalize
 
 Centre = Literal["geometric_median", "mean", "zero"]
+
+
+def unit_rows(n: int, d: int, generator: torch.Generator) -> Tensor:
+    """(n, d) rows, uniform on the sphere."""
+    return normalize(torch.randn(n, d, generator=generator), dim=1)
+
+
+def blend(rows_FD: Tensor, data_FD: Tensor, share: float) -> Tensor:
+    """Unit rows (F, D) between the directions of `rows_FD` (share 0) and of `data_FD` (share 1)."""
+    return normalize((1 - share) * normalize(rows_FD, dim=1) + share * normalize(data_FD, dim=1), dim=1)
 
 
 def centre(sample_ND: Tensor, kind: Centre) -> Tensor:
@@ -31,3 +47,17 @@ def geometric_median(sample_ND: Tensor, iterations: int = 100, tolerance: float 
         if (point_D - previous_D).norm() <= tolerance * distance_N.mean():
             break
     return point_D.to(sample_ND.dtype)
+
+
+def fit_scale(misfit: Callable[[float], float], tolerance: float = 1e-4) -> float:
+    """The log of the scale at which `misfit`, a falling function of it, is 0; the nearest end of ±e^8 if it has no zero.
+
+    A misfit that falls by 1 per unit (latents linear in the scale) takes two evaluations.
+    """
+    first = misfit(0.0)
+    if abs(misfit(first)) <= tolerance:
+        return first
+    low, high = misfit(-8.0), misfit(8.0)
+    if low <= 0 or high >= 0:
+        return -8.0 if low <= 0 else 8.0
+    return brentq(misfit, -8.0, 8.0, xtol=tolerance)

@@ -1,14 +1,15 @@
-"""The contract of every SAE: one config dataclass and one module per variant, in one file.
+"""The contract of every SAE: a module that encodes, decodes and knows its own training objective.
 
-Shapes: B batch, D d_in, F d_sae, N sample rows.
+Shapes: B batch, D d_in (d_out where it concerns the target), F d_sae, N sample rows.
 
-A variant subclasses `SAEConfig` (its fields) and `SAE` (its maths), and writes `encode` and `losses`. It knows nothing of
-Lightning, of its siblings, or of where activations come from. Activations arrive normalised (docs/data.md), so that
-E‖x‖² = D.
+A variant is one file: a config (`saes/config.py`) and an `SAE` with `encode` and `losses`. It knows nothing of Lightning,
+of its siblings, or of where activations come from. Activations arrive normalised (docs/data.md), so that E‖x‖² = D.
+
+An autoencoder reconstructs x. Built with `d_out` it is a transcoder: it predicts a target y (B, d_out), its encoder does
+not subtract b_dec (which lives in y's space), and it may have a linear `skip` path.
 """
 
-from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -16,87 +17,11 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.encode import centred_product
-from saelight.ops.init import Centre, centre
-from saelight.schedules import Horizon, Schedule, Time, check_time, in_steps, ramp
+from saelight.ops.init import blend, centre, fit_scale, unit_rows
+from saelight.saes.config import SAEConfig
+from saelight.schedules import Horizon
 
-
-@dataclass(kw_only=True)
-class SAEConfig(ABC):
-    """One SAE: its width, how it is initialised, and how it is trained."""
-
-    expansion: float | None = None
-    """Width as a multiple of d_in. Default: 8, unless d_sae is given."""
-    d_sae: int | None = None
-    """Width in latents, in place of expansion."""
-    lr: float | None = None
-    """Peak learning rate. Default: the variant's own (docs/training.md has a rule for short runs)."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's moment decays."""
-    weight_decay: float = 0.0
-    """AdamW's decoupled weight decay, on W_enc and on a W_dec without constraint; never on biases, thresholds, gates."""
-    clip: float | None = 1.0
-    """Largest L2 norm of this SAE's whole gradient; null for no clipping."""
-    schedule: Schedule = field(default_factory=Schedule)
-    """How the learning rate moves over training."""
-    seed: int | None = None
-    """Seed of the initial weights and of any noise. Default: derived from the run's seed and this SAE's name."""
-    b_dec_init: Centre = "geometric_median"
-    """Where b_dec starts: the geometric median or mean of a sample of the training data, or zero."""
-    dead_after: int | None = None
-    """Tokens without firing after which a latent counts as dead. Default: 10M, at most 10 % of training."""
-
-    def check(self) -> None:
-        """Raise `UserError` for values that make no sense; called when the SAE is built, which can name it."""
-        self.schedule.check()
-        if self.expansion is not None and self.d_sae is not None:
-            raise UserError("expansion and d_sae exclude each other: give one of them")
-        for name in ("expansion", "d_sae", "lr", "clip", "dead_after"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name} must be positive, got {value}")
-        if self.weight_decay < 0:
-            raise UserError(f"weight_decay must not be negative, got {self.weight_decay}")
-
-    def width(self, d_in: int) -> int:
-        """d_sae for activations of width `d_in`."""
-        if self.d_sae is not None:
-            return self.d_sae
-        return max(1, round(d_in * (8 if self.expansion is None else self.expansion)))
-
-    def default_lr(self, d_sae: int) -> float:
-        """The peak learning rate when none is given."""
-        return 3e-4
-
-    @abstractmethod
-    def build(self, d_in: int, seed: int = 0) -> "SAE":
-        """The module, freshly initialised from `seed` (or from this config's own)."""
-
-    def spec(self) -> dict[str, Any]:
-        """This config as plain data, `{class_path, init_args}`: what checkpoints and exports keep."""
-        init_args = asdict(self)
-        init_args["betas"] = list(self.betas)
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": init_args}
-
-
-@dataclass(kw_only=True)
-class Penalised(SAEConfig):
-    """An SAE whose sparsity comes from a penalty."""
-
-    sparsity: float = 0.1
-    """The penalty's coefficient λ, in units that do not depend on d_in (docs/training.md)."""
-    sparsity_warmup: Time = 0.05
-    """λ ramps linearly from 0 over this time, so that latents are of use before they are penalised."""
-
-    def check(self) -> None:
-        super().check()
-        if self.sparsity < 0:
-            raise UserError(f"sparsity must not be negative, got {self.sparsity}")
-        check_time(self.sparsity_warmup, "sparsity_warmup")
-
-    def coefficient(self, d_in: int, moment: "Moment") -> float:
-        """λ/√D at this moment: the factor on mean_B penalty."""
-        warmup = in_steps(self.sparsity_warmup, moment.horizon)
-        return self.sparsity * ramp(moment.step, warmup) / d_in**0.5
+_CALIBRATION_ROWS = 1024
 
 
 class Moment(NamedTuple):
@@ -106,6 +31,19 @@ class Moment(NamedTuple):
     """Optimizer steps taken."""
     horizon: Horizon
     """The length of training."""
+    micro_batch: int = 0
+    """Which of the batches accumulated into this step."""
+    rank: int = 0
+    """Which of the processes that share this step."""
+
+
+class Fit(NamedTuple):
+    """How well one batch was reconstructed."""
+
+    error_BD: Tensor
+    """y - ŷ, in float32 whatever ŷ's precision."""
+    loss: Tensor
+    """The reconstruction term: mean_B ‖y - ŷ‖² / D (a mean over prefixes in Matryoshka SAEs)."""
 
 
 class Losses(NamedTuple):
@@ -114,58 +52,101 @@ class Losses(NamedTuple):
     total: Tensor
     """The objective: reconstruction + coefficient · penalty + α · aux."""
     reconstruction: Tensor
-    """mean_B ‖x - x̂‖² / D."""
+    """The whole reconstruction's mean_B ‖y - ŷ‖² / D."""
     penalty: Tensor | None
     """mean_B of the sparsity penalty, without its coefficient; None where the variant has none."""
     aux: Tensor | None
     """The auxiliary term, without its coefficient; None where the variant has none."""
     counts_F: Tensor
     """Tokens of the batch on which each latent fired, int64 (F,)."""
+    sparsity: Tensor | float | None = None
+    """λ at this moment, warm-up included; None where the variant has none."""
+    measured: Tensor | None = None
+    """What `absorb` needs of this batch: a vector that is averaged over accumulated batches and over ranks."""
 
 
 class SAE(nn.Module):
-    """A sparse autoencoder: x (B, D) → f (B, F) → x̂ (B, D).
+    """A sparse autoencoder x (B, D) → f (B, F) → x̂ (B, D), or a transcoder x → f → ŷ.
 
-    `W_enc` (D, F), `W_dec` (F, D), `b_dec` (D,) and a tied start are common to all; the rest is the variant's.
+    `W_enc` (d_in, F), `W_dec` (F, d_out), `b_dec` (d_out,) and with `skip` `W_skip` (d_in, d_out) are common to all; the
+    rest is the variant's.
     """
 
-    unit_decoder: ClassVar[bool] = True
+    unit_decoder: bool = True
     """Rows of W_dec keep norm 1 (`unit` in docs/training.md); False leaves them free."""
     calibrated: ClassVar[bool] = False
     """Scale W_enc on the initial sample: for variants whose latents are about half active at the start."""
+    transcodes: ClassVar[bool] = True
+    """Whether the variant can be a transcoder."""
     training_state: ClassVar[tuple[str, ...]] = ("tokens_since_fired", "initialised", "dead_after")
     """Buffers that only training needs: in checkpoints, not in exports."""
 
-    def __init__(self, config: SAEConfig, d_in: int, seed: int = 0) -> None:
+    def __init__(self, config: SAEConfig, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__()
         config.check()
         self.config = config
+        self.seed = seed if config.seed is None else config.seed
         self.d_in = d_in
+        self.d_out = d_in if d_out is None else d_out
+        self.is_transcoder = d_out is not None
         self.d_sae = d_sae = config.width(d_in)
-        generator = torch.Generator().manual_seed(seed if config.seed is None else config.seed)
-        W_dec_FD = nn.functional.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
-        self.W_enc = nn.Parameter(W_dec_FD.T.contiguous())
+        if self.is_transcoder and not self.transcodes:
+            raise UserError(f"{type(config).__name__} cannot be a transcoder: leave it out, or drop data.target_path")
+        if config.skip and not self.is_transcoder:
+            raise UserError("skip is for transcoders, which need a target: set data.target_path, or drop skip")
+        if config.decoder_scale != 1 and self.unit_decoder:
+            raise UserError("decoder_scale: this SAE's decoder rows are kept at norm 1; drop it, or set encoder_scale")
+        generator = torch.Generator().manual_seed(self.seed)
+        W_dec_FD = unit_rows(d_sae, self.d_out, generator)
+        self.tied_start = config.tied_init and not self.is_transcoder
+        W_enc_FD = W_dec_FD if self.tied_start else unit_rows(d_sae, d_in, generator)
+        self.W_enc = nn.Parameter(W_enc_FD.T.contiguous())
         self.W_dec = nn.Parameter(W_dec_FD)
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.b_dec = nn.Parameter(torch.zeros(self.d_out))
+        self.W_skip = nn.Parameter(torch.zeros(d_in, self.d_out)) if config.skip else None
         self.register_buffer("tokens_since_fired", torch.zeros(d_sae, dtype=torch.int64))
         self.register_buffer("dead_after", torch.tensor(config.dead_after or 10_000_000))
         self.register_buffer("initialised", torch.tensor(False))
 
+    def spec(self) -> dict[str, Any]:
+        """The config it was built from, as plain data."""
+        return self.config.spec()
+
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        """Activations (..., D) → latents (..., F), as at inference."""
+        """Activations (..., d_in) → latents (..., F), as at inference."""
 
     def decode(self, f: Tensor) -> Tensor:
-        """Latents (..., F) → activations (..., D)."""
+        """Latents (..., F) → activations (..., d_out), the skip path left out."""
         return f @ self.W_dec + self.b_dec
 
+    def reconstruct(self, f: Tensor, x: Tensor) -> Tensor:
+        """The reconstruction (..., d_out) from latents (..., F) and, with a skip path, from x (..., d_in) itself."""
+        return self.decode(f) if self.W_skip is None else self.decode(f) + x @ self.W_skip
+
     def forward(self, x: Tensor) -> Tensor:
-        """The reconstruction x̂ (..., D) of x (..., D), as at inference."""
-        return self.decode(self.encode(x))
+        """x̂ (or ŷ) (..., d_out) of x (..., d_in), as at inference."""
+        return self.reconstruct(self.encode(x), x)
 
     @abstractmethod
-    def losses(self, x_BD: Tensor, moment: Moment) -> Losses:
-        """The training objective on one batch."""
+    def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+        """The training objective on one batch: from x, reconstruct y, which is x itself for an autoencoder."""
+
+    def fit(self, f_BF: Tensor, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Fit:
+        """The reconstruction term."""
+        error_BD = y_BD - self.reconstruct(f_BF, x_BD).to(y_BD.dtype)
+        return Fit(error_BD, error_BD.square().mean())
+
+    def absorb(self, measured: Tensor, moment: Moment) -> None:
+        """After a step: take the average `Losses.measured` of its batches into the running state."""
+
+    def resample_due(self, moment: Moment) -> bool:
+        """Whether `resample` is to be called after this step."""
+        return False
+
+    def concerns(self, horizon: Horizon) -> list[str]:
+        """What the user should know about these settings in a training of this length."""
+        return []
 
     @property
     def lr(self) -> float:
@@ -173,8 +154,8 @@ class SAE(nn.Module):
         return self.config.default_lr(self.d_sae) if self.config.lr is None else self.config.lr
 
     def pre_activations(self, x: Tensor) -> Tensor:
-        """z = (x - b_dec) @ W_enc, (..., F): what every variant's gates and magnitudes start from."""
-        return centred_product(x, self.b_dec, self.W_enc)
+        """z = (x - b_dec) @ W_enc, (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from."""
+        return x @ self.W_enc if self.is_transcoder else centred_product(x, self.b_dec, self.W_enc)
 
     def dead(self) -> Tensor:
         """Latents that have not fired for `dead_after` tokens of training: bool (F,)."""
@@ -185,15 +166,50 @@ class SAE(nn.Module):
         return [self.W_enc] if self.unit_decoder else [self.W_enc, self.W_dec]
 
     @torch.no_grad()
-    def initialise(self, sample_ND: Tensor) -> None:
-        """The part of the start that depends on data: b_dec, and W_enc's scale where `calibrated`."""
-        self.b_dec.copy_(centre(sample_ND, self.config.b_dec_init))
+    def initialise(self, x_ND: Tensor, y_ND: Tensor | None = None) -> None:
+        """The part of the start that depends on data: b_dec, data points as directions, the scales.
+
+        Args:
+            x_ND: A sample of training activations (N, d_in).
+            y_ND: Their targets (N, d_out), for a transcoder.
+        """
+        y_ND = x_ND if y_ND is None else y_ND
+        self.b_dec.copy_(centre(y_ND, self.config.b_dec_init))
+        if self.config.datapoint_init > 0:
+            self._start_from(x_ND, y_ND)
+        if not self.unit_decoder:
+            self.W_dec.mul_(self.config.decoder_scale)
         if self.calibrated:
-            # Tied unit rows with half of the latents active overshoot by far. Biases are zero, so the centred
-            # reconstruction y is linear in W_enc's scale, and this factor is the one that fits the sample best.
-            y_ND = self.forward(sample_ND) - self.b_dec
-            self.W_enc.mul_(((sample_ND - self.b_dec) * y_ND).sum() / y_ND.square().sum().clamp_min(1e-12))
+            self._calibrate(x_ND[:_CALIBRATION_ROWS], y_ND[:_CALIBRATION_ROWS])
+        if self.W_enc is not None:
+            self.W_enc.mul_(self.config.encoder_scale)
         self.initialised.fill_(True)
+
+    def _start_from(self, x_ND: Tensor, y_ND: Tensor) -> None:
+        """Turn the starting directions towards centred samples, the same sample for a latent's two directions."""
+        generator = torch.Generator().manual_seed(self.seed)
+        rows_F = torch.cat([torch.randperm(len(x_ND), generator=generator) for _ in range(-(-self.d_sae // len(x_ND)))])
+        rows_F, share = rows_F[: self.d_sae].to(x_ND.device), self.config.datapoint_init
+        self.W_dec.copy_(blend(self.W_dec, y_ND[rows_F] - self.b_dec, share))
+        if self.W_enc is not None:
+            centred_FD = x_ND[rows_F] - x_ND.mean(0)
+            self.W_enc.copy_(self.W_dec.T if self.tied_start else blend(self.W_enc.T, centred_FD, share).T)
+
+    def _calibrate(self, x_ND: Tensor, y_ND: Tensor) -> None:
+        """Scale W_enc so that x̂ fits the sample: tied unit rows with half of the latents active overshoot by far."""
+        W_enc, target_ND = self.W_enc.clone(), y_ND - self.b_dec
+
+        def misfit(log_scale: float) -> float:
+            self.W_enc.copy_(W_enc * torch.tensor(log_scale).exp())
+            y_hat_ND = self.forward(x_ND) - self.b_dec
+            # An untied start is uncorrelated with its target, and would fit it best by vanishing: match the size.
+            fit = (target_ND * y_hat_ND).sum() if self.tied_start else target_ND.norm() * y_hat_ND.norm()
+            size = y_hat_ND.square().sum()
+            # Too small a scale may leave nothing at all above a threshold.
+            return float((fit / size).clamp_min(1e-12).log()) if size > 0 else 30.0
+
+        scale = torch.tensor(fit_scale(misfit)).exp()
+        self.W_enc.copy_(W_enc * scale)
 
     @torch.no_grad()
     def constrain_gradients(self) -> None:
@@ -209,13 +225,12 @@ class SAE(nn.Module):
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
     @torch.no_grad()
-    def fold_scale(self, scale: float) -> None:
-        """Make this SAE, trained on `scale · x`, one that takes x and gives x̂ in x's own units; latents stay the same."""
+    def fold_scale(self, scale: float, target_scale: float | None = None) -> None:
+        """Make this SAE, trained on `scale · x` (and `target_scale · y`), one that takes x and gives x̂ (or ŷ) in their own
+        units; latents stay the same."""
+        target_scale = scale if target_scale is None else target_scale
         self.W_enc.mul_(scale)
-        self.W_dec.div_(scale)
-        self.b_dec.div_(scale)
-
-
-def squared_error(x_BD: Tensor, x_hat_BD: Tensor) -> Tensor:
-    """mean_B ‖x - x̂‖² / D, in float32 whatever x̂'s precision."""
-    return (x_BD - x_hat_BD.to(x_BD.dtype)).square().mean()
+        self.W_dec.div_(target_scale)
+        self.b_dec.div_(target_scale)
+        if self.W_skip is not None:
+            self.W_skip.mul_(scale / target_scale)

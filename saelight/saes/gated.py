@@ -10,40 +10,39 @@ Shapes: B batch, D d_in, F d_sae.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from saelight.errors import UserError
-from saelight.ops.counts import firing_counts
-from saelight.saes.base import SAE, Losses, Moment, Penalised, squared_error
+from saelight.saes.base import Losses, Moment
+from saelight.saes.config import Penalised
+from saelight.saes.penalised import PenalisedSAE
 
 
 @dataclass(kw_only=True)
 class Gated(Penalised):
     """Gates and magnitudes from one encoder, L1 on the gates, an auxiliary reconstruction from them."""
 
-    sparsity: float = 0.2
-    """The penalty's coefficient λ, in units that do not depend on d_in (docs/training.md)."""
+    default_sparsity: ClassVar[float] = 0.2
 
     aux_coefficient: float = 1.0
     """α, the weight of the auxiliary reconstruction. The paper's value."""
 
     def check(self) -> None:
         super().check()
-        if self.aux_coefficient < 0:
-            raise UserError(f"aux_coefficient must not be negative, got {self.aux_coefficient}")
+        self.check_not_negative("aux_coefficient")
 
-    def build(self, d_in: int, seed: int = 0) -> "GatedSAE":
-        return GatedSAE(self, d_in, seed)
+    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "GatedSAE":
+        return GatedSAE(self, d_in, seed, d_out)
 
 
-class GatedSAE(SAE):
+class GatedSAE(PenalisedSAE):
     calibrated = True
     config: Gated
 
-    def __init__(self, config: Gated, d_in: int, seed: int = 0) -> None:
-        super().__init__(config, d_in, seed)
+    def __init__(self, config: Gated, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, seed, d_out)
         self.r_mag = nn.Parameter(torch.zeros(self.d_sae))
         self.b_gate = nn.Parameter(torch.zeros(self.d_sae))
         self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
@@ -54,13 +53,16 @@ class GatedSAE(SAE):
     def _latents(self, z: Tensor) -> Tensor:
         return torch.relu(self.r_mag.exp() * z + self.b_mag) * (z + self.b_gate > 0)
 
-    def losses(self, x_BD: Tensor, moment: Moment) -> Losses:
+    def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         z_BF = self.pre_activations(x_BD)
         f_BF = self._latents(z_BF)
         gate_BF = torch.relu(z_BF + self.b_gate)
-        reconstruction = squared_error(x_BD, self.decode(f_BF))
         penalty = gate_BF.mean(0, dtype=self.W_dec.dtype).sum()
-        aux = squared_error(x_BD, gate_BF @ self.W_dec.detach() + self.b_dec.detach())
-        coefficient = self.config.coefficient(self.d_in, moment)
-        total = reconstruction + coefficient * penalty + self.config.aux_coefficient * aux
-        return Losses(total, reconstruction, penalty, aux, firing_counts(f_BF.detach()))
+        return self.objective(
+            self.fit(f_BF, x_BD, y_BD, moment),
+            penalty,
+            f_BF,
+            moment,
+            aux=self.gates_error(gate_BF, x_BD, y_BD),
+            aux_coefficient=self.config.aux_coefficient,
+        )

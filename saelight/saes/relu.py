@@ -1,10 +1,12 @@
-"""ReLU SAE with an L1 penalty weighted by decoder norms.
+"""ReLU SAE with an L1 (or Lp) penalty weighted by decoder norms.
 
     f = ReLU(z + b_enc),   z = (x - b_dec) @ W_enc
-    loss = mean_B ‖x - x̂‖² / D + (λ/√D) · mean_B Σ_i f_i ‖d_i‖
+    loss = mean_B ‖x - x̂‖² / D + (λ/√D) · mean_B Σ_i (f_i ‖d_i‖)^p
 
 Bricken et al. 2023, "Towards Monosemanticity"; the decoder without constraint and the norm in the penalty from
-Anthropic's April 2024 update. Shapes: B batch, D d_in, F d_sae.
+Anthropic's April 2024 update. p-annealing (p < 1 at the end, arXiv 2408.00113) moves p in equal updates; at each, λ is
+multiplied by the ratio of the old penalty to the new one, so that the loss is continuous. Resampling: `resampling.py`.
+Shapes: B batch, D d_in, F d_sae.
 """
 
 from dataclasses import dataclass
@@ -12,34 +14,103 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from saelight.ops.counts import firing_counts
-from saelight.saes.base import SAE, Losses, Moment, Penalised, squared_error
+from saelight.errors import UserError
+from saelight.saes.base import Losses, Moment
+from saelight.saes.config import Penalised
+from saelight.saes.penalised import PenalisedSAE
+from saelight.saes.resampling import Resampling
+from saelight.schedules import Horizon, Time, check_time, in_steps
+
+_WINDOW = 10  # batches over which the penalties are compared when p moves
 
 
 @dataclass(kw_only=True)
 class ReLU(Penalised):
     """ReLU latents, L1 penalty weighted by decoder norms."""
 
-    def build(self, d_in: int, seed: int = 0) -> "ReLUSAE":
-        return ReLUSAE(self, d_in, seed)
+    p: float = 1.0
+    """The penalty's power. Below 1 it is closer to L0, and shrinks strong latents less."""
+    p_end: float | None = None
+    """The power at the end: p moves there in equal updates. The paper's choice is 0.2 to 0.5. Default: p stays."""
+    p_updates: int = 10
+    """Updates of p between anneal_start and the end of training."""
+    anneal_start: Time = 0.15
+    """When p begins to move."""
+    resample_every: Time | None = None
+    """Give dead latents a new start from badly reconstructed inputs this often (Bricken et al. 2023). Default: never."""
+
+    def check(self) -> None:
+        super().check()
+        for name in ("p", "p_end"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise UserError(f"{name} must be in (0, 1], got {value}")
+        if self.p_updates < 1:
+            raise UserError(f"p_updates must be at least 1, got {self.p_updates}")
+        check_time(self.anneal_start, "anneal_start")
+        if self.resample_every is not None:
+            check_time(self.resample_every, "resample_every")
+
+    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "ReLUSAE":
+        return ReLUSAE(self, d_in, seed, d_out)
 
 
-class ReLUSAE(SAE):
+class ReLUSAE(Resampling, PenalisedSAE):
     unit_decoder = False
     calibrated = True
     config: ReLU
+    training_state = (*PenalisedSAE.training_state, "recent_penalties")
 
-    def __init__(self, config: ReLU, d_in: int, seed: int = 0) -> None:
-        super().__init__(config, d_in, seed)
+    def __init__(self, config: ReLU, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, seed, d_out)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        if config.p_end is not None:
+            # The penalties of the last batches, newest last, with p as it is and as it will be; NaN: none yet.
+            self.register_buffer("recent_penalties", torch.full((_WINDOW, 2), torch.nan))
 
     def encode(self, x: Tensor) -> Tensor:
         return torch.relu(self.pre_activations(x) + self.b_enc)
 
-    def losses(self, x_BD: Tensor, moment: Moment) -> Losses:
+    def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         f_BF = self.encode(x_BD)
-        reconstruction = squared_error(x_BD, self.decode(f_BF))
-        # Σ_i mean_B(f_i) ‖d_i‖: the mean first, so that no second (B, F) product is formed.
-        penalty = (f_BF.mean(0, dtype=self.W_dec.dtype) * self.W_dec.norm(dim=1)).sum()
-        total = reconstruction + self.config.coefficient(self.d_in, moment) * penalty
-        return Losses(total, reconstruction, penalty, None, firing_counts(f_BF.detach()))
+        p = self.power(moment.step, moment.horizon)
+        penalty = self.penalty(f_BF, p)
+        measured = []
+        if self.config.p_end is not None:
+            with torch.no_grad():
+                after = self.power(moment.step, moment.horizon, ahead=1)
+                measured = [penalty.detach(), penalty.detach() if after == p else self.penalty(f_BF, after)]
+        return self.objective(self.fit(f_BF, x_BD, y_BD, moment), penalty, f_BF, moment, measured=measured)
+
+    def penalty(self, f_BF: Tensor, p: float) -> Tensor:
+        """mean_B Σ_i (f_i ‖d_i‖)^p, with gradient 0 where f = 0."""
+        norms_F = self.W_dec.norm(dim=1)
+        if p == 1:
+            # The mean first, so that no second (B, F) product is formed.
+            return (f_BF.mean(0, dtype=self.W_dec.dtype) * norms_F).sum()
+        active = f_BF > 0
+        # A safe base first: the power's gradient at 0 is infinite.
+        powers_BF = torch.where(active, f_BF.to(self.W_dec.dtype) * norms_F, 1.0) ** p
+        return torch.where(active, powers_BF, 0.0).sum() / len(f_BF)
+
+    def power(self, step: int, horizon: Horizon, ahead: int = 0) -> float:
+        """p at `step`, or `ahead` updates later."""
+        if self.config.p_end is None:
+            return self.config.p
+        start, updates = in_steps(self.config.anneal_start, horizon), self.config.p_updates
+        interval = max(1, (horizon.steps - start) // updates)
+        done = 0 if step < start else (step - start) // interval + 1
+        return self.config.p + (self.config.p_end - self.config.p) * min(updates, done + ahead) / updates
+
+    @torch.no_grad()
+    def absorb(self, measured: Tensor, moment: Moment) -> None:
+        super().absorb(measured, moment)
+        if self.config.p_end is None:
+            return
+        self.recent_penalties.copy_(torch.cat([self.recent_penalties[1:], measured[None, 1:]]))
+        if self.power(moment.step + 1, moment.horizon) != self.power(moment.step, moment.horizon):
+            if not self.aims_at_l0:  # which finds its own λ
+                before, after = self.recent_penalties.nanmean(0)
+                ratio = torch.where((before > 0) & (after > 0), before / after, 1.0)
+                self.log_factor.add_(ratio.log())
+            self.recent_penalties.fill_(torch.nan)

@@ -1,0 +1,28 @@
+"""AuxK: the dead latents learn to predict what the others miss (arXiv 2406.04093, appendix A.2).
+
+    aux = ‖sg[e] - ê‖² / ‖sg[e] - mean_B sg[e]‖²,   e = y - ŷ
+
+ê decodes, without bias, the k_aux largest pre-activations among the dead latents. Shapes: B batch, D d_out, F d_sae,
+A dead latents.
+"""
+
+import torch
+from torch import Tensor
+
+
+def auxk(pre_BF: Tensor, error_BD: Tensor, W_dec_FD: Tensor, dead_F: Tensor, k_aux: int, signed: bool = False) -> Tensor:
+    """The ratio; 0 while no latent is dead, or where the error does not vary. `signed`: the largest are those farthest
+    from 0."""
+    error_BD = error_BD.detach()
+    dead_A = dead_F.nonzero().squeeze(1)
+    if len(dead_A) == 0:
+        return error_BD.new_zeros(())
+    pre_BA = pre_BF[:, dead_A]
+    by_BA = pre_BA.abs() if signed else pre_BA
+    indices = by_BA.topk(min(k_aux, len(dead_A)), dim=1, sorted=False).indices
+    kept_BA = torch.zeros_like(pre_BA).scatter(1, indices, pre_BA.gather(1, indices))
+    missed_BD = error_BD - (kept_BA @ W_dec_FD[dead_A]).to(error_BD.dtype)
+    variation = (error_BD - error_BD.mean(0)).square().sum()
+    # Division by a safe number first: the gradient of a masked 0/0 would still be NaN.
+    safe = variation.isfinite() & (variation > 0)
+    return missed_BD.square().sum() / torch.where(safe, variation, 1.0) * safe

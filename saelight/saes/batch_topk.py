@@ -1,0 +1,55 @@
+"""BatchTopK SAE: k latents per token on average, shared out over the batch (arXiv 2412.06410).
+
+    training:   f = the k·B largest of ReLU(z + b_enc) of the batch, the rest 0,   z = (x - b_dec) @ W_enc
+    inference:  f = ReLU(z + b_enc) where it exceeds θ, the rest 0
+
+θ is a running mean of the smallest kept positive value of each step: θ ← β_t θ + (1 - β_t) · min,
+β_t = min(0.999, (t + 1)/(t + 10)). Under DDP each rank selects in its own batch, and the smallest values are averaged.
+The rest is TopK's. Shapes: B batch, F d_sae.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saelight.saes.base import Losses, Moment
+from saelight.saes.topk import TopK, TopKSAE
+
+
+@dataclass(kw_only=True)
+class BatchTopK(TopK):
+    """k latents per token on average: tokens that need more get more. A threshold takes over at inference."""
+
+    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "BatchTopKSAE":
+        return BatchTopKSAE(self, d_in, seed, d_out)
+
+
+class BatchTopKSAE(TopKSAE):
+    training_state = (*TopKSAE.training_state, "threshold_updates")
+
+    def __init__(self, config: BatchTopK, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, seed, d_out)
+        self.register_buffer("threshold", torch.tensor(0.0))
+        self.register_buffer("threshold_updates", torch.tensor(0))
+
+    def encode(self, x: Tensor) -> Tensor:
+        pre = torch.relu(self.pre_activations(x) + self.b_enc)
+        return torch.where(pre > self.threshold, pre, 0.0)
+
+    def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+        pre_BF = self.pre_activations(x_BD) + self.b_enc
+        values, indices = torch.relu(pre_BF).flatten().topk(self.k_at(moment) * len(x_BD), sorted=False)
+        f_BF = torch.zeros_like(pre_BF).flatten().scatter(0, indices, values).view_as(pre_BF)
+        losses = self.objective(pre_BF, f_BF, x_BD, y_BD, moment)
+        # Infinite where no latent is positive, which `absorb` skips.
+        smallest = torch.where(values > 0, values, torch.inf).min().detach().to(self.threshold.dtype)
+        return losses._replace(measured=smallest[None])
+
+    @torch.no_grad()
+    def absorb(self, measured: Tensor, moment: Moment) -> None:
+        smallest, t = measured[0], self.threshold_updates
+        keep = ((t + 1) / (t + 10)).clamp(max=0.999)
+        seen = smallest.isfinite()
+        self.threshold.copy_(torch.where(seen, keep * self.threshold + (1 - keep) * smallest, self.threshold))
+        self.threshold_updates.add_(seen)

@@ -1,0 +1,65 @@
+"""Gated SAE whose gates are hard concrete: the expected L0 penalised, magnitudes apart.
+
+    π_gate = z + b_gate,   g = a hard concrete gate with log α = π_gate,   z = (x - b_dec) @ W_enc
+    f = g ⊙ ReLU(e^{r_mag} ⊙ z + b_mag)
+    loss = mean_B ‖x - x̂‖² / D + (λ/√D) · mean_B Σ_i P(g_i > 0) + α · mean_B ‖x - (g @ sg[W_dec] + sg[b_dec])‖² / D
+
+The auxiliary path decodes the gates themselves. arXiv 2404.16014 with the gates of arXiv 1712.01312 (`ops/gates.py`).
+Shapes: B batch, D d_in, F d_sae.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from saelight.ops import gates
+from saelight.saes.base import Losses, Moment
+from saelight.saes.hard_concrete import GatesAtRandom, HardConcretePenalised
+
+
+@dataclass(kw_only=True)
+class GatedHardConcrete(HardConcretePenalised):
+    """Random gates and magnitudes from one encoder, an auxiliary reconstruction from the gates."""
+
+    aux_coefficient: float = 1.0
+    """α, the weight of the auxiliary reconstruction."""
+
+    def check(self) -> None:
+        super().check()
+        self.check_not_negative("aux_coefficient")
+
+    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "GatedHardConcreteSAE":
+        return GatedHardConcreteSAE(self, d_in, seed, d_out)
+
+
+class GatedHardConcreteSAE(GatesAtRandom):
+    calibrated = True
+    config: GatedHardConcrete
+
+    def __init__(self, config: GatedHardConcrete, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, seed, d_out)
+        self.r_mag = nn.Parameter(torch.zeros(self.d_sae))
+        self.b_gate = nn.Parameter(torch.zeros(self.d_sae))
+        self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
+
+    def encode(self, x: Tensor) -> Tensor:
+        z = self.pre_activations(x)
+        return gates.expected(z + self.b_gate) * self._magnitudes(z)
+
+    def _magnitudes(self, z: Tensor) -> Tensor:
+        return torch.relu(self.r_mag.exp() * z + self.b_mag)
+
+    def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+        z_BF, beta = self.pre_activations(x_BD), self.beta(moment)
+        logits_BF, magnitude_BF = z_BF + self.b_gate, self._magnitudes(z_BF)
+        gates_BF = gates.sampled(logits_BF, self.noise(magnitude_BF, moment), beta)
+        fires_BF = (logits_BF.detach() > gates.OPEN) & (magnitude_BF.detach() > 0)
+        return self.objective(
+            self.fit(gates_BF * magnitude_BF, x_BD, y_BD, moment),
+            gates.open_probability(logits_BF, beta).sum() / len(x_BD),
+            fires_BF,
+            moment,
+            aux=self.gates_error(gates_BF, x_BD, y_BD),
+            aux_coefficient=self.config.aux_coefficient,
+        )

@@ -1,0 +1,101 @@
+"""Hard concrete SAE: the expected L0 itself is penalised, through random gates (arXiv 1712.01312).
+
+    f = g ⊙ ReLU(z + b_mag),   z = (x - b_dec) @ W_enc
+    g = a hard concrete gate with log α = z + b_enc (input_dependent), or log α a free parameter of each latent
+    loss = mean_B ‖x - x̂‖² / D + (λ/√D) · mean_B Σ_i P(g_i > 0)
+
+At inference gates have no noise (`ops/gates.py`). With free log α a gate is open for all tokens or for none: that prunes
+latents, and leaves the sparsity of the rest to ReLU. Shapes: B batch, D d_in, F d_sae.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from saelight.errors import UserError
+from saelight.ops import gates
+from saelight.ops.noise import uniform
+from saelight.saes.base import Losses, Moment
+from saelight.saes.config import Penalised
+from saelight.saes.penalised import PenalisedSAE
+
+
+@dataclass(kw_only=True)
+class HardConcretePenalised(Penalised):
+    """What the variants with hard concrete gates share."""
+
+    initial_beta: float = 2 / 3
+    """The gates' temperature β at the start; low is nearer to on/off, with less gradient. The paper's value."""
+    final_beta: float | None = None
+    """β at the end of training, reached linearly. Default: β stays."""
+
+    def check(self) -> None:
+        super().check()
+        for name in ("initial_beta", "final_beta"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} must be positive, got {value}")
+
+
+@dataclass(kw_only=True)
+class HardConcrete(HardConcretePenalised):
+    """Random gates on ReLU latents, the expected number of open gates penalised."""
+
+    input_dependent: bool = True
+    """Gates that depend on the token. false: one gate per latent for all tokens, which only prunes latents."""
+
+    def check_target(self) -> None:
+        super().check_target()
+        if self.target_l0 is not None and not self.input_dependent:
+            raise UserError("target_l0 needs input_dependent gates: gates that are the same for all tokens cannot aim at an "
+                            "L0 per token; give sparsity instead")  # fmt: skip
+
+    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "HardConcreteSAE":
+        return HardConcreteSAE(self, d_in, seed, d_out)
+
+
+class GatesAtRandom(PenalisedSAE):
+    config: HardConcretePenalised
+
+    def noise(self, like_BF: Tensor, moment: Moment) -> Tensor:
+        """The uniform numbers (B, F) of one batch's gates, the same whenever that batch is computed."""
+        key = self.seed, moment.step, moment.micro_batch, moment.rank, "gates"
+        return uniform(like_BF.shape, like_BF, *key)
+
+    def beta(self, moment: Moment) -> float:
+        """β at this moment."""
+        start, end = self.config.initial_beta, self.config.final_beta
+        return start if end is None else start + (end - start) * min(1.0, moment.step / moment.horizon.steps)
+
+
+class HardConcreteSAE(GatesAtRandom):
+    unit_decoder = False
+    calibrated = True
+    config: HardConcrete
+
+    def __init__(self, config: HardConcrete, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, seed, d_out)
+        self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
+        if config.input_dependent:
+            self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        else:
+            self.log_alpha = nn.Parameter(torch.zeros(self.d_sae))
+
+    def encode(self, x: Tensor) -> Tensor:
+        z = self.pre_activations(x)
+        return gates.expected(self.logits(z)) * torch.relu(z + self.b_mag)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """log α: (..., F), or (F,) when it does not depend on the token."""
+        return z + self.b_enc if self.config.input_dependent else self.log_alpha
+
+    def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+        z_BF = self.pre_activations(x_BD)
+        logits, magnitude_BF, beta = self.logits(z_BF), torch.relu(z_BF + self.b_mag), self.beta(moment)
+        f_BF = gates.sampled(logits, self.noise(magnitude_BF, moment), beta) * magnitude_BF
+        open_F = gates.open_probability(logits, beta)
+        penalty = open_F.sum() / (len(x_BD) if self.config.input_dependent else 1)
+        # What would fire at inference: noise opens nearly every gate now and then.
+        fires_BF = (logits.detach() > gates.OPEN) & (magnitude_BF.detach() > 0)
+        return self.objective(self.fit(f_BF, x_BD, y_BD, moment), penalty, fires_BF, moment)

@@ -1,0 +1,120 @@
+"""JumpReLU SAE: each latent has a threshold of its own, learned through straight-through gradients (arXiv 2407.14435).
+
+    f = π · H(π - θ),   π = z + b_enc,   z = (x - b_dec) @ W_enc
+    step    loss = mean_B ‖x - x̂‖² / D + (λ/√D) · mean_B Σ_i H(π_i - θ_i)
+    tanh    penalty Σ_i tanh(4 f_i ‖d_i‖), decoder free, the jump's gradient to every parameter (Anthropic, January 2025)
+    target  + λ (L0/L0* - 1)², undivided: the paper's loss for a wanted L0 (appendix F)
+
+Dead latents may be pulled back by λ_P · mean_B Σ_dead ReLU(θ_i - π_i) ‖d_i‖ (Anthropic, January 2025).
+Shapes: B batch, D d_in, F d_sae.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from saelight.errors import UserError
+from saelight.ops.jump import jump, step
+from saelight.saes.base import Losses, Moment
+from saelight.saes.config import Penalised
+from saelight.saes.penalised import PenalisedSAE
+
+_STEEPNESS = 4.0  # of tanh, in units of a latent's norm
+
+
+@dataclass(kw_only=True)
+class JumpReLU(Penalised):
+    """A learned threshold per latent, L0 penalised directly."""
+
+    penalty: Literal["step", "tanh", "target"] = "step"
+    """step: the L0 itself, decoder rows of norm 1. tanh: a smooth stand-in for it, decoder without constraint. target: the
+    squared distance to target_l0, relative, with λ = 1 unless sparsity says otherwise."""
+    bandwidth: float | None = None
+    """ε, the width around the threshold in which it has gradient. Default: 0.001 √d_in, the paper's, for step and target;
+    2 for tanh."""
+    initial_threshold: float | None = None
+    """θ at the start. Default: 0.001 √d_in, the paper's, for step and target; 0.1 for tanh."""
+    pre_activation_coefficient: float = 0.0
+    """λ_P, the weight of the loss that brings dead latents back; Anthropic's is 3e-6."""
+
+    @property
+    def default_sparsity(self) -> float:
+        return {"step": 0.1, "tanh": 0.1, "target": 1.0}[self.penalty]
+
+    def check(self) -> None:
+        super().check()
+        for name in ("bandwidth", "initial_threshold"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} must be positive, got {value}")
+        self.check_not_negative("pre_activation_coefficient")
+
+    def check_target(self) -> None:
+        if self.penalty != "target":
+            super().check_target()
+        elif self.target_l0 is None:
+            raise UserError("penalty target needs target_l0: the L0 to reach")
+
+    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "JumpReLUSAE":
+        return JumpReLUSAE(self, d_in, seed, d_out)
+
+
+class JumpReLUSAE(PenalisedSAE):
+    calibrated = True
+    config: JumpReLU
+
+    def __init__(self, config: JumpReLU, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, seed, d_out)
+        smooth, small = config.penalty == "tanh", 0.001 * math.sqrt(d_in)
+        self.bandwidth = config.bandwidth or (2.0 if smooth else small)
+        threshold = config.initial_threshold or (0.1 if smooth else small)
+        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        self.log_threshold = nn.Parameter(torch.full((self.d_sae,), threshold).log())
+
+    @property
+    def unit_decoder(self) -> bool:
+        return self.config.penalty != "tanh"
+
+    @property
+    def aims_at_l0(self) -> bool:
+        return self.config.penalty != "target" and super().aims_at_l0
+
+    @property
+    def threshold(self) -> Tensor:
+        """θ, (F,)."""
+        return self.log_threshold.exp()
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self._latents(self.pre_activations(x) + self.b_enc)
+
+    def _latents(self, pre: Tensor) -> Tensor:
+        return jump(pre, self.threshold, self.bandwidth, through=self.config.penalty == "tanh")
+
+    def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+        pre_BF = self.pre_activations(x_BD) + self.b_enc
+        f_BF = self._latents(pre_BF)
+        losses = self.objective(self.fit(f_BF, x_BD, y_BD, moment), self._penalty(pre_BF, f_BF), f_BF, moment)
+        if self.config.pre_activation_coefficient == 0:
+            return losses
+        aux = self._below(pre_BF)
+        return losses._replace(total=losses.total + self.config.pre_activation_coefficient * aux, aux=aux)
+
+    def _penalty(self, pre_BF: Tensor, f_BF: Tensor) -> Tensor:
+        if self.config.penalty == "tanh":
+            return torch.tanh(_STEEPNESS * f_BF * self.W_dec.norm(dim=1)).sum() / len(f_BF)
+        l0 = step(pre_BF, self.threshold, self.bandwidth).sum() / len(f_BF)
+        if self.config.penalty == "step":
+            return l0
+        return (l0 / self.config.target_l0 - 1).square()
+
+    def coefficient(self, sparsity: Tensor) -> Tensor:
+        return sparsity if self.config.penalty == "target" else super().coefficient(sparsity)
+
+    def _below(self, pre_BF: Tensor) -> Tensor:
+        """mean_B Σ ReLU(θ - π) ‖d‖ over the dead latents."""
+        dead_A = self.dead().nonzero().squeeze(1)
+        below_BA = torch.relu(self.threshold[dead_A] - pre_BF[:, dead_A])
+        return (below_BA * self.W_dec[dead_A].norm(dim=1)).sum() / len(pre_BF)

@@ -1,0 +1,105 @@
+"""Matching pursuit SAE: one latent at a time, each explaining what those before it left over (arXiv 2506.03093).
+
+    r = x - b_dec;  up to k times:  i = argmax ⟨r, d_i⟩,  f_i = ⟨r, d_i⟩,  r ← r - f_i d_i
+    stop when ⟨r, d_i⟩ ≤ 0, when ‖r‖² < 0.01 ‖x‖², or when i comes a second time
+    loss = mean_B ‖x - x̂‖² / D
+
+The dictionary of unit rows is encoder and decoder at once. Which latents are chosen has no gradient; their values have,
+through all steps. Shapes: B batch, D d_in, F d_sae, K steps.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from saelight.errors import UserError
+from saelight.ops.counts import firing_counts
+from saelight.saes.base import SAE, Losses, Moment
+from saelight.saes.config import SAEConfig
+
+_EXPLAINED = 0.01  # a residual below this share of ‖x‖² is noise
+
+
+@dataclass(kw_only=True)
+class MatchingPursuit(SAEConfig):
+    """Greedy pursuit with a tied dictionary: encoding takes k passes over it."""
+
+    k: int = 32
+    """Steps, and so latents, per token at most."""
+
+    def check(self) -> None:
+        super().check()
+        if self.k < 1:
+            raise UserError(f"k must be at least 1, got {self.k}")
+        for name, only in (("tied_init", True), ("encoder_scale", 1.0)):
+            if getattr(self, name) != only:
+                raise UserError(f"{name} means nothing here, where the encoder is the decoder: drop it")
+
+    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "MatchingPursuitSAE":
+        return MatchingPursuitSAE(self, d_in, seed, d_out)
+
+
+class MatchingPursuitSAE(SAE):
+    transcodes = False
+    config: MatchingPursuit
+
+    def __init__(self, config: MatchingPursuit, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, seed, d_out)
+        if config.k > self.d_sae:
+            raise UserError(f"k = {config.k} exceeds d_sae = {self.d_sae}; lower k or widen the SAE")
+        self.W_enc = None  # the dictionary itself encodes
+        # Rows keep norm 1 in the published SAE too, so the data's own scale has a place apart.
+        self.register_buffer("scale", torch.tensor(1.0))
+
+    def encode(self, x: Tensor) -> Tensor:
+        rows_BD = x.reshape(-1, x.shape[-1])
+        return self._latents(rows_BD).view(*x.shape[:-1], self.d_sae)
+
+    def decode(self, f: Tensor) -> Tensor:
+        return f @ self.W_dec / self.scale + self.b_dec
+
+    def _latents(self, x_BD: Tensor) -> Tensor:
+        centred_BD = (x_BD - self.b_dec) * self.scale
+        with torch.no_grad():
+            chosen_BK, taken_BK = self._choose(centred_BD, (x_BD * self.scale).square().sum(1))
+        residual_BD, values = centred_BD, []
+        for i_B, taken_B in zip(chosen_BK.T, taken_BK.T, strict=True):
+            d_BD = self.W_dec[i_B]
+            # A step that was not taken adds 0 to a latent that another step may have set.
+            value_B = (residual_BD * d_BD).sum(1) * taken_B
+            residual_BD = residual_BD - value_B[:, None] * d_BD
+            values.append(value_B)
+        f_BF = centred_BD.new_zeros(len(x_BD), self.d_sae)
+        return f_BF.scatter_add(1, chosen_BK, torch.stack(values, 1))
+
+    def _choose(self, residual_BD: Tensor, x_square_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The latents of each step (B, K), and whether the step was taken (B, K)."""
+        residual_BD, W_dec_FD = residual_BD.clone(), self.W_dec
+        going_B = torch.ones(len(residual_BD), dtype=torch.bool, device=residual_BD.device)
+        used_BF = torch.zeros(len(residual_BD), self.d_sae, dtype=torch.bool, device=residual_BD.device)
+        chosen, taken = [], []
+        for _ in range(self.config.k):
+            going_B &= residual_BD.square().sum(1) >= _EXPLAINED * x_square_B
+            value_B, i_B = (residual_BD @ W_dec_FD.T).to(residual_BD.dtype).max(1)
+            going_B = going_B & (value_B > 0) & ~used_BF.gather(1, i_B[:, None])[:, 0]
+            d_BD = W_dec_FD[i_B]
+            value_B = (residual_BD * d_BD).sum(1) * going_B
+            residual_BD -= value_B[:, None] * d_BD
+            used_BF.scatter_(1, i_B[:, None], going_B[:, None] | used_BF.gather(1, i_B[:, None]))
+            chosen.append(i_B)
+            taken.append(going_B)
+        return torch.stack(chosen, 1), torch.stack(taken, 1)
+
+    def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+        f_BF = self._latents(x_BD)
+        fit = self.fit(f_BF, x_BD, y_BD, moment)
+        return Losses(fit.loss, fit.loss, None, None, firing_counts(f_BF.detach()))
+
+    def decayed_parameters(self) -> list[nn.Parameter]:
+        return []
+
+    @torch.no_grad()
+    def fold_scale(self, scale: float, target_scale: float | None = None) -> None:
+        self.scale.mul_(scale)
+        self.b_dec.div_(scale)

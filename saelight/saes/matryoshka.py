@@ -1,0 +1,113 @@
+"""Matryoshka SAE: nested dictionaries, each prefix of the latents reconstructs on its own (arXiv 2503.17547).
+
+    prefixes m_1 < … < m_n = F
+    reconstruction term = mean over the prefixes of mean_B ‖x - x̂_{1:m}‖² / D,   x̂_{1:m} = f_{1:m} @ W_dec_{1:m} + b_dec
+
+The latents, the penalty and AuxK (on the whole reconstruction's error) are those of the variant underneath. Prefixes are
+fixed groups, or drawn anew at each step, P(m) ∝ m^(-3/2), a Pareto law of index 1/2, the same on every rank.
+Shapes: B batch, D d_out, F d_sae.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saelight.errors import UserError
+from saelight.ops.noise import generator
+from saelight.saes.base import SAE, Fit, Moment
+from saelight.saes.batch_topk import BatchTopK, BatchTopKSAE
+from saelight.saes.config import SAEConfig
+from saelight.saes.jump_relu import JumpReLU, JumpReLUSAE
+from saelight.saes.relu import ReLU, ReLUSAE
+from saelight.saes.topk import TopK, TopKSAE
+
+_PARETO_INDEX = 0.5
+
+
+@dataclass(kw_only=True)
+class Matryoshka(SAEConfig):
+    """Nested dictionaries over TopK, BatchTopK, ReLU or JumpReLU: the first latents learn the most general features."""
+
+    base: SAEConfig = field(default_factory=BatchTopK)
+    """The variant underneath with its own settings (k, sparsity, ...); width, lr and the like are set here, not there."""
+    group_fractions: list[float] = field(default_factory=lambda: [1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32])
+    """Each group's share of the latents, adding up to 1: the prefixes end where groups do."""
+    random_prefixes: int | None = None
+    """Draw this many prefixes at each step, the whole dictionary among them, in place of groups. The paper's is 10."""
+
+    def check(self) -> None:
+        super().check()
+        if type(self.base) not in _NESTED:
+            known = ", ".join(kind.__name__ for kind in _NESTED)
+            raise UserError(f"base must be one of {known}, not {type(self.base).__name__}")
+        for f in fields(SAEConfig):
+            if getattr(self.base, f.name) != getattr(type(self.base)(), f.name):
+                raise UserError(f"set {f.name} beside base, not in it: it is the whole SAE's")
+        if any(share <= 0 for share in self.group_fractions) or abs(sum(self.group_fractions) - 1) > 1e-3:
+            raise UserError(f"group_fractions must be positive and add up to 1, got {self.group_fractions}")
+        if self.random_prefixes is not None and self.random_prefixes < 1:
+            raise UserError(f"random_prefixes must be at least 1, got {self.random_prefixes}")
+
+    def underneath(self) -> SAEConfig:
+        """The variant underneath with the shared fields filled in."""
+        return replace(self.base, **{f.name: getattr(self, f.name) for f in fields(SAEConfig)})
+
+    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> SAE:
+        self.check()
+        sae = _NESTED[type(self.base)](self.underneath(), d_in, seed, d_out)
+        sae.nesting = self
+        return sae
+
+
+class _Nested(SAE):
+    """Mixed into the variant underneath: the reconstruction term becomes a mean over prefixes."""
+
+    nesting: Matryoshka
+
+    def spec(self) -> dict[str, Any]:
+        return self.nesting.spec()
+
+    def prefixes(self, moment: Moment) -> list[int]:
+        """The prefixes' lengths at this moment, ascending, d_sae last."""
+        if self.nesting.random_prefixes is None:
+            ends = {max(1, round(end * self.d_sae)) for end in accumulate(self.nesting.group_fractions)}
+            return sorted({min(end, self.d_sae) for end in ends} | {self.d_sae})
+        drawn = min(self.nesting.random_prefixes, self.d_sae) - 1
+        if drawn == 0:
+            return [self.d_sae]
+        weights = torch.arange(1, self.d_sae, dtype=torch.float64) ** -(1 + _PARETO_INDEX)
+        # No rank in the key: all ranks share the prefixes.
+        draw = generator(torch.device("cpu"), self.seed, moment.step, moment.micro_batch, "prefixes")
+        return [*sorted((torch.multinomial(weights, drawn, generator=draw) + 1).tolist()), self.d_sae]
+
+    def fit(self, f_BF: Tensor, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Fit:
+        y_hat_BD = self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip
+        ends, total = self.prefixes(moment), 0.0
+        for start, end in pairwise([0, *ends]):
+            # Each block is decoded once, and added to those before it.
+            y_hat_BD = y_hat_BD + f_BF[:, start:end] @ self.W_dec[start:end]
+            error_BD = y_BD - y_hat_BD.to(y_BD.dtype)
+            total = total + error_BD.square().mean()
+        return Fit(error_BD, total / len(ends))
+
+
+class _NestedTopK(_Nested, TopKSAE):
+    pass
+
+
+class _NestedBatchTopK(_Nested, BatchTopKSAE):
+    pass
+
+
+class _NestedReLU(_Nested, ReLUSAE):
+    pass
+
+
+class _NestedJumpReLU(_Nested, JumpReLUSAE):
+    pass
+
+
+_NESTED = {TopK: _NestedTopK, BatchTopK: _NestedBatchTopK, ReLU: _NestedReLU, JumpReLU: _NestedJumpReLU}

@@ -1,0 +1,97 @@
+"""SAEs with a sparsity penalty: its coefficient λ, fixed or moved until the SAE has the L0 that is wanted.
+
+    loss = mean_B ‖y - ŷ‖² / D + (λ/√D) · mean_B penalty + α · aux
+
+Shapes: B batch, D d_out, F d_sae.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from saelight.ops.counts import firing_counts
+from saelight.saes.base import SAE, Fit, Losses, Moment
+from saelight.saes.config import Penalised
+from saelight.schedules import Horizon, in_steps, ramp
+
+_APPROACH = 0.4  # the share of training after which the set-point is the target itself
+
+
+class PenalisedSAE(SAE):
+    config: Penalised
+    training_state = (*SAE.training_state, "log_factor", "first_l0")
+
+    def __init__(self, config: Penalised, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, seed, d_out)
+        # λ over its starting value, which moves with target_l0, and when p-annealing keeps the loss continuous.
+        self.register_buffer("log_factor", torch.tensor(0.0))
+        self.register_buffer("first_l0", torch.tensor(torch.nan))
+
+    @property
+    def aims_at_l0(self) -> bool:
+        """Whether λ is moved towards `target_l0`."""
+        return self.config.target_l0 is not None
+
+    def sparsity(self, moment: Moment) -> Tensor:
+        """λ at this moment, a scalar: warm-up included."""
+        start = self.config.default_sparsity if self.config.sparsity is None else self.config.sparsity
+        warmup = in_steps(self.config.sparsity_warmup, moment.horizon)
+        return self.log_factor.exp() * (start * ramp(moment.step, warmup))
+
+    def coefficient(self, sparsity: Tensor) -> Tensor:
+        """The factor on mean_B penalty: λ/√D."""
+        return sparsity / self.d_out**0.5
+
+    def objective(self, fit: Fit, penalty: Tensor, fires_BF: Tensor, moment: Moment, *, aux: Tensor | None = None,
+                  aux_coefficient: float = 0.0, measured: list[Tensor] | None = None) -> Losses:  # fmt: skip
+        """The terms put together.
+
+        Args:
+            penalty: mean_B of the penalty.
+            fires_BF: The latents, or where they fire.
+            aux: An auxiliary term, divided as its variant says.
+            measured: What the variant's own `absorb` needs, beside this batch's L0, which comes first.
+        """
+        counts_F = firing_counts(fires_BF.detach())
+        sparsity = self.sparsity(moment)
+        total = fit.loss + self.coefficient(sparsity) * penalty
+        if aux is not None:
+            total = total + aux_coefficient * aux
+        l0 = counts_F.sum().to(total.dtype) / len(fires_BF)
+        return Losses(total, fit.error_BD.square().mean(), penalty, aux, counts_F, sparsity,
+                      torch.stack([l0, *(measured or [])]).detach())  # fmt: skip
+
+    def gates_error(self, gates_BF: Tensor, x_BD: Tensor, y_BD: Tensor) -> Tensor:
+        """The auxiliary term of gated variants: mean_B ‖y - ŷ‖² / D with the gates themselves decoded, decoder detached."""
+        y_hat_BD = gates_BF @ self.W_dec.detach() + self.b_dec.detach()
+        if self.W_skip is not None:
+            y_hat_BD = y_hat_BD + (x_BD @ self.W_skip).detach()
+        return (y_BD - y_hat_BD.to(y_BD.dtype)).square().mean()
+
+    @torch.no_grad()
+    def absorb(self, measured: Tensor, moment: Moment) -> None:
+        if not self.aims_at_l0:
+            return
+        l0 = measured[0]
+        self.first_l0.copy_(torch.where(self.first_l0.isnan(), l0, self.first_l0))
+        # log-linear from the first L0 to the target
+        progress = min(1.0, (moment.step + 1) / (_APPROACH * moment.horizon.steps))
+        set_point = (1 - progress) * self.first_l0.clamp_min(1e-3).log() + progress * math.log(self.config.target_l0)
+        gap = (l0.clamp_min(1e-3).log() - set_point).clamp(-_LARGEST_GAP, _LARGEST_GAP)
+        self.log_factor.add_(gap * gain(moment.horizon))
+
+    def concerns(self, horizon: Horizon) -> list[str]:
+        restart = self.config.schedule.last_restart(horizon)
+        if self.aims_at_l0 and restart > 0.75 * horizon.steps:
+            return [f"the learning rate restarts at step {restart}, in the last quarter of training, which moves L0 off its "
+                    "target; set schedule.T_0 so that no cycle begins there, or schedule.kind cosine"]  # fmt: skip
+        return []
+
+
+_LARGEST_GAP = 0.5
+
+
+def gain(horizon: Horizon) -> float:
+    """How far one step moves log λ per unit of log L0's distance to its set-point."""
+    return min(0.02, 24 / horizon.steps)
