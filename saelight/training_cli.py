@@ -43,6 +43,8 @@ class _CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.d_in", "model.d_in", apply_on="instantiate")
+        # A data module without targets need not say so.
+        parser.link_arguments("data", "model.d_out", lambda data: getattr(data, "d_out", None), apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
@@ -51,8 +53,9 @@ class _CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]
-        # The width is the data's to tell, not the config's.
-        check_same_config(*({k: v for k, v in vars(c.model).items() if k != "d_in"} for c in (config, self._given)))
+        # The widths are the data's to tell, not the config's.
+        given = ({k: v for k, v in vars(c.model).items() if k not in ("d_in", "d_out")} for c in (config, self._given))
+        check_same_config(*given)
         if config.trainer.name is None:
             config.trainer.name = Path(config.config[-1].relative).stem if config.config else "run"
         if self.config.subcommand != "fit" and config.ckpt_path is None:
