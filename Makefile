@@ -1,10 +1,11 @@
 # Every command here is what a person would type; `make quickstart` is the place to begin.
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart real test test-slow lint install clean
+.PHONY: quickstart real test test-slow conformance-peers lint install clean
 
 quickstart: install  ## train nine SAEs on synthetic data with a known answer
 	$(BIN)/saelight fit --config configs/quickstart.yaml
@@ -20,6 +21,9 @@ test: $(VENV)/.test lint
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+conformance-peers: $(PEERS)/.peers  ## the same weights in three other libraries (docs/conformance.md)
+	SAELIGHT_PEERS=required $(PEERS)/bin/python -m pytest tests/conformance/peers
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
@@ -44,5 +48,11 @@ $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
 	touch $@
 
+# An environment of its own: the tests' own one first, then the other libraries, whose wishes must not move its versions.
+$(PEERS)/.peers: tests/conformance/peers/requirements.txt constraints.txt pyproject.toml
+	$(MAKE) VENV=$(PEERS) $(PEERS)/.test
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info

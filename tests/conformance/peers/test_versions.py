@@ -1,0 +1,28 @@
+"""The versions compared with are the ones that docs/conformance.md names, in every environment."""
+
+import importlib.metadata
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+LIBRARIES = ["sae-lens", "dictionary-learning", "eai-sparsify"]
+PINNED = dict(re.findall(r"^([\w-]+)==(\S+)$", Path(__file__).with_name("requirements.txt").read_text(), re.MULTILINE))
+
+
+def test_the_page_names_the_pinned_versions():
+    page = (ROOT / "docs" / "conformance.md").read_text()
+    for library in LIBRARIES:
+        assert f"`{library}` {PINNED[library]} |" in page
+
+
+def test_no_pin_contradicts_the_tests_own_environment():
+    constraints = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
+    assert not [name for name in PINNED if f"\n{name.lower().replace('_', '-')}==" in constraints]
+
+
+@pytest.mark.skipif(os.environ.get("SAELIGHT_PEERS") != "required", reason="run `make conformance-peers`")
+def test_the_pinned_versions_are_installed():
+    assert {name: importlib.metadata.version(name) for name in PINNED} == PINNED
