@@ -87,6 +87,14 @@ def largest(values: list[float], k: int) -> list[int]:
     return sorted(range(len(values)), key=lambda i: -values[i])[:k]
 
 
+def keep(values: Tensor, chosen: list[tuple[int, int]]) -> Tensor:
+    """values at the chosen (row, latent), 0 elsewhere."""
+    mask = torch.zeros_like(values)
+    for b, i in chosen:
+        mask[b, i] = 1
+    return values * mask
+
+
 def aux_k(held_error: Tensor, pre: Tensor, w: Weights, dead: Tensor, k_aux: int, magnitudes: bool = False) -> Tensor:
     """‖sg[e] - ê‖² / ‖sg[e] - mean(sg[e])‖², ê from the k_aux largest pre-activations (magnitudes) of the dead.
 
@@ -96,11 +104,9 @@ def aux_k(held_error: Tensor, pre: Tensor, w: Weights, dead: Tensor, k_aux: int,
     if not columns:
         return torch.zeros((), dtype=pre.dtype)
     order = pre.detach().abs() if magnitudes else pre.detach()
-    rows = []
-    for b in range(len(pre)):
-        chosen = [columns[j] for j in largest(order[b, columns].tolist(), k_aux)]
-        rows.append(sum(pre[b, i] * w["W_dec"][i] for i in chosen))
-    missed = ((held_error - torch.stack(rows)) ** 2).sum()
+    chosen = [(b, columns[j]) for b in range(len(pre)) for j in largest(order[b, columns].tolist(), k_aux)]
+    e_hat = torch.einsum("bf,fo->bo", keep(pre, chosen), w["W_dec"])
+    missed = ((held_error - e_hat) ** 2).sum()
     spread = ((held_error - held_error.mean(0)) ** 2).sum()
     ratio = missed / spread
     return ratio if ratio.isfinite() else torch.zeros((), dtype=pre.dtype)

@@ -13,19 +13,12 @@ from tests.conformance.reference.common import (
     differentiate,
     error,
     frozen,
+    keep,
     largest,
     leaves,
     projections,
     reconstruction_loss,
 )
-
-
-def keep(values: Tensor, chosen: list[tuple[int, int]]) -> Tensor:
-    """values at the chosen (row, latent), 0 elsewhere."""
-    mask = torch.zeros_like(values)
-    for b, i in chosen:
-        mask[b, i] = 1
-    return values * mask
 
 
 def per_row(order: Tensor, k: int) -> list[tuple[int, int]]:

@@ -40,9 +40,9 @@ def annealed_coefficient(coefficient: float, batches: list[Tensor], w: Weights, 
 
 
 def prefix_law(d_sae: int) -> Tensor:
-    """P(length m) for m = 1 … F - 1 of one random prefix: ⌊X⌋ for X Pareto of exponent 0.5 from 1, cut off at F."""
-    survival = torch.arange(1, d_sae + 1, dtype=torch.float64) ** -0.5
-    return (survival[:-1] - survival[1:]) / (1 - survival[-1])
+    """P(length m) for m = 1 … F - 1 of one random prefix: ∝ m^-1.5, the density of a Pareto law of exponent 0.5."""
+    density = torch.arange(1, d_sae, dtype=torch.float64) ** -1.5
+    return density / density.sum()
 
 
 def resampling_law(x: Tensor, y: Tensor | None, w: Weights) -> Tensor:
@@ -57,7 +57,7 @@ def resample(x: Tensor, y: Tensor | None, w: Weights, dead: Tensor, rows: list[i
     alive = (~dead).nonzero().flatten().tolist()
     length = 0.2 * sum(float(w["W_enc"][:, i].norm()) for i in alive) / len(alive)
     inputs_BD = centred(x, y, w)
-    outputs_BO = inputs_BD if y is None else error(torch.zeros(x.shape[0], dead.numel(), dtype=x.dtype), x, y, w)
+    outputs_BO = (x if y is None else y) - w["b_dec"]
     for i, row in zip(dead.nonzero().flatten().tolist(), rows, strict=True):
         new["W_dec"][i] = outputs_BO[row] / outputs_BO[row].norm()
         new["W_enc"][:, i] = length * inputs_BD[row] / inputs_BD[row].norm()
