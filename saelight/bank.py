@@ -12,19 +12,20 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 import saelight.parsing  # noqa: F401  (teaches load_from_checkpoint to read the SAEs' configs)
+from saelight.data.pairs import as_pair
 from saelight.errors import UserError
 from saelight.evaluation import Evaluation
 from saelight.horizon import limit_steps, measure
 from saelight.isolation import Quarantine, clip_gradients, derived_seed, own_gradients
 from saelight.ops.handover import hand_over
-from saelight.optimizer import adamw, forget
+from saelight.optimizer import adamw, forget, learning_rates
 from saelight.predictions import TopLatents, strongest
 from saelight.ranks import share_least, share_mean
 from saelight.record import StepRecord
 from saelight.resume import check_same_config
 from saelight.saes import SAE, Moment, SAEConfig
 from saelight.schedules import Horizon
-from saelight.start import as_batch, begin, sample
+from saelight.start import begin, sample
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
@@ -150,7 +151,7 @@ class SAEBank(L.LightningModule):
         return self.quarantine.stopped | self.retired.keys()
 
     def training_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x_BD, y_BD = as_batch(batch)
+        x_BD, y_BD = as_pair(batch)
         micro_batch = batch_idx % self.trainer.accumulate_grad_batches
         self._moment = Moment(self.trainer.global_step, self.horizon, micro_batch, self.trainer.global_rank)
         tokens = len(x_BD) * self.trainer.world_size
@@ -232,20 +233,18 @@ class SAEBank(L.LightningModule):
         # An accumulated batch has no gradient norm yet: wait for the step.
         if self._record is None or self.trainer.global_step == self._recorded_at:
             return
-        values = self._record.read(lambda t: self.trainer.strategy.reduce(t, reduce_op="mean"))
+        values, self._record = self._record.read(lambda t: self.trainer.strategy.reduce(t, reduce_op="mean")), None
         values["tokens"] = float(self.tokens_seen)
         for logger in self.trainer.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
-        self._record = None
+        self._tell("on_record", values)
 
     def _new_record(self, y_BD: Tensor) -> StepRecord | None:
-        step = self.trainer.global_step + 1
-        due = bool(self.trainer.loggers) and (step % self.trainer.log_every_n_steps == 0 or step == 1)
+        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps
         self._recorded_at = self.trainer.global_step
-        if not due:
+        if not every or (step % every and step > 1):
             return None
-        rates = {group["name"]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
-        return StepRecord(self.names, y_BD, rates)
+        return StepRecord(self.names, y_BD, learning_rates(self.trainer.optimizers[0]))
 
     # --- evaluation
 
@@ -260,7 +259,7 @@ class SAEBank(L.LightningModule):
             self.log_dict(scalars, sync_dist=self.trainer.world_size > 1)
 
     def validation_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.gauges.update(list(self.saes), *as_batch(batch))
+        self.gauges.update(list(self.saes), *as_pair(batch))
 
     test_step = validation_step
 
@@ -272,7 +271,7 @@ class SAEBank(L.LightningModule):
 
     def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> dict[str, TopLatents]:
         """The strongest `predict_top` latents of each token, by SAE."""
-        x_BD = as_batch(batch).x_BD
+        x_BD = as_pair(batch).x_BD
         return {n: strongest(s.encode(x_BD), self.predict_top) for n, s in zip(self.names, self.saes, strict=True)}
 
     # --- checkpoints

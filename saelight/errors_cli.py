@@ -37,6 +37,8 @@ def explain(message: str, args: list[str]) -> str:
     line = " ".join(part.strip(" -") for part in message.splitlines() if part.strip())
     line = re.sub(r"\bParser key ", "", line)
     line = re.sub(r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: ", "", line)
+    # of a union's errors, one per member, the types and the value are what helps
+    line = re.sub(r"(Expected a <class '\w+'> )+Given value type: .*?Given value: ", _expected, line)
     line = re.sub(r" Given value type: .*", "", line)
     if match := _WRONG_VALUE.search(line):
         return line + did_you_mean(match["name"], re.findall(r"[\w.+-]+", match["known"]))
@@ -50,6 +52,11 @@ def explain(message: str, args: list[str]) -> str:
         where = _locate(lambda key, value: key == name, args)
         return f"{where}{line}{did_you_mean(name, known)}"
     return line
+
+
+def _expected(errors: re.Match) -> str:
+    types = re.findall(r"Expected a <class '(\w+)'>", errors[0])
+    return f"expected {' or '.join('null' if name == 'NoneType' else name for name in types)}, got "
 
 
 def refuse_duplicate_keys() -> None:

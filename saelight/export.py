@@ -35,13 +35,14 @@ def write(
     source: dict[str, Any],
     training: dict[str, Any],
     target_normalisation: dict[str, Any] | None = None,
+    target_source: dict[str, Any] | None = None,
 ) -> None:
     """Write `sae` to `folder`, whole or not at all; one that is there is replaced."""
     config = {
         "format": FORMAT,
         "version": VERSION,
         "name": name,
-        **sae.spec(),
+        **sae.config.spec(),
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "seed": seed,
@@ -49,6 +50,7 @@ def write(
         "normalisation": normalisation,
         "target_normalisation": target_normalisation,
         "source": source,
+        "target_source": target_source,
         "training": training,
         "versions": _versions(),
         "commit": _commit(),

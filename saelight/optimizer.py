@@ -16,22 +16,29 @@ EPS = 6.25e-10
 def adamw(named_saes: Iterable[tuple[str, SAE]], horizon: Horizon) -> dict[str, Any]:
     """One fused AdamW and its per-step schedule, as Lightning wants them.
 
-    Each SAE has one parameter group, or two where some of its parameters are decayed.
+    Each SAE has one parameter group for each learning rate and weight decay among its parameters.
     """
     groups, factors = [], []
     for name, sae in named_saes:
-        config = sae.config
-        decayed = sae.decayed_parameters() if config.weight_decay else []
-        ids = {id(p) for p in decayed}
-        rest = [p for p in sae.parameters() if id(p) not in ids]
-        for parameters, decay in ((decayed, config.weight_decay), (rest, 0.0)):
-            if parameters:
-                own = {"name": name, "lr": sae.lr, "betas": tuple(config.betas), "weight_decay": decay}
-                groups.append(own | {"params": parameters})
-                factors.append(config.schedule.factor(sae.lr, horizon))
+        decayed = {id(p) for p in sae.decayed_parameters()} if sae.config.weight_decay else set()
+        rates = sae.learning_rates(horizon)
+        alike: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for own_name, p in sae.named_parameters():
+            decay = sae.config.weight_decay if id(p) in decayed else 0.0
+            alike.setdefault((rates.get(own_name, sae.lr), decay), []).append(p)
+        for (lr, decay), parameters in alike.items():
+            own = {"name": name, "lr": lr, "betas": tuple(sae.config.betas), "weight_decay": decay}
+            groups.append(own | {"params": parameters})
+            factors.append(sae.config.schedule.factor(sae.lr, horizon))
     optimizer = torch.optim.AdamW(groups, eps=EPS, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Each SAE's learning rate of the moment; of several (JumpReLU's thresholds have their own) the weights'."""
+    # W_enc or W_dec comes first, and of equal keys the last stays.
+    return {group["name"]: group["lr"] for group in reversed(optimizer.param_groups)}
 
 
 def forget(optimizer: torch.optim.Optimizer, sae: SAE, latents_R: Tensor) -> None:

@@ -3,31 +3,15 @@
 Shapes: N sample rows, D d_in (d_out of a target).
 """
 
-from typing import NamedTuple
-
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
 
+from saelight.data.pairs import Pair, as_pair
 from saelight.errors import UserError
 
 SAMPLE = 8192
 """Activations that the data-dependent start is computed from."""
-
-
-class Batch(NamedTuple):
-    """Activations and what is to be made of them."""
-
-    x_BD: Tensor
-    """(B, d_in)."""
-    y_BD: Tensor
-    """(B, d_out): the transcoders' target; for autoencoders x itself."""
-
-
-def as_batch(batch: Tensor | tuple[Tensor, Tensor]) -> Batch:
-    """What a loader gives, x (B, d_in) or a pair (x, y), as inputs and targets."""
-    return Batch(*batch) if isinstance(batch, tuple | list) else Batch(batch, batch)
 
 
 def begin(bank, trainer: L.Trainer) -> None:
@@ -48,16 +32,16 @@ def begin(bank, trainer: L.Trainer) -> None:
             rank_zero_warn(f"SAE {name!r}: {concern}")
 
 
-def sample(bank, trainer: L.Trainer, n: int = SAMPLE) -> Batch:
+def sample(bank, trainer: L.Trainer, n: int = SAMPLE) -> Pair:
     """Up to n training activations and targets, on the bank's device, the same on every rank."""
     if hasattr(trainer.datamodule, "init_sample"):
-        x_ND, y_ND = as_batch(trainer.datamodule.init_sample(n))
-        return Batch(x_ND.to(bank.device), y_ND.to(bank.device))
+        x_ND, y_ND = as_pair(trainer.datamodule.init_sample(n))
+        return Pair(x_ND.to(bank.device), y_ND.to(bank.device))
     batches, count = [], 0
     for batch in trainer.train_dataloader:
-        batches.append(as_batch(batch))
+        batches.append(as_pair(batch))
         count += len(batches[-1].x_BD)
         if count >= n:
             break
     sides = (torch.cat(side)[:n].to(bank.device) for side in zip(*batches, strict=True))
-    return Batch(*(trainer.strategy.broadcast(side) for side in sides))
+    return Pair(*(trainer.strategy.broadcast(side) for side in sides))

@@ -40,5 +40,6 @@ class ExportSAEs(L.Callback):
                 normalisation=bank.normalisation,
                 target_normalisation=bank.target_normalisation,
                 source=getattr(trainer.datamodule, "source", {}),
+                target_source=getattr(trainer.datamodule, "target_source", None),
                 training=training,
             )

@@ -7,6 +7,8 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from saelight.data.pairs import as_pair
+
 
 class TokenProgress(ProgressBar):
     """One bar for training, one for each validation, test or prediction that takes more than two seconds."""
@@ -65,7 +67,7 @@ class TokenProgress(ProgressBar):
         self._start_evaluation("predict", trainer.predict_dataloaders)
 
     def on_validation_batch_end(self, trainer, bank, outputs, batch, *_: Any) -> None:
-        self._evaluation.update(len(batch) * trainer.world_size)
+        self._evaluation.update(len(as_pair(batch).x_BD) * trainer.world_size)
 
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 

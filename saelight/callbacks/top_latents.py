@@ -8,6 +8,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 
+from saelight.data.pairs import as_pair
+
 
 class WriteTopLatents(L.Callback):
     """Writes `predictions/<sae>.safetensors` into the run folder: `values` (rows, K) float32, largest first, and
@@ -37,7 +39,7 @@ class WriteTopLatents(L.Callback):
     def on_predict_batch_end(self, trainer, bank, outputs: dict[str, Any], batch, *_: Any) -> None:
         for name, top in outputs.items():
             self._files[name].write(self._row, top.values_BK.cpu().numpy(), top.indices_BK.cpu().numpy())
-        self._row += len(batch)
+        self._row += len(as_pair(batch).x_BD)
 
     def on_predict_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         for file in self._files.values():

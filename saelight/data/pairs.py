@@ -27,6 +27,11 @@ class Pair(NamedTuple):
     """The targets, of the same tokens: (B, d_out)."""
 
 
+def as_pair(batch: Tensor | tuple[Tensor, Tensor]) -> Pair:
+    """What a loader gives, x (B, d_in) or (x, y), as inputs and targets: an autoencoder's target is x itself."""
+    return Pair(*batch) if isinstance(batch, tuple | list) else Pair(batch, batch)
+
+
 class PairedRows:
     """A `Rows` whose every row is an input followed by its target: what orders, reads ahead and resumes rows need not know
     of pairs.

@@ -9,6 +9,7 @@ A dead latents.
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-10
 
 def auxk(pre_BF: Tensor, error_BD: Tensor, W_dec_FD: Tensor, dead_F: Tensor, k_aux: int, signed: bool = False) -> Tensor:
     """The ratio; 0 while no latent is dead, or where the error does not vary. `signed`: the largest are those farthest
@@ -23,6 +24,7 @@ def auxk(pre_BF: Tensor, error_BD: Tensor, W_dec_FD: Tensor, dead_F: Tensor, k_a
     kept_BA = torch.zeros_like(pre_BA).scatter(1, indices, pre_BA.gather(1, indices))
     missed_BD = error_BD - (kept_BA @ W_dec_FD[dead_A]).to(error_BD.dtype)
     variation = (error_BD - error_BD.mean(0)).square().sum()
-    # Division by a safe number first: the gradient of a masked 0/0 would still be NaN.
-    safe = variation.isfinite() & (variation > 0)
+    # Equal errors, as of equal tokens, differ by rounding alone. Division by a safe number first: the gradient of a masked
+    # 0/0 would still be NaN.
+    safe = variation.isfinite() & (variation > _ROUNDING * error_BD.square().sum())
     return missed_BD.square().sum() / torch.where(safe, variation, 1.0) * safe

@@ -10,7 +10,7 @@ not subtract b_dec (which lives in y's space), and it may have a linear `skip` p
 """
 
 from abc import abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -108,10 +108,6 @@ class SAE(nn.Module):
         self.register_buffer("dead_after", torch.tensor(config.dead_after or 10_000_000))
         self.register_buffer("initialised", torch.tensor(False))
 
-    def spec(self) -> dict[str, Any]:
-        """The config it was built from, as plain data."""
-        return self.config.spec()
-
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
         """Activations (..., d_in) → latents (..., F), as at inference."""
@@ -160,6 +156,10 @@ class SAE(nn.Module):
     def dead(self) -> Tensor:
         """Latents that have not fired for `dead_after` tokens of training: bool (F,)."""
         return self.tokens_since_fired >= self.dead_after
+
+    def learning_rates(self, horizon: Horizon) -> dict[str, float]:
+        """Peak learning rates of the parameters that have one of their own, by name."""
+        return {}
 
     def decayed_parameters(self) -> list[nn.Parameter]:
         """The parameters weight decay acts on."""

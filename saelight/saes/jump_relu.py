@@ -21,7 +21,9 @@ from saelight.ops.jump import jump, step
 from saelight.saes.base import Losses, Moment
 from saelight.saes.config import Penalised
 from saelight.saes.penalised import PenalisedSAE
+from saelight.schedules import Horizon
 
+_REACH = 20.0  # e-folds of θ at a constant learning rate; schedules halve it
 _STEEPNESS = 4.0  # of tanh, in units of a latent's norm
 
 
@@ -37,6 +39,9 @@ class JumpReLU(Penalised):
     2 for tanh."""
     initial_threshold: float | None = None
     """θ at the start. Default: 0.001 √d_in, the paper's, for step and target; 0.1 for tanh."""
+    threshold_lr: float | None = None
+    """Peak learning rate of log θ. Default: enough for θ to grow by e^10 in the whole of training, at least lr: thresholds
+    start far below what they come to, and AdamW moves log θ by no more than its learning rate in a step."""
     pre_activation_coefficient: float = 0.0
     """λ_P, the weight of the loss that brings dead latents back; Anthropic's is 3e-6."""
 
@@ -46,7 +51,7 @@ class JumpReLU(Penalised):
 
     def check(self) -> None:
         super().check()
-        for name in ("bandwidth", "initial_threshold"):
+        for name in ("bandwidth", "initial_threshold", "threshold_lr"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name} must be positive, got {value}")
@@ -86,6 +91,9 @@ class JumpReLUSAE(PenalisedSAE):
     def threshold(self) -> Tensor:
         """θ, (F,)."""
         return self.log_threshold.exp()
+
+    def learning_rates(self, horizon: Horizon) -> dict[str, float]:
+        return {"log_threshold": self.config.threshold_lr or max(self.lr, _REACH / horizon.steps)}
 
     def encode(self, x: Tensor) -> Tensor:
         return self._latents(self.pre_activations(x) + self.b_enc)

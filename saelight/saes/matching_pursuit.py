@@ -80,7 +80,7 @@ class MatchingPursuitSAE(SAE):
         used_BF = torch.zeros(len(residual_BD), self.d_sae, dtype=torch.bool, device=residual_BD.device)
         chosen, taken = [], []
         for _ in range(self.config.k):
-            going_B &= residual_BD.square().sum(1) >= _EXPLAINED * x_square_B
+            going_B = going_B & (residual_BD.square().sum(1) >= _EXPLAINED * x_square_B)
             value_B, i_B = (residual_BD @ W_dec_FD.T).to(residual_BD.dtype).max(1)
             going_B = going_B & (value_B > 0) & ~used_BF.gather(1, i_B[:, None])[:, 0]
             d_BD = W_dec_FD[i_B]

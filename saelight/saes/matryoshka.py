@@ -4,11 +4,12 @@
     reconstruction term = mean over the prefixes of mean_B ‖x - x̂_{1:m}‖² / D,   x̂_{1:m} = f_{1:m} @ W_dec_{1:m} + b_dec
 
 The latents, the penalty and AuxK (on the whole reconstruction's error) are those of the variant underneath. Prefixes are
-fixed groups, or drawn anew at each step, P(m) ∝ m^(-3/2), a Pareto law of index 1/2, the same on every rank.
+fixed groups, or drawn anew at each step, P(m) ∝ √m - √(m - 1), the "Pareto(0.5)" law of the authors' code, the same on
+every rank.
 Shapes: B batch, D d_out, F d_sae.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -24,7 +25,7 @@ from saelight.saes.jump_relu import JumpReLU, JumpReLUSAE
 from saelight.saes.relu import ReLU, ReLUSAE
 from saelight.saes.topk import TopK, TopKSAE
 
-_PARETO_INDEX = 0.5
+_PARETO_POWER = 0.5
 
 
 @dataclass(kw_only=True)
@@ -43,6 +44,7 @@ class Matryoshka(SAEConfig):
         if type(self.base) not in _NESTED:
             known = ", ".join(kind.__name__ for kind in _NESTED)
             raise UserError(f"base must be one of {known}, not {type(self.base).__name__}")
+        self.base.check()
         for f in fields(SAEConfig):
             if getattr(self.base, f.name) != getattr(type(self.base)(), f.name):
                 raise UserError(f"set {f.name} beside base, not in it: it is the whole SAE's")
@@ -51,34 +53,34 @@ class Matryoshka(SAEConfig):
         if self.random_prefixes is not None and self.random_prefixes < 1:
             raise UserError(f"random_prefixes must be at least 1, got {self.random_prefixes}")
 
-    def underneath(self) -> SAEConfig:
-        """The variant underneath with the shared fields filled in."""
-        return replace(self.base, **{f.name: getattr(self, f.name) for f in fields(SAEConfig)})
+    def default_lr(self, d_sae: int) -> float:
+        return self.base.default_lr(d_sae)
 
     def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> SAE:
         self.check()
-        sae = _NESTED[type(self.base)](self.underneath(), d_in, seed, d_out)
-        sae.nesting = self
-        return sae
+        return _NESTED[type(self.base)](self, d_in, seed, d_out)
+
+    def __getattr__(self, name: str) -> Any:
+        # The variant underneath finds its own settings (k, sparsity, ...) in this config.
+        if name.startswith("_") or name == "base":
+            raise AttributeError(name)
+        return getattr(self.base, name)
 
 
 class _Nested(SAE):
     """Mixed into the variant underneath: the reconstruction term becomes a mean over prefixes."""
 
-    nesting: Matryoshka
-
-    def spec(self) -> dict[str, Any]:
-        return self.nesting.spec()
+    config: Matryoshka
 
     def prefixes(self, moment: Moment) -> list[int]:
         """The prefixes' lengths at this moment, ascending, d_sae last."""
-        if self.nesting.random_prefixes is None:
-            ends = {max(1, round(end * self.d_sae)) for end in accumulate(self.nesting.group_fractions)}
+        if self.config.random_prefixes is None:
+            ends = {max(1, round(end * self.d_sae)) for end in accumulate(self.config.group_fractions)}
             return sorted({min(end, self.d_sae) for end in ends} | {self.d_sae})
-        drawn = min(self.nesting.random_prefixes, self.d_sae) - 1
+        drawn = min(self.config.random_prefixes, self.d_sae) - 1
         if drawn == 0:
             return [self.d_sae]
-        weights = torch.arange(1, self.d_sae, dtype=torch.float64) ** -(1 + _PARETO_INDEX)
+        weights = torch.arange(self.d_sae, dtype=torch.float64).pow(_PARETO_POWER).diff()
         # No rank in the key: all ranks share the prefixes.
         draw = generator(torch.device("cpu"), self.seed, moment.step, moment.micro_batch, "prefixes")
         return [*sorted((torch.multinomial(weights, drawn, generator=draw) + 1).tolist()), self.d_sae]

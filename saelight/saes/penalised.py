@@ -15,18 +15,25 @@ from saelight.saes.base import SAE, Fit, Losses, Moment
 from saelight.saes.config import Penalised
 from saelight.schedules import Horizon, in_steps, ramp
 
+# The controller of log λ: proportional to the distance of log L0 from its set-point, and to the sum of it.
 _APPROACH = 0.4  # the share of training after which the set-point is the target itself
+_LARGEST_GAP = 0.5  # farther away than this, λ moves no faster: L0 needs time to follow
+_PROPORTIONAL = 1.0
+_SMOOTHING = 0.1  # of the proportional part: one batch's L0 is noisy
+_GAIN, _LARGEST_GAIN = 24.0, 0.02  # of the sum: over all of training, and in one step
 
 
 class PenalisedSAE(SAE):
     config: Penalised
-    training_state = (*SAE.training_state, "log_factor", "first_l0")
+    training_state = (*SAE.training_state, "log_factor", "log_first_l0", "l0_gap")
 
     def __init__(self, config: Penalised, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
         # λ over its starting value, which moves with target_l0, and when p-annealing keeps the loss continuous.
         self.register_buffer("log_factor", torch.tensor(0.0))
-        self.register_buffer("first_l0", torch.tensor(torch.nan))
+        if self.aims_at_l0:
+            self.register_buffer("log_first_l0", torch.tensor(torch.nan))
+            self.register_buffer("l0_gap", torch.tensor(0.0))
 
     @property
     def aims_at_l0(self) -> bool:
@@ -37,7 +44,8 @@ class PenalisedSAE(SAE):
         """λ at this moment, a scalar: warm-up included."""
         start = self.config.default_sparsity if self.config.sparsity is None else self.config.sparsity
         warmup = in_steps(self.config.sparsity_warmup, moment.horizon)
-        return self.log_factor.exp() * (start * ramp(moment.step, warmup))
+        log_factor = self.log_factor + _PROPORTIONAL * self.l0_gap if self.aims_at_l0 else self.log_factor
+        return log_factor.exp() * (start * ramp(moment.step, warmup))
 
     def coefficient(self, sparsity: Tensor) -> Tensor:
         """The factor on mean_B penalty: λ/√D."""
@@ -73,13 +81,14 @@ class PenalisedSAE(SAE):
     def absorb(self, measured: Tensor, moment: Moment) -> None:
         if not self.aims_at_l0:
             return
-        l0 = measured[0]
-        self.first_l0.copy_(torch.where(self.first_l0.isnan(), l0, self.first_l0))
+        log_l0 = measured[0].clamp_min(1e-3).log()
+        self.log_first_l0.copy_(torch.where(self.log_first_l0.isnan(), log_l0, self.log_first_l0))
         # log-linear from the first L0 to the target
         progress = min(1.0, (moment.step + 1) / (_APPROACH * moment.horizon.steps))
-        set_point = (1 - progress) * self.first_l0.clamp_min(1e-3).log() + progress * math.log(self.config.target_l0)
-        gap = (l0.clamp_min(1e-3).log() - set_point).clamp(-_LARGEST_GAP, _LARGEST_GAP)
-        self.log_factor.add_(gap * gain(moment.horizon))
+        set_point = (1 - progress) * self.log_first_l0 + progress * math.log(self.config.target_l0)
+        gap = (log_l0 - set_point).clamp(-_LARGEST_GAP, _LARGEST_GAP)
+        self.l0_gap.lerp_(gap, _SMOOTHING)
+        self.log_factor.add_(gap * min(_LARGEST_GAIN, _GAIN / moment.horizon.steps))
 
     def concerns(self, horizon: Horizon) -> list[str]:
         restart = self.config.schedule.last_restart(horizon)
@@ -87,11 +96,3 @@ class PenalisedSAE(SAE):
             return [f"the learning rate restarts at step {restart}, in the last quarter of training, which moves L0 off its "
                     "target; set schedule.T_0 so that no cycle begins there, or schedule.kind cosine"]  # fmt: skip
         return []
-
-
-_LARGEST_GAP = 0.5
-
-
-def gain(horizon: Horizon) -> float:
-    """How far one step moves log λ per unit of log L0's distance to its set-point."""
-    return min(0.02, 24 / horizon.steps)

@@ -28,7 +28,7 @@ class Resampling(SAE):
     def resample(self, x_ND: Tensor, y_ND: Tensor, moment: Moment) -> Tensor:
         """Start latents anew that did not fire in the last half interval; return their numbers (R,).
 
-        Each takes an input, drawn from the sample (N, d_in) with probability ∝ ‖y - ŷ‖⁴: the centred target becomes its
+        Each takes an input, drawn from the sample (N, d_in) with probability ∝ ‖y - ŷ‖⁴: its centred target becomes the
         decoder row, the centred input, at a fifth of the alive columns' mean norm, its encoder column; its bias is 0.
         Their optimizer state is the caller's to clear.
         """
@@ -53,7 +53,8 @@ class Resampling(SAE):
         alive_F[latents_R] = False
         columns_DA = self.W_enc[:, alive_F] if alive_F.any() else self.W_enc
         length = _ENCODER_NORM * columns_DA.norm(dim=0).mean()
-        decoder_RD = torch.nn.functional.normalize(y_RD - self.b_dec, dim=1)
+        rest_RD = y_RD - self.reconstruct(y_RD.new_zeros(len(y_RD), self.d_sae), x_RD)  # b_dec, and a skip path
+        decoder_RD = torch.nn.functional.normalize(rest_RD, dim=1)
         encoder_RD = torch.nn.functional.normalize(x_RD, dim=1) if self.is_transcoder else decoder_RD
         self.W_dec[latents_R] = decoder_RD
         self.W_enc[:, latents_R] = length * encoder_RD.T

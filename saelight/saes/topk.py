@@ -26,7 +26,7 @@ class TopK(SAEConfig):
     k: int = 32
     """Latents kept per token: the L0."""
     k_aux: int | None = None
-    """Dead latents used by AuxK per token. Default: d_in / 2, as in the paper."""
+    """Dead latents used by AuxK per token. Default: half of d_in (d_out of a transcoder), as in the paper."""
     aux_coefficient: float = 1 / 32
     """α, the weight of AuxK. The paper's value; 0 turns it off."""
     initial_k: int | None = None
@@ -61,7 +61,7 @@ class TopKSAE(SAE):
         for name in ("k", "initial_k"):
             if (getattr(config, name) or 0) > self.d_sae:
                 raise UserError(f"{name} = {getattr(config, name)} exceeds d_sae = {self.d_sae}; lower it or widen the SAE")
-        self.k_aux = config.k_aux or max(1, d_in // 2)
+        self.k_aux = config.k_aux or max(1, self.d_out // 2)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
 
     def encode(self, x: Tensor) -> Tensor:

@@ -40,9 +40,9 @@ def annealed_coefficient(coefficient: float, batches: list[Tensor], w: Weights, 
 
 
 def prefix_law(d_sae: int) -> Tensor:
-    """P(length m) for m = 1 … F - 1 of one random prefix: ∝ m^-1.5, the density of a Pareto law of exponent 0.5."""
-    density = torch.arange(1, d_sae, dtype=torch.float64) ** -1.5
-    return density / density.sum()
+    """P(length m) for m = 1 … F - 1 of one random prefix: P(length ≤ m) ∝ m^0.5, the authors' Pareto(0.5)."""
+    at_most = torch.tensor([m**0.5 for m in range(d_sae)], dtype=torch.float64)
+    return (at_most[1:] - at_most[:-1]) / at_most[-1]
 
 
 def resampling_law(x: Tensor, y: Tensor | None, w: Weights) -> Tensor:
@@ -58,6 +58,8 @@ def resample(x: Tensor, y: Tensor | None, w: Weights, dead: Tensor, rows: list[i
     length = 0.2 * sum(float(w["W_enc"][:, i].norm()) for i in alive) / len(alive)
     inputs_BD = centred(x, y, w)
     outputs_BO = (x if y is None else y) - w["b_dec"]
+    if "W_skip" in w:
+        outputs_BO = outputs_BO - x @ w["W_skip"]
     for i, row in zip(dead.nonzero().flatten().tolist(), rows, strict=True):
         new["W_dec"][i] = outputs_BO[row] / outputs_BO[row].norm()
         new["W_enc"][:, i] = length * inputs_BD[row] / inputs_BD[row].norm()
