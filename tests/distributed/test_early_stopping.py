@@ -1,0 +1,27 @@
+"""Two processes end the same SAE at the same validation, and go on together."""
+
+import json
+
+import yaml
+
+from tests.distributed.test_command import saelight
+from tests.test_cli import changed
+
+
+def test_two_processes_end_the_same_sae(tmp_path):
+    two = {"devices": 2, "strategy": "ddp", "max_epochs": 3, "accelerator": "cpu", "val_check_interval": 0.5}
+    two["callbacks"] = [{"class_path": "StopEarly", "init_args": {"patience": 2}}]
+    config = changed(trainer=two)
+    still = {"k": 4, "lr": 1e-12, "schedule": {"kind": "constant", "warmup": 0}}
+    config["model"]["saes"] |= {"still": {"class_path": "TopK", "init_args": still}}
+    (tmp_path / "cfg.yaml").write_text(yaml.safe_dump(config))
+    out = saelight(tmp_path, "fit", "--config", "cfg.yaml")
+    # Five batches an epoch for each process, a validation after the second and the fourth.
+    why = "retired: no progress in 2 validations, at step 7"
+    assert out.count(why) == 1
+    rows = map(json.loads, (tmp_path / "runs" / "cfg" / "results.jsonl").read_text().splitlines())
+    assert {row["name"]: (row["state"], row["steps"]) for row in rows} == {
+        "relu": ("finished", 15), "topk": ("finished", 15), "still": (why, 15)
+    }  # fmt: skip
+    exported = json.loads((tmp_path / "runs" / "cfg" / "saes" / "still" / "config.json").read_text())
+    assert exported["training"] == {"state": "retired", "steps": 7, "tokens": 1400}
