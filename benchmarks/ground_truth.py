@@ -176,12 +176,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.parent.name}/{PAGE.name}")
+    arguments = sys.argv[1:] if arguments is None else arguments
     given = parser.parse_args(arguments)
     size, start = SIZES[given.size], time.monotonic()
     if unknown := set(given.only or ()) - variants(size).keys():
         parser.error(f"no variant {', '.join(sorted(unknown))}; there are: {'; '.join(variants(size))}")
     rows, short = benchmark(size, given.tokens, given.only, given.seed)
-    words = shlex.join(w for w in (sys.argv[1:] if arguments is None else arguments) if w != "--write") or f"--size {given.size}"
+    words = shlex.join(word for word in arguments if word != "--write") or f"--size {given.size}"
     print(text := "\n".join([
         f"`python -m benchmarks.ground_truth {words}`: {given.tokens or size.tokens:,} tokens, seed {given.seed}; "
         f"{(time.monotonic() - start) / 60:.0f} minutes on {machine()}; {date.today()}, saelight {version('saelight')}, "
