@@ -13,8 +13,8 @@ from saelight import runs
 class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
     """Keeps `checkpoints/last.ckpt` in the run folder, replaced whole, so that a crash at any time leaves a good one.
 
-    Ctrl-C and SIGTERM only set a flag: the batch ends, the checkpoint is written, then training stops, and resuming
-    goes on exactly from there. A second Ctrl-C stops at once.
+    Ctrl-C and SIGTERM only set a flag: the batch ends, with the validation that may follow it, the checkpoint is written,
+    then training stops, and resuming goes on exactly from there. A second Ctrl-C stops at once.
     """
 
     def __init__(self, minutes: float = 10.0) -> None:
@@ -25,12 +25,14 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
         self.minutes = minutes
         self._saved_at = 0.0
         self._step = 0
+        self._waits: bool | None = None
+        """Whether to stop after the checkpoint that waits for a validation to end; None while none waits."""
         self._signal: int | None = None
         self._handlers: dict[int, object] = {}
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
-        self._signal = None
+        self._signal = self._waits = None
         self._step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -53,6 +55,20 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
             stop, due = (trainer.strategy.reduce_boolean_decision(flag, all=False) for flag in (stop, due))
         if not (stop or due):
             return
+        validates = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        # A run resumed from here would leave out the validation that is about to begin, and what is decided by it. A
+        # checkpoint that waited in vain (there was nothing to validate on) waits no more.
+        if validates and self._waits is None:
+            self._waits = stop
+        else:
+            self._save_and(trainer, stop)
+
+    def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        if self._waits is not None:
+            self._save_and(trainer, self._waits)
+
+    def _save_and(self, trainer: L.Trainer, stop: bool) -> None:
+        self._waits = None
         self._save(trainer)
         if stop:
             L.pytorch.utilities.rank_zero_info(f"Stopped after step {trainer.global_step}; --ckpt_path last continues.")
