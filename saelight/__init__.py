@@ -9,6 +9,7 @@ _HOMES = {
     "ActivationDataModule": "saelight.data.datamodule",
     "PerSAE": "saelight.loggers",
     "SAEBank": "saelight.bank",
+    "StopEarly": "saelight.callbacks",
     "SyntheticDataModule": "saelight.data.synthetic_datamodule",
     "Trainer": "saelight.trainer",
     "UserError": "saelight.errors",

@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 
 from saelight import runs
-from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WriteTopLatents
+from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteTopLatents
 from saelight.errors import UserError
 from saelight.loggers import PerSAE
 from saelight.report import results, table, write_results
@@ -167,7 +167,7 @@ def _with_defaults(kwargs: dict[str, Any]) -> list[L.Callback]:
     """The user's callbacks, and those of ours that they do not replace or turn off."""
     callbacks = kwargs.get("callbacks") or []
     callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-    ours = {ExportSAEs: ExportSAEs, WriteTopLatents: WriteTopLatents}
+    ours = {ExportSAEs: ExportSAEs, WatchHealth: WatchHealth, WriteTopLatents: WriteTopLatents}
     if kwargs.get("enable_progress_bar") is not False:
         ours[ProgressBar] = TokenProgress
     if kwargs.get("enable_checkpointing") is not False:

@@ -1,8 +1,10 @@
 """One habit of a run per file; `saelight.Trainer` brings them all."""
 
 from saelight.callbacks.checkpoint import SaveCheckpoint
+from saelight.callbacks.early_stopping import StopEarly
 from saelight.callbacks.export import ExportSAEs
+from saelight.callbacks.health import WatchHealth
 from saelight.callbacks.progress import TokenProgress
 from saelight.callbacks.top_latents import WriteTopLatents
 
-__all__ = ["ExportSAEs", "SaveCheckpoint", "TokenProgress", "WriteTopLatents"]
+__all__ = ["ExportSAEs", "SaveCheckpoint", "StopEarly", "TokenProgress", "WatchHealth", "WriteTopLatents"]

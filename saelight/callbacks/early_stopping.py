@@ -1,0 +1,97 @@
+"""Early stopping, one SAE at a time: what has stopped getting better rests, and the others go on."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+
+from saelight.errors import UserError
+from saelight.schedules import Time, check_time, in_steps
+
+Metric = Literal["fvu", "l0", "l1", "dead", "dense"]
+"""Validation metrics of which less is better."""
+
+
+class StopEarly(L.Callback):
+    """Ends the training of each SAE that makes no progress for `patience` validations in a row.
+
+    Progress is a validation that no earlier one matches in all `metrics` at once: with the default, an SAE that explains
+    more or one that has become sparser. FVU alone would end every SAE whose L0 is still on its way down, as it is while λ
+    warms up or moves towards `target_l0`: there FVU rises as it should. A learning rate that rises, in warm-up or at a warm
+    restart, starts the comparison afresh.
+    """
+
+    def __init__(
+        self,
+        patience: int = 5,
+        metrics: Sequence[Metric] = ("fvu", "l0"),
+        min_delta: float = 0.01,
+        after: Time = 0.0,
+    ) -> None:
+        """
+        Args:
+            patience: Validations without progress, in a row, that end an SAE.
+            metrics: Validation metrics to make progress in, any of fvu, l0, l1, dead, dense.
+            min_delta: The least progress that counts, as a share of the metric's best value.
+            after: Validations before this time do not count.
+        """
+        if patience < 1:
+            raise UserError(f"StopEarly: patience must be at least 1, got {patience}")
+        if not metrics or not set(metrics) <= set(get_args(Metric)):
+            raise UserError(f"StopEarly: metrics must be some of {', '.join(get_args(Metric))}, got {metrics}")
+        if not 0 <= min_delta < 1:
+            raise UserError(f"StopEarly: min_delta must be in [0, 1), got {min_delta}")
+        check_time(after, "StopEarly: after")
+        self.patience, self.metrics, self.min_delta, self.after = patience, list(metrics), min_delta, after
+        self._best: dict[str, list[list[float]]] = {}
+        """By SAE: the metrics of the validations that no other one matches."""
+        self._waited: dict[str, int] = {}
+        """By SAE: validations since the last progress."""
+        self._rates: dict[str, float] = {}
+        """By SAE: the learning rate at the last validation."""
+
+    def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        if not trainer.enable_validation or getattr(trainer.datamodule, "n_val_rows", None) == 0:
+            raise UserError("StopEarly judges by validations, and there are none: hold out data, or drop StopEarly")
+        if trainer.ckpt_path is None:
+            self._best, self._waited, self._rates = {}, {}, {}
+
+    def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if trainer.global_step < in_steps(self.after, bank.horizon):
+            return
+        bank.read_quarantine()
+        rates = {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
+        for i, name in enumerate(bank.names):
+            if i in bank.resting:
+                continue
+            if rates[name] > self._rates.get(name, math.inf):
+                self._best[name] = []
+            now = [bank.evaluation[name][metric] for metric in self.metrics]
+            self._waited[name] = 0 if self._progress(name, now) else self._waited.get(name, 0) + 1
+            if self._waited[name] >= self.patience:
+                rank_zero_info(f"SAE {name!r} made no progress in {self.patience} validations: its training ends here")
+                bank.retire(name, f"no progress in {self.patience} validations, at step {trainer.global_step}")
+        self._rates = rates
+
+    def _progress(self, name: str, now: list[float]) -> bool:
+        """Whether no earlier validation matches this one in all metrics; if so it is kept."""
+        best = self._best.setdefault(name, [])
+        if not all(map(math.isfinite, now)):
+            return False
+        if any(all(value >= old * (1 - self.min_delta) for value, old in zip(now, kept, strict=True)) for kept in best):
+            return False
+        # What this one matches in turn decides nothing any more.
+        best[:] = [kept for kept in best if not all(value <= old for value, old in zip(now, kept, strict=True))]
+        best.append(now)
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "waited": self._waited, "rates": self._rates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best, self._waited, self._rates = (state_dict[key] for key in ("best", "waited", "rates"))

@@ -1,0 +1,178 @@
+"""Warnings of trouble in training: each names the SAE, the number and a remedy, and comes once."""
+
+from collections import deque
+from collections.abc import Sequence
+from statistics import median
+from typing import Any, Literal, get_args
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+
+from saelight.errors import UserError
+from saelight.saes import SAE
+
+Trouble = Literal["alive", "l0", "fvu", "spike"]
+
+_MIN_STEPS = 100
+"""No warnings before: a run of few steps is a trial."""
+_SETTLED = 0.2
+"""The share of training after which alive latents and FVU tell something: λ and the learning rate are past warm-up."""
+_LEAST_ALIVE = 0.01
+_FEW = 5
+"""Logged steps that make a median."""
+_SPIKE = 3.0
+"""Times the largest of the last logged losses. Healthy runs, restarts of the learning rate included, stay below 1.5."""
+_SPIKES_FROM = 0.1
+_STUCK_FOR = 0.2
+"""The share of training over which an L0 that moves by less than _STILL is stuck, if it is also where it should not be."""
+_STILL = 0.05
+_DENSE = 0.25
+"""The share of d_sae above which an L0 is not sparse."""
+_MISSED = 1.5
+"""Times, or part, of target_l0 at which it is missed."""
+_TARGET_FROM = 0.6
+"""The share of training after which target_l0 should be near: its set-point arrives at 0.4."""
+
+
+class WatchHealth(L.Callback):
+    """Warns of latents that have nearly all died, an L0 that is stuck, an FVU above 1 and a loss that spikes.
+
+    It looks at the logged training steps (every `trainer.log_every_n_steps`) and at the validations.
+    """
+
+    def __init__(self, troubles: Sequence[Trouble] = ("alive", "l0", "fvu", "spike")) -> None:
+        """
+        Args:
+            troubles: What to warn of, any of alive, l0, fvu, spike.
+        """
+        if not set(troubles) <= set(get_args(Trouble)):
+            raise UserError(f"WatchHealth: troubles must be some of {', '.join(get_args(Trouble))}, got {troubles}")
+        self.troubles = list(troubles)
+        self._told: dict[str, list[str]] = {}
+        """By SAE: what it was warned of."""
+        self._history: dict[str, _History] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        self._history = {name: _History() for name in bank.names}
+        if trainer.ckpt_path is None:
+            self._told = {}
+
+    def on_record(self, trainer: L.Trainer, bank: L.LightningModule, values: dict[str, float]) -> None:
+        """The bank's word of a logged step: `<sae>/train/<metric>`."""
+        step = trainer.global_step
+        done = step / bank.horizon.steps
+        for name, sae in zip(bank.names, bank.saes, strict=True):
+            now = {key.removeprefix(f"{name}/train/"): v for key, v in values.items() if key.startswith(f"{name}/train/")}
+            if "loss" not in now or step < _MIN_STEPS:  # it rests, or it is too early
+                continue
+            history = self._history[name]
+            if done >= _SPIKES_FROM:
+                self._look_for_spike(name, step, now["reconstruction"], history)
+            if done >= _SETTLED:
+                self._look_at_alive(name, sae, now["dead"], f"in the last {int(sae.dead_after)} tokens", now.get("sparsity"))
+                history.fvu.append(now["fvu"])
+                if bank.evaluated_at is None and len(history.fvu) == _FEW:
+                    # A validation is the better judge, but it may be far off.
+                    self._look_at_fvu(name, median(history.fvu), f"of the last {_FEW} logged batches")
+            if now.get("sparsity"):
+                history.sparsity = now["sparsity"]
+                history.note_l0(step, now["l0"], bank.horizon.steps)
+                self._look_at_l0(name, sae, now, history, done)
+
+    def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        step = trainer.global_step
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if step < _MIN_STEPS or step < _SETTLED * bank.horizon.steps:
+            return
+        tokens = sum(trainer.num_val_batches) * getattr(trainer.val_dataloaders, "batch_size", 0) * trainer.world_size
+        where = f"in the validation at step {step}"
+        for i, (name, sae) in enumerate(zip(bank.names, bank.saes, strict=True)):
+            if i in bank.resting:
+                continue
+            values = bank.evaluation[name]
+            if tokens >= sae.d_sae:  # fewer may be too few for each latent to fire
+                self._look_at_alive(name, sae, values["dead"], where, self._history[name].sparsity)
+            self._look_at_fvu(name, values["fvu"], where)
+
+    def _look_at_alive(self, name: str, sae: SAE, dead: float, where: str, sparsity: float | None) -> None:
+        if 1 - dead >= _LEAST_ALIVE:
+            return
+        remedies = ["lower lr"]
+        if sparsity:
+            lower = f"lower sparsity (λ is {sparsity:.3g})"
+            remedies.insert(0, lower if sae.config.target_l0 is None else "raise target_l0")
+        # What brings dead latents back, where there is such a thing.
+        advice = {"k_aux": "raise aux_coefficient", "resample_every": "set resample_every"}
+        remedies += [text for field, text in advice.items() if hasattr(sae.config, field)]
+        self._warn(name, "alive", f"only {1 - dead:.1%} of its latents fired {where}: {' or '.join(remedies)}")
+
+    def _look_at_fvu(self, name: str, fvu: float, where: str) -> None:
+        # That a collapsed SAE explains nothing is no news.
+        if fvu > 1 and "alive" not in self._told.get(name, []):
+            self._warn(name, "fvu", f"FVU is {fvu:.2f} {where}, worse than predicting the mean: lower lr, and check that "
+                       "the activations are normalised (data.normalise rms)")  # fmt: skip
+
+    def _look_at_l0(self, name: str, sae: SAE, now: dict[str, float], history: "_History", done: float) -> None:
+        since = history.still_since()
+        if since is None:
+            return
+        l0, target = now["l0"], sae.config.target_l0
+        stuck = f"L0 has stayed at {l0:.1f} since step {since}"
+        if target is not None:
+            if done >= _TARGET_FROM and not 1 / _MISSED < l0 / target < _MISSED:
+                self._warn(name, "l0", f"{stuck}, far from target_l0 = {target:g}: raise lr, train longer, or take a target "
+                           "nearer to it")  # fmt: skip
+        elif l0 > _DENSE * sae.d_sae:
+            self._warn(name, "l0", f"{stuck}, of {sae.d_sae} latents: raise sparsity (λ is {now['sparsity']:.3g}), or lr if "
+                       "the loss hardly falls")  # fmt: skip
+
+    def _look_for_spike(self, name: str, step: int, loss: float, history: "_History") -> None:
+        if len(history.losses) == _FEW and loss > _SPIKE * max(history.losses):
+            self._warn(name, "spike", f"its reconstruction loss rose to {loss:.3g} at step {step}, "
+                       f"{loss / median(history.losses):.0f} times the median before: lower lr or clip; if other SAEs spike "
+                       "at the same step, look at the data")  # fmt: skip
+        history.losses.append(loss)
+
+    def _warn(self, name: str, trouble: Trouble, message: str) -> None:
+        told = self._told.setdefault(name, [])
+        if trouble in self.troubles and trouble not in told:
+            told.append(trouble)
+            rank_zero_warn(f"SAE {name!r}: {message}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._told
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._told = state_dict
+
+
+class _History:
+    """The recent past of one SAE."""
+
+    def __init__(self) -> None:
+        self.losses: deque[float] = deque(maxlen=_FEW)
+        self.fvu: deque[float] = deque(maxlen=_FEW)
+        self.l0: deque[tuple[int, float]] = deque()
+        """Steps and what L0 was at them."""
+        self.full = False
+        """Whether they span as much time as an L0 takes to be stuck."""
+        self.sparsity: float | None = None
+        """λ, where there is one."""
+
+    def note_l0(self, step: int, l0: float, steps: int) -> None:
+        """Keep this L0 and those of the last _STUCK_FOR of training."""
+        # One per thousandth of training is enough.
+        if not self.l0 or step - self.l0[-1][0] >= steps / 1000:
+            self.l0.append((step, l0))
+        while self.l0[0][0] <= step - _STUCK_FOR * steps:
+            self.full = True
+            self.l0.popleft()
+
+    def still_since(self) -> int | None:
+        """The first step of the time over which L0 has not moved, or None."""
+        values = [l0 for _, l0 in self.l0]
+        if not self.full or len(values) < _FEW or max(values) > (1 + _STILL) * min(values):
+            return None
+        return self.l0[0][0]
