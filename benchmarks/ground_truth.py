@@ -48,7 +48,7 @@ class Size:
     lr: float
     precision: str = "32-true"
     jump: dict[str, float] = field(default_factory=dict)
-    """JumpReLU's start, where the paper's own has no time to grow: Adam moves log θ by lr a step at most."""
+    """JumpReLU's window and start, where few tokens of a batch fall into the paper's, and thresholds have little time."""
 
     @property
     def k(self) -> int:
@@ -63,7 +63,7 @@ class Size:
 
 SIZES = {
     "small": Size({"d_in": 128, "n_features": 256, "mean_l0": 8.0}, d_sae=256, batch_size=256, tokens=1_500_000, lr=1e-2,
-                  jump={"bandwidth": 1.0, "initial_threshold": 0.1}),
+                  jump={"bandwidth": 0.2, "initial_threshold": 0.1}),
     # The sizes of SynthSAEBench-16k (arXiv 2602.14687) as far as these rows can express it; docs/ground-truth.md has the
     # differences. Width, batch size, lr, precision and tokens are those it recommends.
     "synthsaebench": Size({"d_in": 768, "n_features": 16_384, "mean_l0": 34.0, "zipf_exponent": 0.5, "magnitude_mean": 4.5,
