@@ -76,9 +76,8 @@ def variants(size: Size) -> dict[str, SAEConfig]:
     """Every variant, with the true L0 as its own."""
     k, common = size.k, {"d_sae": size.d_sae, "lr": size.lr, "schedule": Schedule(kind="cosine")}
     target, fixed = common | {"target_l0": k}, common | {"k": k}
-    # Gates must tell tokens apart before they are penalised, or they close for good: steep ones (low β, and an encoder that
-    # a small decoder makes large), and a long warm-up.
-    gates = {"initial_beta": 0.2, "sparsity_warmup": 0.3}
+    # Gates must tell tokens apart before they are penalised, or they close for good: a long warm-up.
+    gates = {"sparsity_warmup": 0.3}
     nested = {
         "BatchTopK": saelight.BatchTopK(k=k),
         "TopK": saelight.TopK(k=k),
@@ -89,7 +88,7 @@ def variants(size: Size) -> dict[str, SAEConfig]:
         "ReLU": saelight.ReLU(**target),
         "ReLU, p annealed to 0.5": saelight.ReLU(p_end=0.5, **target),
         "Gated": saelight.Gated(**target),
-        "HardConcrete": saelight.HardConcrete(decoder_scale=0.1, **gates, **target),
+        "HardConcrete": saelight.HardConcrete(**gates, **target),
         PRUNING_ONLY: saelight.HardConcrete(input_dependent=False, sparsity=0.03, **common),
         "GatedHardConcrete": saelight.GatedHardConcrete(**gates, **target),
         "TopK": saelight.TopK(**fixed),

@@ -28,6 +28,6 @@ class Evaluation(nn.Module):
         for sae, metrics in zip(saes, self.metrics, strict=True):
             results.append({key: float(value) for key, value in metrics.compute().items()})
             if truth_GD is not None:
-                results[-1]["mmcs"] = float(mmcs(truth_GD.to(sae.W_dec), sae.W_dec))
+                results[-1]["mmcs"] = float(mmcs(truth_GD.to(sae.W_dec), sae.W_dec, signed=sae.signed))
             metrics.reset()
         return results

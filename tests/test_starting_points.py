@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cosine_similarity, normalize
 
 from saelight.errors import UserError
-from saelight.saes import JumpReLU, MatchingPursuit, ReLU, TopK
+from saelight.saes import GatedHardConcrete, HardConcrete, JumpReLU, MatchingPursuit, ReLU, TopK
 from tests.conftest import sparse_activations
 
 
@@ -44,7 +44,8 @@ def test_a_transcoders_latent_starts_from_one_token_on_both_sides():
 def test_a_transcoder_starts_at_a_tenth_of_its_targets_size():
     for config in (ReLU(d_sae=200), JumpReLU(d_sae=200), TopK(d_sae=200, k=20)):
         sae, x, y = started(config, d_out=10)
-        size = float((sae(x) - sae.b_dec).norm() / (y - sae.b_dec).norm())
+        with torch.no_grad():
+            size = float((sae(x) - sae.b_dec).norm() / (y - sae.b_dec).norm())
         assert size == pytest.approx(0.1, rel=0.02), config
 
 
@@ -66,8 +67,16 @@ def test_scales_are_relative_to_the_fitted_start():
     torch.testing.assert_close(scaled.W_enc, 0.5 * plain.W_enc)
     apart, _, _ = started(ReLU(d_sae=40, decoder_scale=0.1, encoder_scale=3.0))
     torch.testing.assert_close(apart.W_dec.norm(dim=1), torch.full((40,), 0.1))
-    # The encoder makes up for a short decoder, so that the sample is still fitted, times 3.
-    torch.testing.assert_close(apart.W_enc, 30 * plain.W_enc, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(apart.W_enc, 3 * plain.W_enc)
+
+
+def test_gates_start_able_to_tell_tokens_apart():
+    """Their logits have the spread of unit encoder columns: what fits the sample is scaled elsewhere."""
+    for config in (HardConcrete(d_sae=128), GatedHardConcrete(d_sae=128)):
+        sae, x, _ = started(config)
+        torch.testing.assert_close(sae.W_enc.norm(dim=0), torch.ones(128))
+        fvu = (x - sae(x)).square().sum() / (x - x.mean(0)).square().sum()
+        assert fvu < 0.5
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.banks import bank, fit
 from tests.conftest import sparse_activations
 
 TARGET = 6.0
-KINDS = ["cosine", "linear", "constant", "warm_restarts"]
+KINDS = ["cosine", "linear", "constant"]
 PENALISED = {
     "relu": (ReLU, {}),
     "relu-p": (ReLU, {"p_end": 0.5}),
@@ -22,7 +22,6 @@ PENALISED = {
     "gated-hard-concrete": (GatedHardConcrete, {}),
     "jump-step": (JumpReLU, {}),
     "jump-tanh": (JumpReLU, {"penalty": "tanh"}),
-    "jump-target": (JumpReLU, {"penalty": "target"}),
 }
 
 

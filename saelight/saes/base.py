@@ -9,6 +9,7 @@ An autoencoder reconstructs x. Built with `d_out` it is a transcoder: it predict
 not subtract b_dec (which lives in y's space), and it may have a linear `skip` path.
 """
 
+import math
 from abc import abstractmethod
 from typing import ClassVar, NamedTuple
 
@@ -77,6 +78,8 @@ class SAE(nn.Module):
     """Rows of W_dec keep norm 1 (`unit` in docs/training.md); False leaves them free."""
     calibrated: ClassVar[bool] = False
     """Scale W_enc on the initial sample: for variants whose latents are about half active at the start."""
+    signed: ClassVar[bool] = False
+    """Latents keep the sign of their pre-activation: two opposite concepts each."""
     transcodes: ClassVar[bool] = True
     """Whether the variant can be a transcoder."""
     training_state: ClassVar[tuple[str, ...]] = ("tokens_since_fired", "initialised", "dead_after")
@@ -178,12 +181,12 @@ class SAE(nn.Module):
         self.b_dec.copy_(centre(y_ND, self.config.b_dec_init))
         if self.config.datapoint_init > 0:
             self._start_from(x_ND, y_ND)
-        if not self.unit_decoder:
-            self.W_dec.mul_(self.config.decoder_scale)
         if self.calibrated or self.is_transcoder:
             self._calibrate(x_ND[:_CALIBRATION_ROWS], y_ND[:_CALIBRATION_ROWS])
         if self.W_enc is not None:
             self.W_enc.mul_(self.config.encoder_scale)
+        if not self.unit_decoder:
+            self.W_dec.mul_(self.config.decoder_scale)
         self.initialised.fill_(True)
 
     def _start_from(self, x_ND: Tensor, y_ND: Tensor) -> None:
@@ -196,12 +199,18 @@ class SAE(nn.Module):
             centred_FD = x_ND[rows_F] - x_ND.mean(0)
             self.W_enc.copy_(self.W_dec.T if self.tied_start else blend(self.W_enc.T, centred_FD, share).T)
 
+    def stretch(self, factor: float) -> None:
+        """Multiply the size of the starting latents."""
+        self.W_enc.mul_(factor)
+
     def _calibrate(self, x_ND: Tensor, y_ND: Tensor) -> None:
-        """Scale W_enc so that x̂ fits the sample: unit rows with half of the latents active overshoot by far."""
-        W_enc, target_ND = self.W_enc.clone(), y_ND - self.b_dec
+        """Stretch the latents so that x̂ fits the sample: unit rows with half of the latents active overshoot by far."""
+        target_ND, stretched = y_ND - self.b_dec, 0.0
 
         def misfit(log_scale: float) -> float:
-            self.W_enc.copy_(W_enc * torch.tensor(log_scale).exp())
+            nonlocal stretched
+            self.stretch(math.exp(log_scale - stretched))
+            stretched = log_scale
             y_hat_ND = self.forward(x_ND) - self.b_dec
             # An untied start is uncorrelated with its target, and would fit it best by vanishing: start small.
             fit = (target_ND * y_hat_ND).sum() if self.tied_start else _UNTIED_SIZE * target_ND.norm() * y_hat_ND.norm()
@@ -209,8 +218,7 @@ class SAE(nn.Module):
             # Too small a scale may leave nothing at all above a threshold.
             return float((fit / size).clamp_min(1e-12).log()) if size > 0 else 30.0
 
-        scale = torch.tensor(fit_scale(misfit)).exp()
-        self.W_enc.copy_(W_enc * scale)
+        self.stretch(math.exp(fit_scale(misfit) - stretched))
 
     @torch.no_grad()
     def constrain_gradients(self) -> None:

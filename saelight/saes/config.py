@@ -39,9 +39,9 @@ class SAEConfig(ABC):
     datapoint_init: float = 0.0
     """Share of the training data in the starting directions, in [0, 1]: 0 random rows, 1 centred samples themselves."""
     encoder_scale: float = 1.0
-    """Factor on the starting W_enc, relative to the scale that fits the initial sample (unit columns for TopK kinds)."""
+    """Factor on the starting W_enc, after the scale that fits the initial sample (TopK kinds start from unit columns)."""
     decoder_scale: float = 1.0
-    """Norm of the starting rows of W_dec. Only for decoders without constraint; the others keep norm 1."""
+    """The same for W_dec. Only for decoders without constraint; the others keep norm 1."""
     skip: bool = False
     """Transcoders: add x @ W_skip, a linear path past the latents that starts at zero (arXiv 2501.18823)."""
     dead_after: int | None = None

@@ -8,6 +8,7 @@ The auxiliary path decodes the gates themselves. arXiv 2404.16014 with the gates
 Shapes: B batch, D d_in, F d_sae.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,10 @@ class GatedHardConcreteSAE(GatesAtRandom):
     def encode(self, x: Tensor) -> Tensor:
         z = self.pre_activations(x)
         return gates.expected(z + self.b_gate) * self._magnitudes(z)
+
+    def stretch(self, factor: float) -> None:
+        # Not W_enc: gates whose logits are all near 0 cannot tell tokens apart, and the penalty then closes them for good.
+        self.r_mag.add_(math.log(factor))
 
     def _magnitudes(self, z: Tensor) -> Tensor:
         return torch.relu(self.r_mag.exp() * z + self.b_mag)

@@ -25,8 +25,9 @@ from saelight.saes.penalised import PenalisedSAE
 class HardConcretePenalised(Penalised):
     """What the variants with hard concrete gates share."""
 
-    initial_beta: float = 2 / 3
-    """The gates' temperature β at the start; low is nearer to on/off, with less gradient. The paper's value."""
+    initial_beta: float = 0.2
+    """The gates' temperature β at the start; low is nearer to on/off, with less gradient. At the paper's 2/3 gates that
+    depend on the token stay undecided until the penalty closes most of them for good."""
     final_beta: float | None = None
     """β at the end of training, reached linearly. Default: β stays."""
 
@@ -85,6 +86,10 @@ class HardConcreteSAE(GatesAtRandom):
     def encode(self, x: Tensor) -> Tensor:
         z = self.pre_activations(x)
         return gates.expected(self.logits(z)) * torch.relu(z + self.b_mag)
+
+    def stretch(self, factor: float) -> None:
+        # Not W_enc: gates whose logits are all near 0 cannot tell tokens apart, and the penalty then closes them for good.
+        self.W_dec.mul_(factor)
 
     def logits(self, z: Tensor) -> Tensor:
         """log α: (..., F), or (F,) when it does not depend on the token."""

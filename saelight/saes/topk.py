@@ -53,8 +53,6 @@ class TopK(SAEConfig):
 
 class TopKSAE(SAE):
     config: TopK
-    signed = False
-    """Whether latents keep the sign of their pre-activation."""
 
     def __init__(self, config: TopK, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saelight.saes import SAE, BatchTopK, Gated, JumpReLU, ReLU, TopK
-from tests.conformance.peers.support import parameter_gradients, peer
+from tests.conformance.peers.support import parameter_gradients, peer, variant
 
 dictionary_learning = peer("dictionary_learning")
 _DICTIONARIES = {
@@ -51,7 +51,7 @@ def filled(module: nn.Module, sae: SAE) -> nn.Module:
             value = left.pop(_OURS.get(name, name))
             parameter.copy_(value.exp() if name == "threshold" else value.T if name.endswith("coder.weight") else value)
     assert not left
-    if isinstance(sae.config, BatchTopK):
+    if variant(sae) is BatchTopK:
         module.threshold = sae.threshold.clone()
     return module
 
@@ -64,7 +64,7 @@ def without_b_dec_on_the_input(bias: nn.Parameter, sae: SAE) -> None:
 
 def inference(sae: SAE) -> nn.Module:
     """The same SAE, as dictionary_learning runs it."""
-    kind = type(sae.config)
+    kind = variant(sae)
     file, name = _DICTIONARIES[kind]
     k = [sae.config.k] if kind in (TopK, BatchTopK) else []
     module = filled(getattr(peer(f"dictionary_learning.{file}"), name)(sae.d_in, sae.d_sae, *k), sae)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from saelight.saes import SAE, AbsTopK, BatchTopK, Gated, JumpReLU, MatchingPursuit, ReLU, TopK
-from tests.conformance.peers.support import parameter_gradients, peer
+from tests.conformance.peers.support import parameter_gradients, peer, variant
 
 sae_lens = peer("sae_lens")
 _INFERENCE = {
@@ -46,7 +46,7 @@ def _built(name: str, sae: SAE, state: dict[str, Tensor], **settings: Any) -> nn
 
 def inference(sae: SAE, **settings: Any) -> nn.Module:
     """The same SAE or transcoder, as SAELens runs it."""
-    kind, state = type(sae.config), _state(sae)
+    kind, state = variant(sae), _state(sae)
     if sae.is_transcoder:
         skip = "Skip" if sae.W_skip is not None else ""
         settings |= {"d_out": sae.d_out, "apply_b_dec_to_input": False}

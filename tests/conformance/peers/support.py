@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saelight.saes import SAE, Losses, Moment, SAEConfig
+from saelight.saes import SAE, Losses, Matryoshka, Moment, SAEConfig
 from saelight.schedules import Horizon
 from tests.conftest import sparse_activations
 
@@ -34,6 +34,11 @@ def peer(name: str) -> ModuleType:
             warnings.simplefilter("ignore")  # the library's own deprecations
             return importlib.import_module(name)
     return pytest.importorskip(name, reason=f"{name} is not installed: run `make conformance-peers`")
+
+
+def variant(sae: SAE) -> type[SAEConfig]:
+    """What encodes and decodes: of a Matryoshka SAE the variant underneath."""
+    return type(sae.config.base if isinstance(sae.config, Matryoshka) else sae.config)
 
 
 def activations(d: int = D, rows: int = 256, seed: int = 0) -> Tensor:
