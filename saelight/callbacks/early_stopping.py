@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from saelight.errors import UserError
+from saelight.optimizer import learning_rates
 from saelight.schedules import Time, check_time, in_steps
 
 Metric = Literal["fvu", "l0", "l1", "dead", "dense"]
@@ -65,7 +66,7 @@ class StopEarly(L.Callback):
         if trainer.global_step < in_steps(self.after, bank.horizon):
             return
         bank.read_quarantine()
-        rates = {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
+        rates = learning_rates(trainer.optimizers[0])
         for i, name in enumerate(bank.names):
             if i in bank.resting:
                 continue
