@@ -19,19 +19,28 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-SMALLER = [("rows: 300000", "rows: 4000"), ("max_tokens: 700000", "max_tokens: 30000")]
+SMALLER = [
+    ("rows: 300000", "rows: 4000"),
+    ("max_tokens: 700000", "max_tokens: 30000"),
+    ("max_samples: 50000", "max_samples: 5000"),
+    ("d_sae: 8192", "d_sae: 64"),
+    ("expansion: 4", "expansion: 1"),
+    ("expansion: 8", "expansion: 1"),
+    ("max_epochs: 20", "max_epochs: 2"),
+    ("max_epochs: 30", "max_epochs: 1"),
+]
+CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 
 
 @pytest.fixture
 def shipped(tmp_path):
     """The shipped configs, at a size for tests."""
-    for path in (ROOT / "configs").glob("*.yaml"):
-        text = path.read_text()
+    for path in CONFIGS:
+        text = (ROOT / path).read_text()
         for large, small in SMALLER:
             text = text.replace(large, small)
-        copied = tmp_path / "configs" / path.name
-        copied.parent.mkdir(exist_ok=True)
-        copied.write_text(text)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
 
 
 def readme_blocks(language: str) -> list[str]:
@@ -56,7 +65,7 @@ def test_every_config_and_command_shown_runs(shipped, capsys):
             assert saelight_(*words[1:]) == 0, (command, capsys.readouterr().err)
             ran.append(command)
     assert len(ran) >= 12
-    assert configs == {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    assert configs == set(map(str, CONFIGS))
 
 
 def test_every_python_block_of_the_readme_runs():
