@@ -1,5 +1,6 @@
 """Warnings of trouble in training: each names the SAE, the number and a remedy, and comes once."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from statistics import median
@@ -18,6 +19,8 @@ _MIN_STEPS = 100
 """No warnings before: a run of few steps is a trial."""
 _SETTLED = 0.2
 """The share of training after which alive latents and FVU tell something: λ and the learning rate are past warm-up."""
+_FALLEN = 0.5
+"""The share of training after which an FVU should be below 1; until then it may still be on its way down."""
 _LEAST_ALIVE = 0.01
 _FEW = 5
 """Logged steps that make a median."""
@@ -72,8 +75,8 @@ class WatchHealth(L.Callback):
             if done >= _SETTLED:
                 self._look_at_alive(name, sae, now["dead"], f"in the last {int(sae.dead_after)} tokens", now.get("sparsity"))
                 history.fvu.append(now["fvu"])
-                if bank.evaluated_at is None and len(history.fvu) == _FEW:
-                    # A validation is the better judge, but it may be far off.
+                # A validation is the better judge, but it may be far off.
+                if done >= _FALLEN and bank.evaluated_at is None and len(history.fvu) == _FEW:
                     self._look_at_fvu(name, median(history.fvu), f"of the last {_FEW} logged batches")
             if now.get("sparsity"):
                 history.sparsity = now["sparsity"]
@@ -94,7 +97,9 @@ class WatchHealth(L.Callback):
             values = bank.evaluation[name]
             if tokens >= sae.d_sae:  # fewer may be too few for each latent to fire
                 self._look_at_alive(name, sae, values["dead"], where, self._history[name].sparsity)
-            self._look_at_fvu(name, values["fvu"], where)
+            if step >= _FALLEN * bank.horizon.steps or values["fvu"] >= self._history[name].validated_fvu:
+                self._look_at_fvu(name, values["fvu"], where)
+            self._history[name].validated_fvu = values["fvu"]
 
     def _look_at_alive(self, name: str, sae: SAE, dead: float, where: str, sparsity: float | None) -> None:
         if 1 - dead >= _LEAST_ALIVE:
@@ -154,6 +159,7 @@ class _History:
     def __init__(self) -> None:
         self.losses: deque[float] = deque(maxlen=_FEW)
         self.fvu: deque[float] = deque(maxlen=_FEW)
+        self.validated_fvu = math.inf
         self.l0: deque[tuple[int, float]] = deque()
         """Steps and what L0 was at them."""
         self.full = False
