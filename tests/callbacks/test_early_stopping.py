@@ -49,6 +49,12 @@ def test_training_ends_with_the_last_sae(tmp_path):
     assert t.global_step == 6
     assert set(bank.retired) == {0, 1}
     assert {path.name for path in (t.folder / "saes").iterdir()} == {"a", "b"}
+    again = trainer(tmp_path, callbacks=[StopEarly(patience=2)], **VALIDATIONS)
+    resumed = saelight.SAEBank({"a": STILL, "b": STILL}, d_in=16)
+    again.fit(resumed, data(**DATA), ckpt_path="last")
+    assert resumed.retired == bank.retired
+    assert again.global_step <= 7  # which is when it sees that nothing is left to do
+    assert_equal(resumed.saes.state_dict(), bank.saes.state_dict())
 
 
 def test_an_sae_that_gets_sparser_makes_progress(tmp_path):
