@@ -46,6 +46,10 @@ class HardConcrete(HardConcretePenalised):
     input_dependent: bool = True
     """Gates that depend on the token. false: one gate per latent for all tokens, which only prunes latents."""
 
+    @property
+    def default_sparsity(self) -> float:
+        return 0.04 if self.input_dependent else 0.005
+
     def check_target(self) -> None:
         super().check_target()
         if self.target_l0 is not None and not self.input_dependent:

@@ -47,7 +47,7 @@ class JumpReLU(Penalised):
 
     @property
     def default_sparsity(self) -> float:
-        return {"step": 0.1, "tanh": 0.1, "target": 1.0}[self.penalty]
+        return {"step": 0.02, "tanh": 0.008, "target": 1.0}[self.penalty]
 
     def check(self) -> None:
         super().check()
