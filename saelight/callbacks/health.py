@@ -25,7 +25,7 @@ _LEAST_ALIVE = 0.01
 _FEW = 5
 """Logged steps that make a median."""
 _SPIKE = 3.0
-"""Times the largest of the last logged losses. Healthy runs, restarts of the learning rate included, stay below 1.5."""
+"""Times the largest of the last logged losses. Those of healthy runs stay below 1.5."""
 _SPIKES_FROM = 0.1
 _STUCK_FOR = 0.2
 """The share of training over which an L0 that moves by less than _STILL is stuck, if it is also where it should not be."""
@@ -70,6 +70,9 @@ class WatchHealth(L.Callback):
             if "loss" not in now or step < _MIN_STEPS:  # it rests, or it is too early
                 continue
             history = self._history[name]
+            if now["lr"] > history.lr:
+                history.losses.clear()  # a warm restart: the loss may rise
+            history.lr = now["lr"]
             if done >= _SPIKES_FROM:
                 self._look_for_spike(name, step, now["reconstruction"], history)
             if done >= _SETTLED:
@@ -127,8 +130,9 @@ class WatchHealth(L.Callback):
         stuck = f"L0 has stayed at {l0:.1f} since step {since}"
         if target is not None:
             if done >= _TARGET_FROM and not 1 / _MISSED < l0 / target < _MISSED:
-                self._warn(name, "l0", f"{stuck}, far from target_l0 = {target:g}: raise lr, train longer, or take a target "
-                           "nearer to it")  # fmt: skip
+                wider = ", widen bandwidth" if hasattr(sae.config, "bandwidth") else ""
+                self._warn(name, "l0", f"{stuck}, far from target_l0 = {target:g}: raise lr{wider}, train longer, or take a "
+                           "target nearer to it")  # fmt: skip
         elif l0 > _DENSE * sae.d_sae:
             self._warn(name, "l0", f"{stuck}, of {sae.d_sae} latents: raise sparsity (λ is {now['sparsity']:.3g}), or lr if "
                        "the loss hardly falls")  # fmt: skip
@@ -157,6 +161,7 @@ class _History:
     """The recent past of one SAE."""
 
     def __init__(self) -> None:
+        self.lr = math.inf
         self.losses: deque[float] = deque(maxlen=_FEW)
         self.fvu: deque[float] = deque(maxlen=_FEW)
         self.validated_fvu = math.inf

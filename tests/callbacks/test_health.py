@@ -1,5 +1,6 @@
 """Warnings of trouble: each is provoked by a training that really goes wrong, and healthy ones are silent."""
 
+import csv
 import re
 import warnings
 
@@ -82,6 +83,14 @@ def test_a_spike_is_told_of_each_sae(tmp_path):
         assert re.match(told, message)
 
 
+def test_a_warm_restart_is_no_spike(tmp_path):
+    restarts = Schedule(kind="warm_restarts", T_0=150, T_mult=1, warmup=0)
+    assert warned(tmp_path, {"a": saelight.ReLU(d_sae=64, sparsity=0.0, lr=0.1, schedule=restarts)}) == []
+    with (tmp_path / "runs" / "run" / "logs" / "a" / "metrics.csv").open() as file:
+        rows = {int(row["step"]): row["train/reconstruction"] for row in csv.DictReader(file)}
+    assert float(rows[155]) > 10 * float(rows[150])
+
+
 def test_healthy_saes_are_not_talked_about(tmp_path):
     saes = {
         "topk": GOOD,
@@ -90,9 +99,8 @@ def test_healthy_saes_are_not_talked_about(tmp_path):
         "relu": saelight.ReLU(d_sae=64, sparsity=0.3, lr=3e-3),
         "relu_target": saelight.ReLU(d_sae=64, target_l0=4.0, lr=3e-3, schedule=Schedule(kind="cosine")),
         "gated": saelight.Gated(d_sae=64, sparsity=0.5, lr=3e-3),
-        "jump_relu": saelight.JumpReLU(d_sae=64, target_l0=4.0, lr=3e-3, schedule=Schedule(kind="cosine")),
+        "jump_relu": saelight.JumpReLU(d_sae=64, lr=3e-3),
         "matryoshka": saelight.Matryoshka(d_sae=64, base=saelight.BatchTopK(k=4), lr=3e-3),
-        "hard_concrete": saelight.HardConcrete(d_sae=64, target_l0=4.0, lr=3e-3, schedule=Schedule(kind="cosine")),
     }
     assert warned(tmp_path, saes) == []
     # Of a few steps nothing can be said.
