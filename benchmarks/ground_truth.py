@@ -76,8 +76,6 @@ def variants(size: Size) -> dict[str, SAEConfig]:
     """Every variant, with the true L0 as its own."""
     k, common = size.k, {"d_sae": size.d_sae, "lr": size.lr, "schedule": Schedule(kind="cosine")}
     target, fixed = common | {"target_l0": k}, common | {"k": k}
-    # Gates must tell tokens apart before they are penalised, or they close for good: a long warm-up.
-    gates = {"sparsity_warmup": 0.3}
     nested = {
         "BatchTopK": saelight.BatchTopK(k=k),
         "TopK": saelight.TopK(k=k),
@@ -88,9 +86,9 @@ def variants(size: Size) -> dict[str, SAEConfig]:
         "ReLU": saelight.ReLU(**target),
         "ReLU, p annealed to 0.5": saelight.ReLU(p_end=0.5, **target),
         "Gated": saelight.Gated(**target),
-        "HardConcrete": saelight.HardConcrete(**gates, **target),
+        "HardConcrete": saelight.HardConcrete(encoder_scale=3.0, **target),
         PRUNING_ONLY: saelight.HardConcrete(input_dependent=False, sparsity=0.03, **common),
-        "GatedHardConcrete": saelight.GatedHardConcrete(**gates, **target),
+        "GatedHardConcrete": saelight.GatedHardConcrete(**target),
         "TopK": saelight.TopK(**fixed),
         "AbsTopK": saelight.AbsTopK(**fixed),
         "BatchTopK": saelight.BatchTopK(**fixed),
