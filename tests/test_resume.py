@@ -118,7 +118,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
 @pytest.mark.parametrize(
     ("bank", "rows", "message"),
     [
-        ({"relu": saelight.ReLU(lr=1e-3)}, {}, "model.saes.gated"),
+        ({"relu": saelight.ReLU(lr=1e-3)}, {}, r"model\.saes\.abs_topk\.class_path is .* there and 'absent' here"),
         (VARIANTS | {"relu": saelight.ReLU(expansion=2, sparsity=0.2, lr=1e-3)}, {}, r"relu.*sparsity is 0.1 there and 0.2"),
         (VARIANTS, {"batch_size": 50}, "batch size"),
         (VARIANTS, {"seed": 1}, "seed|fingerprint|data"),

@@ -116,10 +116,10 @@ def test_predict_writes_each_tokens_strongest_latents(finished):
     d.rows.read(0, x)
     for name in VARIANTS:
         tops = load_file(t.folder / "predictions" / f"{name}.safetensors")
-        values, indices = bank[name].encode(x * d.scale).topk(5)
-        torch.testing.assert_close(tops["values"], values)
-        positive = values > 0
-        assert torch.equal(tops["indices"][positive].long(), indices[positive])
+        f = bank[name].encode(x * d.scale)
+        strength, indices = f.abs().topk(5)
+        torch.testing.assert_close(tops["values"], f.gather(1, indices))
+        assert torch.equal(tops["indices"][strength > 0].long(), indices[strength > 0])
     assert not list((t.folder / "predictions").glob("*.partial"))
 
 
