@@ -17,10 +17,10 @@ from saelight.schedules import Horizon, in_steps, ramp
 
 # The controller of log λ: proportional to the distance of log L0 from its set-point, and to the sum of that. Gates and
 # thresholds that close hardly open again, so that λ rises with care and falls at once. Tuned on MiniLM's layer 3.
-_APPROACH = 0.4  # the share of training after which the set-point is the target itself
+_APPROACH = 0.7  # the share of training after which the set-point is the target itself
 _ABOVE, _BELOW = 0.25, 1.0  # farther above or below the set-point than this, λ moves no faster
 _SMOOTHING = 0.1  # one batch's L0 is noisy
-_PROPORTIONAL = 2.0
+_PROPORTIONAL = 4.0
 _GAIN, _LARGEST_GAIN = 40.0, 0.04  # of the sum: over all of training, and in one step
 
 
@@ -86,8 +86,9 @@ class PenalisedSAE(SAE):
             return
         log_l0 = measured[0].clamp_min(1e-3).log()
         self.log_first_l0.copy_(torch.where(self.log_first_l0.isnan(), log_l0, self.log_first_l0))
-        # log-linear from the first L0 to the target
+        # In log L0 from the first to the target, slower and slower: thresholds that move go on moving.
         progress = min(1.0, (moment.step + 1) / (_APPROACH * moment.horizon.steps))
+        progress = 1 - (1 - progress) ** 2
         set_point = (1 - progress) * self.log_first_l0 + progress * math.log(self.config.target_l0)
         self.l0_gap.copy_(torch.where(self.l0_gap.isnan(), log_l0 - set_point, self.l0_gap))
         self.l0_gap.lerp_(log_l0 - set_point, _SMOOTHING)
