@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from saelight.errors import UserError
+from saelight.ops.matmul import kernel
 from saelight.saes import SAE
 
 FORMAT = "saelight-sae"
@@ -54,6 +55,7 @@ def write(
         "training": training,
         "versions": _versions(),
         "commit": _commit(),
+        "matmul": kernel(),
     }
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -67,7 +67,7 @@ def test_l0_of_the_last_quarter_is_the_target(name, kind, run):
 def test_the_controller_moves_sparsity_the_right_way():
     horizon = Horizon(100, 100, 64)
     sae = ReLU(d_sae=32, target_l0=4.0).build(16)
-    high, low = (torch.tensor([value]) for value in (30.0, 0.5))
+    high, low = (torch.tensor([value, 1.0]) for value in (30.0, 0.5))
     start = sae.sparsity(Moment(50, horizon))
     for step in range(40, 50):
         sae.absorb(high, Moment(step, horizon))
@@ -81,7 +81,7 @@ def test_the_controller_moves_sparsity_the_right_way():
 def test_a_batch_without_any_active_latent_keeps_lambda_finite():
     sae = ReLU(d_sae=32, target_l0=4.0).build(16)
     for step in range(100):
-        sae.absorb(torch.tensor([0.0]), Moment(step, Horizon(100, 100, 64)))
+        sae.absorb(torch.tensor([0.0, 0.0]), Moment(step, Horizon(100, 100, 64)))
     assert 0 < sae.sparsity(Moment(99, Horizon(100, 100, 64))) < 0.1
 
 

@@ -2,13 +2,10 @@
 
     f = the k entries of z + b_enc farthest from 0, signs kept, the rest 0,   z = (x - b_dec) @ W_enc
 
-One latent then holds two opposite concepts. The rest is TopK's. Shapes: F d_sae.
+One latent then holds two opposite concepts. The rest is TopK's.
 """
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from saelight.saes.topk import TopK, TopKSAE
 
@@ -23,7 +20,3 @@ class AbsTopK(TopK):
 
 class AbsTopKSAE(TopKSAE):
     signed = True
-
-    def select(self, pre: Tensor, k: int) -> Tensor:
-        indices = pre.abs().topk(k, dim=-1, sorted=False).indices
-        return torch.zeros_like(pre).scatter(-1, indices, pre.gather(-1, indices))

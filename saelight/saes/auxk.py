@@ -2,27 +2,28 @@
 
     aux = ‖sg[e] - ê‖² / ‖sg[e] - mean_B sg[e]‖²,   e = y - ŷ
 
-ê decodes, without bias, the k_aux largest pre-activations among the dead latents. Shapes: B batch, D d_out, F d_sae,
-A dead latents.
+ê decodes, without bias, the k_aux largest pre-activations among the dead latents. Shapes: B batch, D d_out, A dead
+latents.
 """
 
 import torch
 from torch import Tensor
 
+from saelight.ops.matmul import product
+
 _ROUNDING = 1e-10
 
-def auxk(pre_BF: Tensor, error_BD: Tensor, W_dec_FD: Tensor, dead_F: Tensor, k_aux: int, signed: bool = False) -> Tensor:
+
+def auxk(pre_BA: Tensor, error_BD: Tensor, W_dec_AD: Tensor, k_aux: int, signed: bool = False) -> Tensor:
     """The ratio; 0 while no latent is dead, or where the error does not vary. `signed`: the largest are those farthest
     from 0."""
     error_BD = error_BD.detach()
-    dead_A = dead_F.nonzero().squeeze(1)
-    if len(dead_A) == 0:
+    if pre_BA.shape[1] == 0:
         return error_BD.new_zeros(())
-    pre_BA = pre_BF[:, dead_A]
     by_BA = pre_BA.abs() if signed else pre_BA
-    indices = by_BA.topk(min(k_aux, len(dead_A)), dim=1, sorted=False).indices
+    indices = by_BA.topk(min(k_aux, pre_BA.shape[1]), dim=1, sorted=False).indices
     kept_BA = torch.zeros_like(pre_BA).scatter(1, indices, pre_BA.gather(1, indices))
-    missed_BD = error_BD - (kept_BA @ W_dec_FD[dead_A]).to(error_BD.dtype)
+    missed_BD = error_BD - product(kept_BA, W_dec_AD).to(error_BD.dtype)
     variation = (error_BD - error_BD.mean(0)).square().sum()
     # Equal errors, as of equal tokens, differ by rounding alone. Division by a safe number first: the gradient of a masked
     # 0/0 would still be NaN.

@@ -11,14 +11,18 @@ not subtract b_dec (which lives in y's space), and it may have a linear `skip` p
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
-from saelight.ops.encode import centred_product
+from saelight.ops.entries import AllEntries, KeptEntries
 from saelight.ops.init import blend, centre, fit_scale, unit_rows
+from saelight.ops.matmul import centred_product, product
+from saelight.ops.select import Bound, scan
+from saelight.ops.sparse import sparse_encode
 from saelight.saes.config import SAEConfig
 from saelight.schedules import Horizon
 
@@ -37,6 +41,9 @@ class Moment(NamedTuple):
     """Which of the batches accumulated into this step."""
     rank: int = 0
     """Which of the processes that share this step."""
+
+
+Entries = AllEntries | KeptEntries
 
 
 class Fit(NamedTuple):
@@ -74,6 +81,8 @@ class SAE(nn.Module):
     rest is the variant's.
     """
 
+    sparse_below: ClassVar[float] = 0.08
+    """The share of latents kept below which sparse execution pays on a CPU (docs/performance.md)."""
     unit_decoder: bool = True
     """Rows of W_dec keep norm 1 (`unit` in docs/training.md); False leaves them free."""
     calibrated: ClassVar[bool] = False
@@ -104,7 +113,8 @@ class SAE(nn.Module):
         W_dec_FD = unit_rows(d_sae, self.d_out, generator)
         self.tied_start = config.tied_init and not self.is_transcoder
         W_enc_FD = W_dec_FD if self.tied_start else unit_rows(d_sae, d_in, generator)
-        self.W_enc = nn.Parameter(W_enc_FD.T.contiguous())
+        # (d_in, F) with the memory of (F, d_in): a latent's weights lie together, as the sparse sums write their gradients.
+        self.W_enc = nn.Parameter(W_enc_FD.clone().T)
         self.W_dec = nn.Parameter(W_dec_FD)
         self.b_dec = nn.Parameter(torch.zeros(self.d_out))
         self.W_skip = nn.Parameter(torch.zeros(d_in, self.d_out)) if config.skip else None
@@ -118,7 +128,7 @@ class SAE(nn.Module):
 
     def decode(self, f: Tensor) -> Tensor:
         """Latents (..., F) → activations (..., d_out), the skip path left out."""
-        return f @ self.W_dec + self.b_dec
+        return product(f.reshape(-1, self.d_sae), self.W_dec).view(*f.shape[:-1], self.d_out) + self.b_dec
 
     def reconstruct(self, f: Tensor, x: Tensor) -> Tensor:
         """The reconstruction (..., d_out) from latents (..., F) and, with a skip path, from x (..., d_in) itself."""
@@ -132,9 +142,12 @@ class SAE(nn.Module):
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         """The training objective on one batch: from x, reconstruct y, which is x itself for an autoencoder."""
 
-    def fit(self, f_BF: Tensor, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Fit:
-        """The reconstruction term."""
-        error_BD = y_BD - self.reconstruct(f_BF, x_BD).to(y_BD.dtype)
+    def fit(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Fit:
+        """The reconstruction term, of latents f at `entries`."""
+        y_hat_BD = entries.decode(f, self.W_dec) + self.b_dec
+        if self.W_skip is not None:
+            y_hat_BD = y_hat_BD + x_BD @ self.W_skip
+        error_BD = y_BD - y_hat_BD.to(y_BD.dtype)
         return Fit(error_BD, error_BD.square().mean())
 
     def absorb(self, measured: Tensor, moment: Moment) -> None:
@@ -153,9 +166,37 @@ class SAE(nn.Module):
         """Peak learning rate."""
         return self.config.default_lr(self.d_sae) if self.config.lr is None else self.config.lr
 
-    def pre_activations(self, x: Tensor) -> Tensor:
-        """z = (x - b_dec) @ W_enc, (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from."""
-        return x @ self.W_enc if self.is_transcoder else centred_product(x, self.b_dec, self.W_enc)
+    def pre_activations(self, x: Tensor, bias_F: Tensor | None = None) -> Tensor:
+        """z = (x - b_dec) @ W_enc (+ bias), (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from."""
+        return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F)
+
+    def pre_activations_above(
+        self,
+        bound: Bound,
+        x_BD: Tensor,
+        bias_F: Tensor | None,
+        *,
+        sparsely: bool,
+        trim: Callable[[Tensor, KeptEntries], Tensor] | None = None,
+    ) -> tuple[Tensor, Entries]:
+        """The pre-activations that a training step needs: if `sparsely` those above `bound`, else all.
+
+        Args:
+            trim: Which of those above the bound are to stay: their values (their sizes, if `signed`) to a mask (E,).
+        """
+        if not sparsely:
+            return self.pre_activations(x_BD, bias_F), AllEntries()
+        centre_D = None if self.is_transcoder else self.b_dec
+        pre_E, entries = scan(x_BD, centre_D, self.W_enc, bias_F, bound, self.signed)
+        if trim is not None:
+            keep_E = trim(pre_E.abs() if self.signed else pre_E, entries)
+            pre_E, entries = pre_E[keep_E], entries.take(keep_E)
+        return sparse_encode(x_BD, centre_D, self.W_enc, bias_F, pre_E, entries), entries
+
+    def pre_activations_of(self, latents_A: Tensor, x_BD: Tensor) -> Tensor:
+        """The pre-activations, b_enc included, of some latents (A,) alone: (B, A)."""
+        centre_D = None if self.is_transcoder else self.b_dec
+        return centred_product(x_BD, centre_D, self.W_enc[:, latents_A], self.b_enc[latents_A])
 
     def dead(self) -> Tensor:
         """Latents that have not fired for `dead_after` tokens of training: bool (F,)."""

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelight.saes.base import Losses, Moment
+from saelight.ops.entries import AllEntries, KeptEntries
+from saelight.ops.select import largest_of_batch
+from saelight.saes.base import Entries, Losses, Moment
 from saelight.saes.topk import TopK, TopKSAE
+
+_MARGIN = 0.8
 
 
 @dataclass(kw_only=True)
@@ -34,17 +38,39 @@ class BatchTopKSAE(TopKSAE):
         self.register_buffer("threshold_updates", torch.tensor(0))
 
     def encode(self, x: Tensor) -> Tensor:
-        pre = torch.relu(self.pre_activations(x) + self.b_enc)
+        pre = torch.relu(self.pre_activations(x, self.b_enc))
         return torch.where(pre > self.threshold, pre, 0.0)
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
-        pre_BF = self.pre_activations(x_BD) + self.b_enc
-        values, indices = torch.relu(pre_BF).flatten().topk(self.k_at(moment) * len(x_BD), sorted=False)
-        f_BF = torch.zeros_like(pre_BF).flatten().scatter(0, indices, values).view_as(pre_BF)
-        losses = self.objective(pre_BF, f_BF, x_BD, y_BD, moment)
+        k = self.k_at(moment)
+        if self.is_sparse(k, x_BD):
+            values, entries = self._largest_positive(x_BD, k * len(x_BD))
+            f = torch.relu(values)
+        else:
+            pre_BF = self.pre_activations(x_BD, self.b_enc)
+            values, indices = torch.relu(pre_BF).flatten().topk(k * len(x_BD), sorted=False)
+            f, entries = torch.zeros_like(pre_BF).flatten().scatter(0, indices, values).view_as(pre_BF), AllEntries()
+        losses = self.objective(f, entries, x_BD, y_BD, moment)
         # Infinite where no latent is positive, which `absorb` skips.
-        smallest = torch.where(values > 0, values, torch.inf).min().detach().to(self.threshold.dtype)
+        positive = torch.where(values > 0, values, torch.inf).detach().to(self.threshold.dtype)
+        smallest = positive.min() if len(positive) else self.threshold.new_tensor(torch.inf)
         return losses._replace(measured=smallest[None])
+
+    def _largest_positive(self, x_BD: Tensor, n: int) -> tuple[Tensor, Entries]:
+        """The n largest pre-activations of the batch, as far as they are positive."""
+        # The running threshold tells about where they begin. A batch whose own lies lower is scanned again, from 0.
+        for bound in (_MARGIN * self.threshold, torch.zeros_like(self.threshold)):
+            candidates = 0
+
+            def trim(by_E: Tensor, entries: KeptEntries) -> Tensor:
+                nonlocal candidates
+                candidates = len(by_E)
+                return largest_of_batch(by_E, n)
+
+            values, entries = self.pre_activations_above(bound, x_BD, self.b_enc, sparsely=True, trim=trim)
+            if candidates >= n:
+                break
+        return values, entries
 
     @torch.no_grad()
     def absorb(self, measured: Tensor, moment: Moment) -> None:

@@ -15,7 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from saelight.saes.base import Losses, Moment
+from saelight.ops.entries import AllEntries
+from saelight.saes.base import Entries, Losses, Moment
 from saelight.saes.config import Penalised
 from saelight.saes.penalised import PenalisedSAE
 
@@ -48,21 +49,22 @@ class GatedSAE(PenalisedSAE):
         self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
 
     def encode(self, x: Tensor) -> Tensor:
-        return self._latents(self.pre_activations(x))
+        z = self.pre_activations(x)
+        return self._latents(z, z + self.b_gate, AllEntries())
 
-    def _latents(self, z: Tensor) -> Tensor:
-        return torch.relu(self.r_mag.exp() * z + self.b_mag) * (z + self.b_gate > 0)
+    def _latents(self, z: Tensor, gate: Tensor, entries: Entries) -> Tensor:
+        return torch.relu(entries.at(self.r_mag.exp()) * z + entries.at(self.b_mag)) * (gate > 0)
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
-        z_BF = self.pre_activations(x_BD)
-        f_BF = self._latents(z_BF)
-        gate_BF = torch.relu(z_BF + self.b_gate)
-        penalty = gate_BF.mean(0, dtype=self.W_dec.dtype).sum()
+        z, entries, density = self.possibly_active(x_BD, None, -self.b_gate.detach())
+        gate = torch.relu(z + entries.at(self.b_gate))
+        f = self._latents(z, gate, entries)
         return self.objective(
-            self.fit(f_BF, x_BD, y_BD, moment),
-            penalty,
-            f_BF,
+            self.fit(f, entries, x_BD, y_BD, moment),
+            entries.per_latent(gate).sum() / len(x_BD),
+            entries.counts(f.detach()),
             moment,
-            aux=self.gates_error(gate_BF, x_BD, y_BD),
+            density=density,
+            aux=self.gates_error(gate, entries, x_BD, y_BD),
             aux_coefficient=self.config.aux_coefficient,
         )

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from saelight.ops import gates
+from saelight.ops.counts import firing_counts
+from saelight.ops.entries import AllEntries
 from saelight.saes.base import Losses, Moment
 from saelight.saes.hard_concrete import GatesAtRandom, HardConcretePenalised
 
@@ -61,10 +63,10 @@ class GatedHardConcreteSAE(GatesAtRandom):
         gates_BF = gates.sampled(logits_BF, self.noise(magnitude_BF, moment), beta)
         fires_BF = (logits_BF.detach() > gates.OPEN) & (magnitude_BF.detach() > 0)
         return self.objective(
-            self.fit(gates_BF * magnitude_BF, x_BD, y_BD, moment),
+            self.fit(gates_BF * magnitude_BF, AllEntries(), x_BD, y_BD, moment),
             gates.open_probability(logits_BF, beta).sum() / len(x_BD),
-            fires_BF,
+            firing_counts(fires_BF),
             moment,
-            aux=self.gates_error(gates_BF, x_BD, y_BD),
+            aux=self.gates_error(gates_BF, AllEntries(), x_BD, y_BD),
             aux_coefficient=self.config.aux_coefficient,
         )

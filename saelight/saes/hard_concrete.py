@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops import gates
+from saelight.ops.counts import firing_counts
+from saelight.ops.entries import AllEntries
 from saelight.ops.noise import uniform
 from saelight.saes.base import Losses, Moment
 from saelight.saes.config import Penalised
@@ -107,4 +109,5 @@ class HardConcreteSAE(GatesAtRandom):
         penalty = open_F.sum() / (len(x_BD) if self.config.input_dependent else 1)
         # What would fire at inference: noise opens nearly every gate now and then.
         fires_BF = (logits.detach() > gates.OPEN) & (magnitude_BF.detach() > 0)
-        return self.objective(self.fit(f_BF, x_BD, y_BD, moment), penalty, fires_BF, moment)
+        fit = self.fit(f_BF, AllEntries(), x_BD, y_BD, moment)
+        return self.objective(fit, penalty, firing_counts(fires_BF), moment)

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.jump import jump, step
-from saelight.saes.base import Losses, Moment
+from saelight.saes.base import Entries, Losses, Moment
 from saelight.saes.config import Penalised
 from saelight.saes.penalised import PenalisedSAE
 from saelight.schedules import Horizon
 
 _REACH = 20.0  # e-folds of θ at a constant learning rate; schedules halve it
+_KERNEL = 0.5001  # half of the kernel's width, in bandwidths, and the rounding of π
 _STEEPNESS = 4.0  # of tanh, in units of a latent's norm
 
 
@@ -96,24 +97,28 @@ class JumpReLUSAE(PenalisedSAE):
         return {"log_threshold": self.config.threshold_lr or max(self.lr, _REACH / horizon.steps)}
 
     def encode(self, x: Tensor) -> Tensor:
-        return self._latents(self.pre_activations(x) + self.b_enc)
+        return self._latents(self.pre_activations(x, self.b_enc), self.threshold)
 
-    def _latents(self, pre: Tensor) -> Tensor:
-        return jump(pre, self.threshold, self.bandwidth, through=self.config.penalty == "tanh")
+    def _latents(self, pre: Tensor, theta: Tensor) -> Tensor:
+        return jump(pre, theta, self.bandwidth, through=self.config.penalty == "tanh")
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
-        pre_BF = self.pre_activations(x_BD) + self.b_enc
-        f_BF = self._latents(pre_BF)
-        losses = self.objective(self.fit(f_BF, x_BD, y_BD, moment), self._penalty(pre_BF, f_BF), f_BF, moment)
-        if self.config.pre_activation_coefficient == 0:
-            return losses
-        aux = self._below(pre_BF)
-        return losses._replace(total=losses.total + self.config.pre_activation_coefficient * aux, aux=aux)
+        # Where the jump's kernel reaches, θ has gradient: half a bandwidth below it.
+        lowest_F = self.threshold.detach() - _KERNEL * self.bandwidth
+        pre, entries, density = self.possibly_active(x_BD, self.b_enc, lowest_F)
+        theta = entries.at(self.threshold)
+        f = self._latents(pre, theta)
+        penalty = self._penalty(pre, f, theta, entries, len(x_BD))
+        fit = self.fit(f, entries, x_BD, y_BD, moment)
+        coefficient = self.config.pre_activation_coefficient
+        aux = self._below(x_BD) if coefficient > 0 else None
+        return self.objective(fit, penalty, entries.counts(f.detach()), moment, density=density, aux=aux,
+                              aux_coefficient=coefficient)  # fmt: skip
 
-    def _penalty(self, pre_BF: Tensor, f_BF: Tensor) -> Tensor:
+    def _penalty(self, pre: Tensor, f: Tensor, theta: Tensor, entries: Entries, tokens: int) -> Tensor:
         if self.config.penalty == "tanh":
-            return torch.tanh(_STEEPNESS * f_BF * self.W_dec.norm(dim=1)).sum() / len(f_BF)
-        l0 = step(pre_BF, self.threshold, self.bandwidth).sum() / len(f_BF)
+            return torch.tanh(_STEEPNESS * f * entries.at(self.W_dec.norm(dim=1))).sum() / tokens
+        l0 = step(pre, theta, self.bandwidth).sum() / tokens
         if self.config.penalty == "step":
             return l0
         return (l0 / self.config.target_l0 - 1).square()
@@ -121,8 +126,8 @@ class JumpReLUSAE(PenalisedSAE):
     def coefficient(self, sparsity: Tensor) -> Tensor:
         return sparsity if self.config.penalty == "target" else super().coefficient(sparsity)
 
-    def _below(self, pre_BF: Tensor) -> Tensor:
+    def _below(self, x_BD: Tensor) -> Tensor:
         """mean_B Σ ReLU(θ - π) ‖d‖ over the dead latents."""
         dead_A = self.dead().nonzero().squeeze(1)
-        below_BA = torch.relu(self.threshold[dead_A] - pre_BF[:, dead_A])
-        return (below_BA * self.W_dec[dead_A].norm(dim=1)).sum() / len(pre_BF)
+        below_BA = torch.relu(self.threshold[dead_A] - self.pre_activations_of(dead_A, x_BD))
+        return (below_BA * self.W_dec[dead_A].norm(dim=1)).sum() / len(x_BD)

@@ -93,8 +93,8 @@ class MatchingPursuitSAE(SAE):
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         f_BF = self._latents(x_BD)
-        fit = self.fit(f_BF, x_BD, y_BD, moment)
-        return Losses(fit.loss, fit.loss, None, None, firing_counts(f_BF.detach()))
+        loss = (y_BD - self.decode(f_BF).to(y_BD.dtype)).square().mean()
+        return Losses(loss, loss, None, None, firing_counts(f_BF.detach()))
 
     def decayed_parameters(self) -> list[nn.Parameter]:
         return []

@@ -10,7 +10,7 @@ Shapes: B batch, D d_out, F d_sae.
 """
 
 from dataclasses import dataclass, field, fields
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from saelight.errors import UserError
 from saelight.ops.noise import generator
-from saelight.saes.base import SAE, Fit, Moment
+from saelight.saes.base import SAE, Entries, Fit, Moment
 from saelight.saes.batch_topk import BatchTopK, BatchTopKSAE
 from saelight.saes.config import SAEConfig
 from saelight.saes.jump_relu import JumpReLU, JumpReLUSAE
@@ -85,13 +85,12 @@ class _Nested(SAE):
         draw = generator(torch.device("cpu"), self.seed, moment.step, moment.micro_batch, "prefixes")
         return [*sorted((torch.multinomial(weights, drawn, generator=draw) + 1).tolist()), self.d_sae]
 
-    def fit(self, f_BF: Tensor, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Fit:
-        y_hat_BD = self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip
+    def fit(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Fit:
+        error_BD = y_BD - (self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip)
         ends, total = self.prefixes(moment), 0.0
-        for start, end in pairwise([0, *ends]):
-            # Each block is decoded once, and added to those before it.
-            y_hat_BD = y_hat_BD + f_BF[:, start:end] @ self.W_dec[start:end]
-            error_BD = y_BD - y_hat_BD.to(y_BD.dtype)
+        for block_BD in entries.decode_blocks(f, self.W_dec, ends):
+            # Each block is decoded once, and takes from what those before it left over.
+            error_BD = error_BD - block_BD.to(y_BD.dtype)
             total = total + error_BD.square().mean()
         return Fit(error_BD, total / len(ends))
 

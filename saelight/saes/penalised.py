@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saelight.ops.counts import firing_counts
-from saelight.saes.base import SAE, Fit, Losses, Moment
+from saelight.saes.base import SAE, Entries, Fit, Losses, Moment
 from saelight.saes.config import Penalised
 from saelight.schedules import Horizon, in_steps, ramp
 
@@ -23,15 +23,18 @@ _SMOOTHING = 0.1  # one batch's L0 is noisy
 _PROPORTIONAL = 4.0
 _GAIN, _LARGEST_GAIN = 40.0, 0.04  # of the sum: over all of training, and in one step
 
+_HYSTERESIS = 0.75  # an SAE near the limit does not change between dense and sparse from batch to batch
+
 
 class PenalisedSAE(SAE):
     config: Penalised
-    training_state = (*SAE.training_state, "log_factor", "log_first_l0", "l0_gap")
+    training_state = (*SAE.training_state, "log_factor", "log_first_l0", "l0_gap", "is_sparse")
 
     def __init__(self, config: Penalised, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
         # λ over its starting value, which moves with target_l0, and when p-annealing keeps the loss continuous.
         self.register_buffer("log_factor", torch.tensor(0.0))
+        self.register_buffer("is_sparse", torch.tensor(False))
         if self.aims_at_l0:
             self.register_buffer("log_first_l0", torch.tensor(torch.nan))
             self.register_buffer("l0_gap", torch.tensor(torch.nan))
@@ -54,34 +57,56 @@ class PenalisedSAE(SAE):
         """The factor on mean_B penalty: λ/√D."""
         return sparsity / self.d_out**0.5
 
-    def objective(self, fit: Fit, penalty: Tensor, fires_BF: Tensor, moment: Moment, *, aux: Tensor | None = None,
-                  aux_coefficient: float = 0.0, measured: list[Tensor] | None = None) -> Losses:  # fmt: skip
+    def possibly_active(self, x_BD: Tensor, bias_F: Tensor | None, bound: Tensor) -> tuple[Tensor, Entries, Tensor | float]:
+        """The pre-activations to train on, their entries, and the share of all that exceed `bound`.
+
+        Below it, a latent must be 0 and without gradient. Above some density the dense products are faster: then all.
+        """
+        sparsely = x_BD.is_cpu and bool(self.is_sparse)
+        pre, entries = self.pre_activations_above(bound, x_BD, bias_F, sparsely=sparsely)
+        density = entries.density if sparsely else firing_counts(pre.detach() > bound).sum() / pre.numel()
+        return pre, entries, density
+
+    def objective(
+        self,
+        fit: Fit,
+        penalty: Tensor,
+        counts_F: Tensor,
+        moment: Moment,
+        *,
+        density: Tensor | float = 1.0,
+        aux: Tensor | None = None,
+        aux_coefficient: float = 0.0,
+        measured: list[Tensor] | None = None,
+    ) -> Losses:
         """The terms put together.
 
         Args:
             penalty: mean_B of the penalty.
-            fires_BF: The latents, or where they fire.
+            counts_F: On how many tokens each latent fires.
+            density: The share of entries that sparse execution would compute.
             aux: An auxiliary term, divided as its variant says.
-            measured: What the variant's own `absorb` needs, beside this batch's L0, which comes first.
+            measured: What the variant's own `absorb` needs, beside this batch's L0 and density, which come first.
         """
-        counts_F = firing_counts(fires_BF.detach())
         sparsity = self.sparsity(moment)
         total = fit.loss + self.coefficient(sparsity) * penalty
         if aux is not None:
             total = total + aux_coefficient * aux
-        l0 = counts_F.sum().to(total.dtype) / len(fires_BF)
+        l0 = counts_F.sum().to(total.dtype) / len(fit.error_BD)
         return Losses(total, fit.error_BD.square().mean(), penalty, aux, counts_F, sparsity,
-                      torch.stack([l0, *(measured or [])]).detach())  # fmt: skip
+                      torch.stack([l0, torch.as_tensor(density).to(l0), *(measured or [])]).detach())  # fmt: skip
 
-    def gates_error(self, gates_BF: Tensor, x_BD: Tensor, y_BD: Tensor) -> Tensor:
+    def gates_error(self, gates: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor) -> Tensor:
         """The auxiliary term of gated variants: mean_B ‖y - ŷ‖² / D with the gates themselves decoded, decoder detached."""
-        y_hat_BD = gates_BF @ self.W_dec.detach() + self.b_dec.detach()
+        y_hat_BD = entries.decode(gates, self.W_dec.detach()) + self.b_dec.detach()
         if self.W_skip is not None:
             y_hat_BD = y_hat_BD + (x_BD @ self.W_skip).detach()
         return (y_BD - y_hat_BD.to(y_BD.dtype)).square().mean()
 
     @torch.no_grad()
     def absorb(self, measured: Tensor, moment: Moment) -> None:
+        limit = self.sparse_below * torch.where(self.is_sparse, 1.0, _HYSTERESIS)
+        self.is_sparse.copy_(measured[1] < limit)
         if not self.aims_at_l0:
             return
         log_l0 = measured[0].clamp_min(1e-3).log()

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
-from saelight.saes.base import Losses, Moment
+from saelight.saes.base import Entries, Losses, Moment
 from saelight.saes.config import Penalised
 from saelight.saes.penalised import PenalisedSAE
 from saelight.saes.resampling import Resampling
 from saelight.schedules import Horizon, Time, check_time, in_steps
 
+_ZERO = torch.tensor(0.0)
 _WINDOW = 10  # batches over which the penalties are compared when p moves
 
 
@@ -69,29 +70,32 @@ class ReLUSAE(Resampling, PenalisedSAE):
             self.register_buffer("recent_penalties", torch.full((_WINDOW, 2), torch.nan))
 
     def encode(self, x: Tensor) -> Tensor:
-        return torch.relu(self.pre_activations(x) + self.b_enc)
+        return torch.relu(self.pre_activations(x, self.b_enc))
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
-        f_BF = self.encode(x_BD)
+        pre, entries, density = self.possibly_active(x_BD, self.b_enc, _ZERO)
+        f = torch.relu(pre)
         p = self.power(moment.step, moment.horizon)
-        penalty = self.penalty(f_BF, p)
+        penalty = self.penalty(f, entries, p) / len(x_BD)
         measured = []
         if self.config.p_end is not None:
             with torch.no_grad():
                 after = self.power(moment.step, moment.horizon, ahead=1)
-                measured = [penalty.detach(), penalty.detach() if after == p else self.penalty(f_BF, after)]
-        return self.objective(self.fit(f_BF, x_BD, y_BD, moment), penalty, f_BF, moment, measured=measured)
+                next_penalty = penalty if after == p else self.penalty(f, entries, after) / len(x_BD)
+                measured = [penalty.detach(), next_penalty.detach()]
+        fit = self.fit(f, entries, x_BD, y_BD, moment)
+        return self.objective(fit, penalty, entries.counts(f.detach()), moment, density=density, measured=measured)
 
-    def penalty(self, f_BF: Tensor, p: float) -> Tensor:
-        """mean_B Σ_i (f_i ‖d_i‖)^p, with gradient 0 where f = 0."""
+    def penalty(self, f: Tensor, entries: Entries, p: float) -> Tensor:
+        """Σ_B Σ_i (f_i ‖d_i‖)^p, with gradient 0 where f = 0."""
         norms_F = self.W_dec.norm(dim=1)
         if p == 1:
-            # The mean first, so that no second (B, F) product is formed.
-            return (f_BF.mean(0, dtype=self.W_dec.dtype) * norms_F).sum()
-        active = f_BF > 0
+            # The sum over tokens first, so that no second (B, F) product is formed.
+            return (entries.per_latent(f) * norms_F).sum()
+        active = f > 0
         # A safe base first: the power's gradient at 0 is infinite.
-        powers_BF = torch.where(active, f_BF.to(self.W_dec.dtype) * norms_F, 1.0) ** p
-        return torch.where(active, powers_BF, 0.0).sum() / len(f_BF)
+        powers = torch.where(active, f.to(self.W_dec.dtype) * entries.at(norms_F), 1.0) ** p
+        return torch.where(active, powers, 0.0).sum()
 
     def power(self, step: int, horizon: Horizon, ahead: int = 0) -> float:
         """p at `step`, or `ahead` updates later."""
@@ -107,7 +111,7 @@ class ReLUSAE(Resampling, PenalisedSAE):
         super().absorb(measured, moment)
         if self.config.p_end is None:
             return
-        self.recent_penalties.copy_(torch.cat([self.recent_penalties[1:], measured[None, 1:]]))
+        self.recent_penalties.copy_(torch.cat([self.recent_penalties[1:], measured[None, 2:]]))
         if self.power(moment.step + 1, moment.horizon) != self.power(moment.step, moment.horizon):
             if not self.aims_at_l0:  # which finds its own λ
                 before, after = self.recent_penalties.nanmean(0)

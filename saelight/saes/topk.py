@@ -7,14 +7,16 @@ Shapes: B batch, D d_in, F d_sae.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
-from saelight.ops.counts import firing_counts
+from saelight.ops.entries import AllEntries
+from saelight.ops.select import bound_of_largest, largest_of_each_token
 from saelight.saes.auxk import auxk
-from saelight.saes.base import SAE, Losses, Moment
+from saelight.saes.base import SAE, Entries, Losses, Moment
 from saelight.saes.config import SAEConfig
 from saelight.schedules import Time, check_time, in_steps, ramp
 
@@ -63,12 +65,17 @@ class TopKSAE(SAE):
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.select(self.pre_activations(x) + self.b_enc, self.config.k)
+        return self.select(self.pre_activations(x, self.b_enc), self.config.k)
 
     def select(self, pre: Tensor, k: int) -> Tensor:
         """The latents (..., F) of pre-activations (..., F), k of each token."""
-        values, indices = torch.relu(pre).topk(k, dim=-1, sorted=False)
-        return torch.zeros_like(pre).scatter(-1, indices, values)
+        by = pre.abs() if self.signed else pre
+        indices = by.topk(k, dim=-1, sorted=False).indices
+        return torch.zeros_like(pre).scatter(-1, indices, self.activation(pre.gather(-1, indices)))
+
+    def activation(self, pre: Tensor) -> Tensor:
+        """Of those kept, the latents."""
+        return pre if self.signed else torch.relu(pre)
 
     def k_at(self, moment: Moment) -> int:
         """k at this moment."""
@@ -78,15 +85,25 @@ class TopKSAE(SAE):
         return round(start + (k - start) * ramp(moment.step, in_steps(self.config.k_anneal, moment.horizon)))
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
-        pre_BF = self.pre_activations(x_BD) + self.b_enc
-        f_BF = self.select(pre_BF, self.k_at(moment))
-        return self.objective(pre_BF, f_BF, x_BD, y_BD, moment)
+        k = self.k_at(moment)
+        if self.is_sparse(k, x_BD):
+            pre_E, entries = self.pre_activations_above(
+                bound_of_largest(k), x_BD, self.b_enc, sparsely=True, trim=partial(largest_of_each_token, k=k)
+            )
+            return self.objective(self.activation(pre_E), entries, x_BD, y_BD, moment)
+        f_BF = self.select(self.pre_activations(x_BD, self.b_enc), k)
+        return self.objective(f_BF, AllEntries(), x_BD, y_BD, moment)
 
-    def objective(self, pre_BF: Tensor, f_BF: Tensor, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+    def is_sparse(self, k: int, x_BD: Tensor) -> bool:
+        """Whether sparse execution pays at this k."""
+        return x_BD.is_cpu and k < self.sparse_below * self.d_sae
+
+    def objective(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         """The reconstruction by the latents kept, and AuxK."""
-        fit = self.fit(f_BF, x_BD, y_BD, moment)
+        fit = self.fit(f, entries, x_BD, y_BD, moment)
         total, aux = fit.loss, None
         if self.config.aux_coefficient > 0:
-            aux = auxk(pre_BF, fit.error_BD, self.W_dec, self.dead(), self.k_aux, self.signed)
+            dead_A = self.dead().nonzero().squeeze(1)
+            aux = auxk(self.pre_activations_of(dead_A, x_BD), fit.error_BD, self.W_dec[dead_A], self.k_aux, self.signed)
             total = total + self.config.aux_coefficient * aux
-        return Losses(total, fit.error_BD.square().mean(), None, aux, firing_counts(f_BF.detach()))
+        return Losses(total, fit.error_BD.square().mean(), None, aux, entries.counts(f.detach()))

@@ -43,7 +43,7 @@ TROUBLES = {
         r"only 0.0% of its latents fired in .*: lower sparsity \(λ is 100\) or lower lr or set resample",
     ),
     "killed by its rate": (
-        saelight.TopK(d_sae=512, k=1, lr=3.0, clip=None),
+        saelight.TopK(d_sae=1024, k=1, lr=10.0, clip=None),
         r"only \d\.\d% of its latents fired in .*: lower lr or raise aux_coefficient",
     ),
     "killed by its target": (

@@ -25,6 +25,7 @@ from saelight.saes import (
     SAEConfig,
     TopK,
 )
+from saelight.saes.penalised import PenalisedSAE
 from saelight.schedules import Horizon
 from tests.conformance.reference import ENCODERS, REFERENCES, Reference
 from tests.conftest import sparse_activations
@@ -99,6 +100,8 @@ def built(config: SAEConfig, side: str = "autoencoder", d_in: int = D_IN, d_out:
         if isinstance(config, MatchingPursuit):
             # Its residuals shrink by what was taken only where the rows are unit, as they are after every step.
             sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
+    if isinstance(sae, PenalisedSAE):
+        sae.is_sparse.fill_(SAE.sparse_below > 1)
     return sae
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from saelight.errors import UserError
 from saelight.saes import (
+    SAE,
     GatedHardConcrete,
     HardConcrete,
     MatchingPursuit,
@@ -32,6 +33,14 @@ from tests.conformance.objectives import (
     expected_latents,
     kill,
 )
+
+
+@pytest.fixture(scope="module", autouse=True, params=["densely", "sparsely"])
+def execution(request):
+    """Everything here is asked twice: with all entries of the latents computed, and with only those that can be active."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SAE, "sparse_below", float("inf") if request.param == "sparsely" else 0.0)
+        yield request.param
 
 
 def heeds_dead(config: SAEConfig) -> bool:

@@ -158,8 +158,8 @@ def test_auxk_cuts_negative_pre_activations_and_weighs_d_times_less(name, kind):
     # The ratio is the same, of dead latents cut at 0: those that are negative on a token learn nothing from it.
     pre_BF = sae.pre_activations(x_BD) + sae.b_enc
     error_BD = x_BD - trainer.loss(x_BD, step=5, logging=True).x_hat
-    cut = auxk(torch.relu(pre_BF), error_BD, sae.W_dec, DEAD, D // 2)
-    uncut = auxk(pre_BF, error_BD, sae.W_dec, DEAD, D // 2)
+    cut = auxk(torch.relu(pre_BF)[:, DEAD], error_BD, sae.W_dec[DEAD], D // 2)
+    uncut = auxk(pre_BF[:, DEAD], error_BD, sae.W_dec[DEAD], D // 2)
     assert_same(uncut, losses.aux)
     assert_apart(uncut, cut)
     # It is added to a reconstruction term that is not divided by D.

@@ -66,10 +66,10 @@ def test_auxk_has_no_bias_and_three_things_of_its_own(dead):
     error_BD = (x_BD - out.sae_out).detach()
     pre_BF = (sae.pre_activations(x_BD) + sae.b_enc).detach()
     # The dead latents are cut at 0, the division is by the variation of x, not of the error, and few dead weigh less.
-    cut = auxk(torch.relu(pre_BF), error_BD, sae.W_dec, dead_F, k_aux)
+    cut = auxk(torch.relu(pre_BF)[:, dead_F], error_BD, sae.W_dec[dead_F], k_aux)
     divided = cut * (error_BD - error_BD.mean(0)).square().sum() / (x_BD - x_BD.mean(0)).square().sum()
     assert_same(divided * min(dead / k_aux, 1), out.auxk_loss)
-    assert_apart(divided, auxk(pre_BF, error_BD, sae.W_dec, dead_F, k_aux))
+    assert_apart(divided, auxk(pre_BF[:, dead_F], error_BD, sae.W_dec[dead_F], k_aux))
 
 
 def test_auxk_and_multi_topk_do_not_reach_the_encoder():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saelight.ops.counts import firing_counts
-from saelight.ops.encode import centred_product
+from saelight.ops.matmul import centred_product
 
 
 @pytest.mark.parametrize("shape", [(5,), (1, 5), (7, 5), (2, 3, 5)])

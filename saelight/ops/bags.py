@@ -1,0 +1,33 @@
+"""Products with a sparse (bags, F) matrix, given by its entries: sums of weighted table rows, and dot products at the
+entries.
+
+`torch.nn.functional.embedding_bag` is such a product, and several times faster than gathering, or than `index_add_` for
+the transposed one. Shapes: E entries, sorted by bag; N bags; R rows of a table; D width.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from saelight.ops.fallback import find_op
+
+_DOTS = "aten._embedding_bag_per_sample_weights_backward"
+_SUM = 0  # embedding_bag's mode, as its backward numbers it
+_ROWS_AT_ONCE = 1 << 14
+
+
+def weighted_sums(table_RD: Tensor, rows_E: Tensor, weights_E: Tensor, starts_N: Tensor) -> Tensor:
+    """out[n] = Σ over the entries e of bag n of weights[e] · table[rows[e]]: (N, D).
+
+    Args:
+        starts_N: Where each bag's entries begin, int64 (N + 1,), the number of entries last.
+    """
+    return embedding_bag(rows_E, table_RD, starts_N, mode="sum", per_sample_weights=weights_E, include_last_offset=True)
+
+
+def dots(left_ND: Tensor, bags_E: Tensor, right_RD: Tensor, rows_E: Tensor, starts_N: Tensor) -> Tensor:
+    """out[e] = left[bags[e]] · right[rows[e]]: (E,)."""
+    if (backward := find_op(_DOTS)) is not None:
+        return backward(left_ND.contiguous(), right_RD, rows_E, starts_N[:-1], bags_E, _SUM)
+    parts = zip(bags_E.split(_ROWS_AT_ONCE), rows_E.split(_ROWS_AT_ONCE), strict=True)
+    return torch.cat([(left_ND[b] * right_RD[r]).sum(1) for b, r in parts])

@@ -1,0 +1,109 @@
+"""Matrix products by the fastest exact kernel of this processor, with gradients.
+
+torch's own float32 product reaches less than half of an AMD processor's speed, because the library behind it (MKL) is made
+for another maker's; oneDNN, which torch carries too, has no such preference. Which of the two runs depends on processor,
+shapes and dtype alone, never on a timing: they differ in the last bit. Shapes: M, K, N as in (M, K) @ (K, N).
+"""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from saelight.ops.fallback import find_op
+
+_ONEDNN = "mkldnn._linear_pointwise"
+_SMALLEST = 1 << 22  # multiplications below which oneDNN's preparation costs more than it wins
+
+
+@cache
+def prefers_onednn() -> bool:
+    """Whether float32 products on this processor go through oneDNN: on AMD's, where torch has it."""
+    try:
+        amd = "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    if not (amd and torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()):
+        return False
+    return find_op(_ONEDNN) is not None
+
+
+def kernel() -> str:
+    """The name of what multiplies large float32 matrices on the CPU here: onednn or torch."""
+    return "onednn" if prefers_onednn() else "torch"
+
+
+def matmul(a_MK: Tensor, b_KN: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """a @ b (+ bias), without gradient. Any strides."""
+    large = a_MK.is_cpu and a_MK.dtype == torch.float32 and len(a_MK) * b_KN.numel() >= _SMALLEST
+    if large and prefers_onednn():
+        return find_op(_ONEDNN)(a_MK, b_KN.T, bias_N, "none", [], "")
+    return a_MK @ b_KN if bias_N is None else torch.addmm(bias_N, a_MK, b_KN)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of products that involve x: autocast's, where it is on."""
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a_MK: Tensor, b_KN: Tensor) -> Tensor:
+        dtype = compute_dtype(a_MK)
+        ctx.dtypes = a_MK.dtype, b_KN.dtype
+        a_MK, b_KN = a_MK.to(dtype), b_KN.to(dtype)
+        ctx.save_for_backward(a_MK, b_KN)
+        return matmul(a_MK, b_KN)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_MN: Tensor):
+        a_MK, b_KN = ctx.saved_tensors
+        da_MK = matmul(grad_MN, b_KN.T).to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None
+        db_KN = matmul(a_MK.T, grad_MN).to(ctx.dtypes[1]) if ctx.needs_input_grad[1] else None
+        return da_MK, db_KN
+
+
+def product(a_MK: Tensor, b_KN: Tensor) -> Tensor:
+    """a @ b with gradients, (M, N); under autocast in its dtype, forward and backward."""
+    return _Product.apply(a_MK, b_KN)
+
+
+class _CentredProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x_MK: Tensor, centre_K: Tensor | None, W_KN: Tensor, bias_N: Tensor | None) -> Tensor:
+        dtype = compute_dtype(x_MK)
+        ctx.dtypes = x_MK.dtype, W_KN.dtype
+        x_MK = x_MK if centre_K is None else x_MK - centre_K
+        x_MK, W_KN = x_MK.to(dtype), W_KN.to(dtype)
+        ctx.save_for_backward(x_MK, W_KN)
+        ctx.vector_dtype = (W_KN if centre_K is None else centre_K).dtype
+        return matmul(x_MK, W_KN, None if bias_N is None else bias_N.to(dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dz_MN: Tensor):
+        x_MK, W_KN = ctx.saved_tensors
+        dx = dcentre = dW = None
+        if ctx.needs_input_grad[0]:
+            dx = matmul(dz_MN, W_KN.T).to(ctx.dtypes[0])
+        sums_N = dz_MN.sum(0, dtype=ctx.vector_dtype) if ctx.needs_input_grad[1] or ctx.needs_input_grad[3] else None
+        if ctx.needs_input_grad[1]:
+            # Summed over tokens before the product: one row's, not a batch's.
+            dcentre = -(sums_N @ W_KN.T.to(ctx.vector_dtype))
+        if ctx.needs_input_grad[2]:
+            # The layout of W_enc itself, whose memory is (N, K).
+            dW = matmul(dz_MN.T, x_MK).to(ctx.dtypes[1]).T
+        return dx, dcentre, dW, sums_N if ctx.needs_input_grad[3] else None
+
+
+def centred_product(x: Tensor, centre_K: Tensor | None, W_KN: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """(x - centre) @ W + bias for x (..., K): (..., N).
+
+    Equal to the plain expression, gradients included, but the centre's gradient costs one row's product instead of a
+    batch's: a sixth of a training step where x itself needs no gradient.
+    """
+    z = _CentredProduct.apply(x.reshape(-1, x.shape[-1]), centre_K, W_KN, bias_N)
+    return z.reshape(*x.shape[:-1], W_KN.shape[1])
