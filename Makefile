@@ -5,7 +5,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart real test test-slow conformance-peers lint install clean
+.PHONY: quickstart real test test-slow conformance-peers bench bench-quick lint install clean
 
 quickstart: install  ## train nine SAEs on synthetic data with a known answer
 	$(BIN)/saelight fit --config configs/quickstart.yaml
@@ -24,6 +24,12 @@ test-slow: $(VENV)/.test
 
 conformance-peers: $(PEERS)/.peers  ## the same weights in three other libraries (docs/conformance.md)
 	SAELIGHT_PEERS=required $(PEERS)/bin/python -m pytest tests/conformance/peers
+
+bench: $(PEERS)/.bench  ## the speed of every variant beside four other libraries: an hour (docs/performance.md)
+	$(PEERS)/bin/python -m benchmarks.speed --write
+
+bench-quick: $(PEERS)/.bench
+	$(PEERS)/bin/python -m benchmarks.speed --quick --results build/speed-quick.json
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
@@ -52,6 +58,10 @@ $(VENV)/.test: $(VENV)/.base
 $(PEERS)/.peers: tests/conformance/peers/requirements.txt constraints.txt pyproject.toml
 	$(MAKE) VENV=$(PEERS) $(PEERS)/.test
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	touch $@
+
+$(PEERS)/.bench: $(PEERS)/.peers benchmarks/speed/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/speed/requirements.txt
 	touch $@
 
 clean:

@@ -18,8 +18,7 @@ import torch
 from jsonargparse import auto_cli
 
 import saelight
-from saelight.isolation import clip_gradients
-from saelight.saes import Moment
+from benchmarks.bare import BareLoop
 from saelight.schedules import Horizon
 
 WARM_UP = 10
@@ -38,27 +37,11 @@ def bare(data: saelight.SyntheticDataModule, saes: saelight.SAEBank, steps: int)
     sample = data.init_sample()
     for sae in saes.saes:
         sae.initialise(sample)
-    optimizer = torch.optim.AdamW([{"params": list(sae.parameters()), "lr": sae.lr} for sae in saes.saes], eps=6.25e-10,
-                                  weight_decay=0.0, fused=True)  # fmt: skip
-    factors = [sae.config.schedule.factor(sae.lr, horizon) for sae in saes.saes]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+    loop = BareLoop(list(saes.saes), horizon)
     for step, batch in enumerate(data.train_dataloader()):
         if step == WARM_UP:
             start = time.perf_counter()
-        x = data.on_after_batch_transfer(batch, 0)
-        for sae in saes.saes:
-            parameters = list(sae.parameters())
-            losses = sae.losses(x, Moment(step, horizon))
-            gradients = torch.autograd.grad(losses.total, parameters, allow_unused=True, materialize_grads=True)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            sae.tokens_since_fired.add_(len(x)).masked_fill_(losses.counts_F > 0, 0)
-            sae.constrain_gradients()
-            clip_gradients(list(gradients), sae.config.clip)
-        optimizer.step()
-        schedule.step()
-        for sae in saes.saes:
-            sae.constrain_weights()
+        loop(data.on_after_batch_transfer(batch, 0))
     return (time.perf_counter() - start) / (steps - WARM_UP)
 
 

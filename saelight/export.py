@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from saelight.errors import UserError
 from saelight.ops.matmul import kernel
+from saelight.ops.parts import compiled
 from saelight.saes import SAE
 
 FORMAT = "saelight-sae"
@@ -55,7 +56,7 @@ def write(
         "training": training,
         "versions": _versions(),
         "commit": _commit(),
-        "matmul": kernel(),
+        "kernels": {"matmul": kernel(), "loops": "torch" if compiled() is None else "numba"},
     }
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

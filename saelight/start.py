@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from saelight.data.pairs import Pair, as_pair
 from saelight.errors import UserError
+from saelight.ops.memory import keep_freed_memory
 
 SAMPLE = 8192
 """Activations that the data-dependent start is computed from."""
@@ -16,6 +17,8 @@ SAMPLE = 8192
 
 def begin(bank, trainer: L.Trainer) -> None:
     """Initialise the SAEs that are not yet, and say what their settings will come to."""
+    if bank.device.type == "cpu":
+        keep_freed_memory()
     waiting = [sae for sae in bank.saes if not sae.initialised]
     if not waiting:
         return

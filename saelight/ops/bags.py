@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from saelight.ops.fallback import find_op
+from saelight.ops.parts import compiled, in_parts
 
 _DOTS = "aten._embedding_bag_per_sample_weights_backward"
 _SUM = 0  # embedding_bag's mode, as its backward numbers it
@@ -27,6 +28,11 @@ def weighted_sums(table_RD: Tensor, rows_E: Tensor, weights_E: Tensor, starts_N:
 
 def dots(left_ND: Tensor, bags_E: Tensor, right_RD: Tensor, rows_E: Tensor, starts_N: Tensor) -> Tensor:
     """out[e] = left[bags[e]] · right[rows[e]]: (E,)."""
+    if (loops := compiled()) is not None and left_ND.dtype == right_RD.dtype == torch.float32:
+        out_E = left_ND.new_empty(len(rows_E))
+        given = left_ND.contiguous().numpy(), bags_E.numpy(), right_RD.detach().numpy(), rows_E.numpy()
+        in_parts(lambda low, high: loops.dots(*given, low, high, out_E.numpy()), len(rows_E))
+        return out_E
     if (backward := find_op(_DOTS)) is not None:
         return backward(left_ND.contiguous(), right_RD, rows_E, starts_N[:-1], bags_E, _SUM)
     parts = zip(bags_E.split(_ROWS_AT_ONCE), rows_E.split(_ROWS_AT_ONCE), strict=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saelight.ops.counts import firing_counts
 from saelight.ops.matmul import product
+from saelight.ops.parts import compiled
 from saelight.ops.sparse import Bags, sparse_decode
 
 
@@ -57,7 +58,8 @@ class KeptEntries:
         """Those where the mask (E,) is true."""
         taken = KeptEntries.__new__(KeptEntries)
         taken.tokens, taken.d_sae = self.tokens, self.d_sae
-        taken.rows_E, taken.latents_E = self.rows_E[keep_E], self.latents_E[keep_E]
+        kept = keep_E.nonzero().squeeze(1)
+        taken.rows_E, taken.latents_E = self.rows_E.index_select(0, kept), self.latents_E.index_select(0, kept)
         return taken
 
     @cached_property
@@ -70,13 +72,13 @@ class KeptEntries:
         return Bags(self.rows_E, self.tokens)
 
     @cached_property
-    def order_E(self) -> Tensor:
-        """The entries sorted by latent. Encoder and decoder share it."""
-        return self.latents_E.argsort(stable=True)
-
-    @cached_property
-    def by_latent(self) -> Bags:
-        return Bags(self.latents_E[self.order_E], self.d_sae)
+    def by_latent(self) -> tuple[Tensor, Tensor]:
+        """The entries sorted by latent (E,), and where each latent's begin (F + 1,). Encoder and decoder share it."""
+        if (loops := compiled()) is None:
+            return self.latents_E.argsort(stable=True), Bags(self.latents_E, self.d_sae).starts_N
+        order_E, starts_F = torch.empty_like(self.latents_E), self.latents_E.new_zeros(self.d_sae + 1)
+        loops.sort(self.latents_E.numpy(), starts_F.numpy(), order_E.numpy())
+        return order_E, starts_F
 
     def at(self, p_F: Tensor) -> Tensor:
         return p_F.index_select(0, self.latents_E)

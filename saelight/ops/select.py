@@ -1,8 +1,7 @@
 """Which pre-activations to keep: found chunk by chunk, so that (B, F) never lies in memory as a whole.
 
-Every rule is two steps. The scan keeps the entries above a lower bound; a bound for the k largest of a token is cheap (the
-k-th largest of the maxima of more than k groups of latents). Where that keeps too many, the exact rule trims them.
-NaN counts as larger than everything, so that a broken SAE's loss shows it.
+The scan may keep more than the rule wants, where that is cheaper; then the exact rule trims them. NaN counts as larger
+than everything, so that a broken SAE's loss shows it.
 Shapes: B batch, C rows of a chunk, D d_in, F d_sae, E entries, K kept per token.
 """
 
@@ -15,19 +14,20 @@ from torch import Tensor
 from saelight.ops.bags import dots
 from saelight.ops.entries import KeptEntries
 from saelight.ops.matmul import compute_dtype, matmul
+from saelight.ops.parts import compiled, in_parts
 
 _CHUNK = 1 << 21  # entries; 8 MB, which stays in a processor's cache
-_GROUPS_PER_K = 4
+_GROUPS = 4
 _ROUNDED = 8  # so many more than k are kept where a product in half precision has yet to be done again in float32
 
-Bound = Tensor | Callable[[Tensor], Tensor]
-"""What entries must exceed: a scalar or (F,), or a function of a chunk's pre-activations (C, F) to (C, 1)."""
+Select = Callable[[Tensor], Tensor]
+"""Of a chunk's pre-activations (C, F): the places in it, flattened, ascending, of those to keep; a few more are no harm."""
 
 
 @torch.no_grad()
-def scan(x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | None, bound: Bound,
+def scan(x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | None, select: Select,
          signed: bool = False) -> tuple[Tensor, KeptEntries]:  # fmt: skip
-    """The pre-activations z = (x - centre) @ W + bias that exceed `bound` (their absolute values do, if `signed`).
+    """The pre-activations z = (x - centre) @ W + bias that `select` keeps; if `signed` it is shown their absolute values.
 
     Under autocast the product that finds them runs in half precision, and the kept ones are computed again in float32.
     """
@@ -36,42 +36,68 @@ def scan(x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | N
     left_BD, right_DF = x_BD.to(dtype), W_DF.to(dtype)
     bias = None if bias_F is None else bias_F.to(dtype)
     tokens, d_sae = len(x_BD), W_DF.shape[1]
-    flat, values, rows = [], [], max(1, _CHUNK // d_sae)
+    places, values, rows = [], [], max(1, _CHUNK // d_sae)
     for first, chunk_CD in zip(range(0, tokens, rows), left_BD.split(rows), strict=True):
         z_CF = matmul(chunk_CD, right_DF, bias)
-        by_CF = z_CF.abs() if signed else z_CF
-        kept = _places(~(by_CF <= (bound(by_CF) if callable(bound) else bound)))
-        values.append(z_CF.view(-1)[kept])
-        flat.append(kept + first * d_sae)
-    entries = KeptEntries(torch.cat(flat), tokens, d_sae)
+        kept = select(z_CF.abs() if signed else z_CF)
+        values.append(z_CF.view(-1).index_select(0, kept))
+        places.append(kept + first * d_sae)
+    entries = KeptEntries(torch.cat(places), tokens, d_sae)
     if dtype == x_BD.dtype:
         return torch.cat(values), entries
     z_E = dots(x_BD, entries.rows_E, W_DF.T.contiguous(), entries.latents_E, entries.by_token.starts_N)
     return z_E if bias_F is None else z_E + bias_F[entries.latents_E], entries
 
 
-def _places(mask: Tensor) -> Tensor:
+def above(bound: Tensor) -> Select:
+    """Keeps what exceeds the bound, a scalar or one for each latent (F,)."""
+
+    def select(z_CF: Tensor) -> Tensor:
+        if (loops := compiled()) is None or z_CF.dtype == torch.float64:
+            return _true(~(z_CF <= bound.to(z_CF.dtype)))
+        z_CF = z_CF.float()
+        zeros_C, bound_F = np.zeros(len(z_CF), np.float32), bound.float().expand(z_CF.shape[1]).contiguous().numpy()
+
+        def loop(low: int, high: int) -> Tensor:
+            places_E = torch.empty((high - low) * z_CF.shape[1], dtype=torch.int64)
+            n = loops.above(z_CF.numpy(), zeros_C, bound_F, low, high, places_E.numpy())
+            return places_E[:n].clone()
+
+        return torch.cat(in_parts(loop, len(z_CF)))
+
+    return select
+
+
+def largest(k: int) -> Select:
+    """Keeps the k largest of each token, and few more; after a product in half precision, some more."""
+
+    def select(z_CF: Tensor) -> Tensor:
+        wanted = min(k if z_CF.dtype.itemsize >= 4 else k + _ROUNDED, z_CF.shape[1])
+        loops = compiled()
+        if loops is not None and z_CF.dtype != torch.float64 and z_CF.shape[1] >= 2 * _GROUPS * wanted:
+            z_CF = z_CF.float()
+            places_CK = torch.empty(len(z_CF), wanted, dtype=torch.int64)
+            if all(in_parts(lambda low, high: loops.largest(z_CF.numpy(), wanted, low, high, places_CK.numpy()), len(z_CF))):
+                return places_CK.view(-1)
+        # What equals the bound is to exceed it.
+        bound_C1 = _bound_of_largest(z_CF, wanted)
+        return _true(~(z_CF <= torch.nextafter(bound_C1, bound_C1.new_tensor(-torch.inf))))
+
+    return select
+
+
+def _bound_of_largest(z_CF: Tensor, k: int) -> Tensor:
+    """What at least k of each row reach, and few more: the k-th largest of the maxima of more than k groups, (C, 1)."""
+    size = z_CF.shape[1] // (_GROUPS * k)
+    if size >= 2:
+        z_CF = z_CF[:, : z_CF.shape[1] // size * size].view(len(z_CF), size, -1).amax(1)
+    return z_CF.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+
+
+def _true(mask: Tensor) -> Tensor:
     """Where a mask is true, as places in the flattened one."""
     # numpy's is twice as fast as torch's where few are true.
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
-
-
-def bound_of_largest(k: int) -> Callable[[Tensor], Tensor]:
-    """The bound that at least k entries of each token exceed or meet, and few more."""
-
-    def bound(z_CF: Tensor) -> Tensor:
-        wanted = k if z_CF.dtype == torch.float32 or z_CF.dtype == torch.float64 else k + _ROUNDED
-        size = z_CF.shape[1] // (_GROUPS_PER_K * wanted)
-        if size < 2:
-            at_least = z_CF.topk(min(wanted, z_CF.shape[1]), dim=1, sorted=False).values.amin(1, keepdim=True)
-        else:
-            groups = z_CF.shape[1] // size
-            maxima = z_CF[:, : groups * size].view(len(z_CF), size, groups).amax(1)
-            at_least = maxima.topk(wanted, dim=1, sorted=False).values.amin(1, keepdim=True)
-        # What equals the bound is to exceed it.
-        return torch.nextafter(at_least, at_least.new_tensor(-torch.inf))
-
-    return bound
 
 
 @torch.no_grad()

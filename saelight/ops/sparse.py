@@ -20,14 +20,14 @@ from saelight.ops.bags import dots, weighted_sums
 
 
 class Bags:
-    """Entries, sorted, to bags."""
+    """Which bag each entry is in."""
 
     def __init__(self, bags_E: Tensor, n: int) -> None:
         self.bags_E, self.n = bags_E, n
 
     @cached_property
     def starts_N(self) -> Tensor:
-        """Where each bag's entries begin, and after them their number: (n + 1,)."""
+        """Where each bag's entries begin, once they are sorted by bag, and after them their number: (n + 1,)."""
         starts_N = torch.zeros(self.n + 1, dtype=torch.int64, device=self.bags_E.device)
         torch.cumsum(torch.bincount(self.bags_E, minlength=self.n), 0, out=starts_N[1:])
         return starts_N
@@ -35,8 +35,8 @@ class Bags:
 
 def _per_latent(table_ND: Tensor, bags_E: Tensor, weights_E: Tensor, entries) -> Tensor:
     """Σ over a latent's entries of weights[e] · table[bag of e]: (F, D)."""
-    order_E = entries.order_E
-    return weighted_sums(table_ND, bags_E[order_E], weights_E[order_E], entries.by_latent.starts_N)
+    order_E, starts_F = entries.by_latent
+    return weighted_sums(table_ND, bags_E.index_select(0, order_E), weights_E.index_select(0, order_E), starts_F)
 
 
 class _Decode(torch.autograd.Function):

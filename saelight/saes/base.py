@@ -21,7 +21,7 @@ from saelight.errors import UserError
 from saelight.ops.entries import AllEntries, KeptEntries
 from saelight.ops.init import blend, centre, fit_scale, unit_rows
 from saelight.ops.matmul import centred_product, product
-from saelight.ops.select import Bound, scan
+from saelight.ops.select import Select, scan
 from saelight.ops.sparse import sparse_encode
 from saelight.saes.config import SAEConfig
 from saelight.schedules import Horizon
@@ -170,27 +170,28 @@ class SAE(nn.Module):
         """z = (x - b_dec) @ W_enc (+ bias), (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from."""
         return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F)
 
-    def pre_activations_above(
+    def kept_pre_activations(
         self,
-        bound: Bound,
+        select: Select,
         x_BD: Tensor,
         bias_F: Tensor | None,
         *,
         sparsely: bool,
         trim: Callable[[Tensor, KeptEntries], Tensor] | None = None,
     ) -> tuple[Tensor, Entries]:
-        """The pre-activations that a training step needs: if `sparsely` those above `bound`, else all.
+        """The pre-activations that a training step needs: if `sparsely` those that `select` keeps, else all.
 
         Args:
-            trim: Which of those above the bound are to stay: their values (their sizes, if `signed`) to a mask (E,).
+            trim: Which of those kept are to stay after all: their values (their sizes, if `signed`) to a mask (E,).
         """
         if not sparsely:
             return self.pre_activations(x_BD, bias_F), AllEntries()
         centre_D = None if self.is_transcoder else self.b_dec
-        pre_E, entries = scan(x_BD, centre_D, self.W_enc, bias_F, bound, self.signed)
+        pre_E, entries = scan(x_BD, centre_D, self.W_enc, bias_F, select, self.signed)
         if trim is not None:
             keep_E = trim(pre_E.abs() if self.signed else pre_E, entries)
-            pre_E, entries = pre_E[keep_E], entries.take(keep_E)
+            if not keep_E.all():
+                pre_E, entries = pre_E[keep_E], entries.take(keep_E)
         return sparse_encode(x_BD, centre_D, self.W_enc, bias_F, pre_E, entries), entries
 
     def pre_activations_of(self, latents_A: Tensor, x_BD: Tensor) -> Tensor:
@@ -265,7 +266,7 @@ class SAE(nn.Module):
     def constrain_gradients(self) -> None:
         """Before clipping and the step: drop the part of W_dec's gradient along its rows, which the constraint undoes."""
         if self.unit_decoder and self.W_dec.grad is not None:
-            along_F1 = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
+            along_F1 = torch.linalg.vecdot(self.W_dec.grad, self.W_dec)[:, None]
             self.W_dec.grad.addcmul_(self.W_dec, along_F1, value=-1)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from saelight.ops.entries import AllEntries, KeptEntries
-from saelight.ops.select import largest_of_batch
+from saelight.ops.select import above, largest_of_batch
 from saelight.saes.base import Entries, Losses, Moment
 from saelight.saes.topk import TopK, TopKSAE
 
@@ -67,7 +67,7 @@ class BatchTopKSAE(TopKSAE):
                 candidates = len(by_E)
                 return largest_of_batch(by_E, n)
 
-            values, entries = self.pre_activations_above(bound, x_BD, self.b_enc, sparsely=True, trim=trim)
+            values, entries = self.kept_pre_activations(above(bound), x_BD, self.b_enc, sparsely=True, trim=trim)
             if candidates >= n:
                 break
         return values, entries

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saelight.ops.counts import firing_counts
+from saelight.ops.select import above
 from saelight.saes.base import SAE, Entries, Fit, Losses, Moment
 from saelight.saes.config import Penalised
 from saelight.schedules import Horizon, in_steps, ramp
@@ -63,7 +64,7 @@ class PenalisedSAE(SAE):
         Below it, a latent must be 0 and without gradient. Above some density the dense products are faster: then all.
         """
         sparsely = x_BD.is_cpu and bool(self.is_sparse)
-        pre, entries = self.pre_activations_above(bound, x_BD, bias_F, sparsely=sparsely)
+        pre, entries = self.kept_pre_activations(above(bound), x_BD, bias_F, sparsely=sparsely)
         density = entries.density if sparsely else firing_counts(pre.detach() > bound).sum() / pre.numel()
         return pre, entries, density
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.entries import AllEntries
-from saelight.ops.select import bound_of_largest, largest_of_each_token
+from saelight.ops.select import largest, largest_of_each_token
 from saelight.saes.auxk import auxk
 from saelight.saes.base import SAE, Entries, Losses, Moment
 from saelight.saes.config import SAEConfig
@@ -87,9 +87,8 @@ class TopKSAE(SAE):
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         k = self.k_at(moment)
         if self.is_sparse(k, x_BD):
-            pre_E, entries = self.pre_activations_above(
-                bound_of_largest(k), x_BD, self.b_enc, sparsely=True, trim=partial(largest_of_each_token, k=k)
-            )
+            trim = partial(largest_of_each_token, k=k)
+            pre_E, entries = self.kept_pre_activations(largest(k), x_BD, self.b_enc, sparsely=True, trim=trim)
             return self.objective(self.activation(pre_E), entries, x_BD, y_BD, moment)
         f_BF = self.select(self.pre_activations(x_BD, self.b_enc), k)
         return self.objective(f_BF, AllEntries(), x_BD, y_BD, moment)

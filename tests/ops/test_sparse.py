@@ -10,11 +10,14 @@ import torch
 
 from saelight.ops import bags, matmul
 from saelight.ops.entries import AllEntries, KeptEntries
+from saelight.ops.fallback import find_op
 from saelight.ops.matmul import centred_product
-from saelight.ops.select import scan
+from saelight.ops.select import above, scan
 from saelight.ops.sparse import sparse_encode
 
 B, D, F = 96, 40, 320
+
+pytestmark = pytest.mark.usefixtures("loops")
 
 
 def inputs(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -35,7 +38,7 @@ def assert_alike(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) ->
 
 
 def sparse_loss(t: dict[str, torch.Tensor], bound: float, ends: list[int]) -> torch.Tensor:
-    z_E, entries = scan(t["x"], t["centre"], t["W_enc"], t["bias"], torch.tensor(bound))
+    z_E, entries = scan(t["x"], t["centre"], t["W_enc"], t["bias"], above(torch.tensor(bound)))
     f_E = torch.relu(sparse_encode(t["x"], t["centre"], t["W_enc"], t["bias"], z_E, entries) - bound)
     return loss(f_E, entries, t, ends)
 
@@ -63,15 +66,17 @@ def test_losses_and_gradients_equal_the_dense_ones(bound):
 def test_counts_and_density_equal_the_dense_ones():
     t = inputs()
     with torch.no_grad():
-        z_E, entries = scan(t["x"], t["centre"], t["W_enc"], t["bias"], torch.tensor(0.5))
+        z_E, entries = scan(t["x"], t["centre"], t["W_enc"], t["bias"], above(torch.tensor(0.5)))
         z_BF = centred_product(t["x"], t["centre"], t["W_enc"], t["bias"])
     assert entries.density == pytest.approx(float((z_BF > 0.5).float().mean()))
     assert torch.equal(entries.counts(torch.relu(z_E - 0.6)), AllEntries().counts(torch.relu(z_BF - 0.6) * (z_BF > 0.5)))
 
 
 def test_operators_that_torch_does_not_promise_may_be_missing(monkeypatch):
+    monkeypatch.setattr(bags, "compiled", lambda: None)
     t = inputs()
     with_them = gradients(sparse_loss(t, 1.0, [F]), t)
+    find_op.cache_clear()
     monkeypatch.setattr(bags, "_DOTS", "aten.no_such_operator")
     with pytest.warns(UserWarning, match="no aten.no_such_operator: saelight works without it, only slower"):
         assert_alike(gradients(sparse_loss(t, 1.0, [F]), t), with_them)

@@ -1,0 +1,57 @@
+"""sparsify: its `Trainer` needs a language model and a token data set, so that one step of its `fit` is written out here.
+
+What of `Trainer.fit` and of its forward hook is kept, in its order and by its own functions: b_dec from the first batch's
+mean, unit decoder rows, the batch's variance, forward, firing mask, the loss read back, backward, gradients made
+orthogonal to the decoder rows, schedule-free signed descent (the default optimizer at the default learning rate), firing
+counters. AuxK, Multi-TopK and accumulation are off by default. Left out, in its favour: the clone of the batch and the
+mask over excluded tokens. `fit` also asks for "high" precision of float32 products, which changes none on a CPU, and on a
+CPU it decodes by `embedding_bag`: its faster kernels are Triton's and need a GPU.
+"""
+
+import os
+from contextlib import nullcontext
+
+import torch
+from schedulefree import ScheduleFreeWrapper
+
+from benchmarks.speed.peers.training import Training, autocast
+
+os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # read when the library is imported
+
+from sparsify import SparseCoder, SparseCoderConfig
+from sparsify.sign_sgd import SignSGD
+
+KINDS = {"topk": SparseCoder}
+
+
+def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int) -> Training:
+    torch.manual_seed(seed)
+    sae = KINDS[variant](d_in, SparseCoderConfig(num_latents=d_sae, k=k), dtype=torch.float32)
+    lr = 5e-3 / (d_sae / 2**14) ** 0.5
+    optimizer = ScheduleFreeWrapper(SignSGD([{"params": sae.parameters(), "lr": lr}]), momentum=0.95)
+    optimizer.train()
+    tokens_since_fired = torch.zeros(d_sae, dtype=torch.long)
+    fired = torch.zeros(d_sae, dtype=torch.bool)
+    started = False
+
+    def step(x_BD: torch.Tensor) -> None:
+        nonlocal started
+        if not started:
+            sae.b_dec.data = x_BD.mean(0)
+            started = True
+        sae.set_decoder_norm_to_unit_norm()
+        variance = (x_BD - x_BD.mean(0)).pow(2).sum()
+        # The forward pass alone, as the decorator of its `forward` does on a GPU.
+        with autocast() if precision == "bf16" else nullcontext():
+            out = sae(x=x_BD, y=x_BD, dead_mask=None, total_variance=variance)
+        fired[out.latent_indices.flatten()] = True
+        float(out.fvu.detach())
+        (out.fvu + 0.0 * out.auxk_loss + out.multi_topk_fvu / 8).backward()
+        sae.remove_gradient_parallel_to_decoder_directions()
+        optimizer.step()
+        optimizer.zero_grad()
+        tokens_since_fired.add_(len(x_BD))
+        tokens_since_fired[fired] = 0
+        fired.zero_()
+
+    return Training(sae, step)
