@@ -7,7 +7,7 @@ where numba is missing. NaN counts as larger than everything. Shapes: C rows of 
 import numba
 import numpy as np
 
-_WIDTH = 32  # latents looked at together; processors compare so many at once
+_WIDTH = 16  # latents looked at together; processors compare so many at once
 _GROUPS = 4  # of latents for each one kept: the k-th largest of their maxima is just below the k-th largest of all
 _HALVINGS = 12
 
@@ -25,10 +25,10 @@ def above(z_CF, bound_C, bound_F, low, high, places_E):
             for i in range(_WIDTH):
                 below += np.int32(zs[i] <= bs[i] + b)
             if below < _WIDTH:
+                # Written whether it stays or not: a branch here would be guessed wrong half of the time.
                 for i in range(_WIDTH):
-                    if not zs[i] <= bs[i] + b:
-                        places_E[n] = c * F + _WIDTH * block + i
-                        n += 1
+                    places_E[n] = c * F + _WIDTH * block + i
+                    n += not zs[i] <= bs[i] + b
         for i in range(F // _WIDTH * _WIDTH, F):
             if not z[i] <= bound_F[i] + b:
                 places_E[n] = c * F + i
@@ -38,16 +38,13 @@ def above(z_CF, bound_C, bound_F, low, high, places_E):
 
 @numba.njit(nogil=True, cache=True)
 def _bound(z, maxima, k):
-    """A bound that at least k of z reach, and few more; NaN where z has a NaN."""
-    groups, odd = len(maxima), np.int32(0)
+    """A bound that at least k of z reach, and few more."""
+    groups = len(maxima)
     maxima[:] = -np.inf
     for row in range(len(z) // groups):
         zs = z[groups * row : groups * (row + 1)]
         for i in range(groups):
             maxima[i] = zs[i] if zs[i] > maxima[i] else maxima[i]
-            odd += np.int32(zs[i] != zs[i])
-    for i in range(len(z) // groups * groups, len(z)):
-        odd += np.int32(z[i] != z[i])
     low, high = maxima.min(), maxima.max()
     for _ in range(_HALVINGS):
         middle, reach = low + (high - low) / 2, np.int32(0)
@@ -57,26 +54,25 @@ def _bound(z, maxima, k):
             low = middle
         else:
             high = middle
-    return np.float32(np.nan) if odd else low
+    return low
 
 
 @numba.njit(nogil=True, cache=True)
 def _reaching(z, bound, places):
-    """The places in z of what reaches the bound; -1 where they are more than `places` holds."""
+    """The places in z of what is not below the bound; -1 where they are more than `places` holds."""
     n, room = 0, len(places) - _WIDTH
     for block in range(len(z) // _WIDTH):
-        zs, reach = z[_WIDTH * block : _WIDTH * (block + 1)], np.int32(0)
+        zs, below = z[_WIDTH * block : _WIDTH * (block + 1)], np.int32(0)
         for i in range(_WIDTH):
-            reach += np.int32(zs[i] >= bound)
-        if reach:
+            below += np.int32(zs[i] < bound)
+        if below < _WIDTH:
             if n > room:
                 return -1
             for i in range(_WIDTH):
-                if zs[i] >= bound:
-                    places[n] = _WIDTH * block + i
-                    n += 1
+                places[n] = _WIDTH * block + i
+                n += not zs[i] < bound
     for i in range(len(z) // _WIDTH * _WIDTH, len(z)):
-        if z[i] >= bound:
+        if not z[i] < bound:
             if n == len(places):
                 return -1
             places[n] = i
@@ -88,7 +84,7 @@ def _reaching(z, bound, places):
 def largest(z_CF, k, low, high, places_CK):
     """Places in z of the k largest of each row, low … high, ascending; of equal ones the first.
 
-    Returns False, with nothing of use, where a row holds NaN or too many equal values.
+    Returns False, with nothing of use, where too many of a row are equal or NaN.
     """
     maxima, places = np.empty(_GROUPS * k, np.float32), np.empty(8 * k + _WIDTH, np.int64)
     for c in range(low, high):
@@ -99,11 +95,14 @@ def largest(z_CF, k, low, high, places_CK):
         while n > k:
             least = 0
             for j in range(1, n):
-                if z[places[j]] <= z[places[least]]:
+                value, so_far = z[places[j]], z[places[least]]
+                if value <= so_far or so_far != so_far:
                     least = j
-            places[least : n - 1] = places[least + 1 : n]
+            for j in range(least, n - 1):
+                places[j] = places[j + 1]
             n -= 1
-        places_CK[c] = places[:k] + c * z_CF.shape[1]
+        for j in range(k):
+            places_CK[c, j] = places[j] + c * z_CF.shape[1]
     return True
 
 

@@ -1,5 +1,6 @@
 """Compiled loops where numba is installed, shared out over as many threads as torch uses."""
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -18,6 +19,9 @@ def compiled() -> ModuleType | None:
     try:
         import saelight.ops.compiled
     except ImportError:
+        return None
+    except RuntimeError as error:  # numba's, where it finds no folder to keep compiled code in
+        warnings.warn(f"no compiled loops, {error}: set NUMBA_CACHE_DIR to a folder that can be written", stacklevel=2)
         return None
     return saelight.ops.compiled
 

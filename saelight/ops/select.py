@@ -36,7 +36,9 @@ def scan(x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | N
     left_BD, right_DF = x_BD.to(dtype), W_DF.to(dtype)
     bias = None if bias_F is None else bias_F.to(dtype)
     tokens, d_sae = len(x_BD), W_DF.shape[1]
-    places, values, rows = [], [], max(1, _CHUNK // d_sae)
+    # Chunks of one size: a last one of few rows would cost the kernel's preparation for little.
+    rows = -(-tokens // -(-tokens * d_sae // _CHUNK))
+    places, values = [], []
     for first, chunk_CD in zip(range(0, tokens, rows), left_BD.split(rows), strict=True):
         z_CF = matmul(chunk_CD, right_DF, bias)
         kept = select(z_CF.abs() if signed else z_CF)
@@ -59,7 +61,7 @@ def above(bound: Tensor) -> Select:
         zeros_C, bound_F = np.zeros(len(z_CF), np.float32), bound.float().expand(z_CF.shape[1]).contiguous().numpy()
 
         def loop(low: int, high: int) -> Tensor:
-            places_E = torch.empty((high - low) * z_CF.shape[1], dtype=torch.int64)
+            places_E = torch.empty((high - low) * z_CF.shape[1] + 1, dtype=torch.int64)
             n = loops.above(z_CF.numpy(), zeros_C, bound_F, low, high, places_E.numpy())
             return places_E[:n].clone()
 

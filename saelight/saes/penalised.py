@@ -65,8 +65,9 @@ class PenalisedSAE(SAE):
         """
         sparsely = x_BD.is_cpu and bool(self.is_sparse)
         pre, entries = self.kept_pre_activations(above(bound), x_BD, bias_F, sparsely=sparsely)
-        density = entries.density if sparsely else firing_counts(pre.detach() > bound).sum() / pre.numel()
-        return pre, entries, density
+        if sparsely:
+            return pre, entries, entries.density
+        return pre, entries, firing_counts(pre.detach() > bound).sum() / pre.numel() if x_BD.is_cpu else 1.0
 
     def objective(
         self,
