@@ -9,15 +9,52 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 GAMMA, ZETA = -0.1, 1.1
 OPEN = math.log(-GAMMA / ZETA)
 """The log α above which a gate is open at inference."""
+_CHUNK = 1 << 18  # entries; some arrays of 1 MB
 
 
-def sampled(log_alpha: Tensor, u: Tensor, beta: float) -> Tensor:
-    """Gates in [0, 1] of the shape of `u`, sampled by its uniform numbers."""
-    return torch.sigmoid((torch.logit(u) + log_alpha) / beta).mul(ZETA - GAMMA).add(GAMMA).clamp(0, 1)
+class _Sampled(torch.autograd.Function):
+    """Both functions of log α at once, by chunks of rows that stay in the processor's cache, with their slopes kept for
+    backward: dg/dlogα = s(1 - s)(ζ - γ)/β where g is not clipped, dP/dlogα = P(1 - P)."""
+
+    @staticmethod
+    def forward(ctx, log_alpha_BF: Tensor, u_BF: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+        gates_BF, slope_BF, spread_BF = (torch.empty_like(u_BF) for _ in range(3))
+        open_sum = u_BF.new_zeros(())
+        rows = max(1, _CHUNK // u_BF.shape[1])
+        chunks = (t.split(rows) for t in (log_alpha_BF, u_BF, gates_BF, slope_BF, spread_BF))
+        for log_alpha, u, gates, slope, spread in zip(*chunks, strict=True):
+            s = torch.logit(u).add_(log_alpha).div_(beta).sigmoid_()
+            stretched = torch.mul(s, ZETA - GAMMA).add_(GAMMA)
+            torch.clamp(stretched, 0, 1, out=gates)
+            torch.addcmul(s, s, s, value=-1, out=slope).mul_((ZETA - GAMMA) / beta).mul_(stretched == gates)
+            p = torch.sub(log_alpha, beta * OPEN).sigmoid_()
+            open_sum += p.sum()
+            torch.addcmul(p, p, p, value=-1, out=spread)
+        ctx.save_for_backward(slope_BF, spread_BF)
+        return gates_BF, open_sum
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dgates_BF: Tensor, dopen: Tensor):
+        slope_BF, spread_BF = ctx.saved_tensors
+        return (dgates_BF * slope_BF).addcmul_(spread_BF, dopen), None, None
+
+
+def sampled(log_alpha: Tensor, u_BF: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Gates in [0, 1] of the shape of `u_BF`, sampled by its uniform numbers, and the sum over log α of P(g > 0).
+
+    Args:
+        log_alpha: (B, F), or (F,) where it does not depend on the token.
+    """
+    if log_alpha.shape == u_BF.shape:
+        return _Sampled.apply(log_alpha.to(u_BF.dtype), u_BF, beta)
+    s_BF = torch.sigmoid((torch.logit(u_BF) + log_alpha) / beta)
+    return s_BF.mul(ZETA - GAMMA).add(GAMMA).clamp(0, 1), open_probability(log_alpha, beta).sum()
 
 
 def expected(log_alpha: Tensor) -> Tensor:

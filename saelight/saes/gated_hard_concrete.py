@@ -60,11 +60,11 @@ class GatedHardConcreteSAE(GatesAtRandom):
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         z_BF, beta = self.pre_activations(x_BD), self.beta(moment)
         logits_BF, magnitude_BF = z_BF + self.b_gate, self._magnitudes(z_BF)
-        gates_BF = gates.sampled(logits_BF, self.noise(magnitude_BF, moment), beta)
+        gates_BF, open_sum = gates.sampled(logits_BF, self.noise(magnitude_BF, moment), beta)
         fires_BF = (logits_BF.detach() > gates.OPEN) & (magnitude_BF.detach() > 0)
         return self.objective(
             self.fit(gates_BF * magnitude_BF, AllEntries(), x_BD, y_BD, moment),
-            gates.open_probability(logits_BF, beta).sum() / len(x_BD),
+            open_sum / len(x_BD),
             firing_counts(fires_BF),
             moment,
             aux=self.gates_error(gates_BF, AllEntries(), x_BD, y_BD),

@@ -104,10 +104,9 @@ class HardConcreteSAE(GatesAtRandom):
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         z_BF = self.pre_activations(x_BD)
         logits, magnitude_BF, beta = self.logits(z_BF), torch.relu(z_BF + self.b_mag), self.beta(moment)
-        f_BF = gates.sampled(logits, self.noise(magnitude_BF, moment), beta) * magnitude_BF
-        open_F = gates.open_probability(logits, beta)
-        penalty = open_F.sum() / (len(x_BD) if self.config.input_dependent else 1)
+        gates_BF, open_sum = gates.sampled(logits, self.noise(magnitude_BF, moment), beta)
+        penalty = open_sum / (len(x_BD) if self.config.input_dependent else 1)
         # What would fire at inference: noise opens nearly every gate now and then.
         fires_BF = (logits.detach() > gates.OPEN) & (magnitude_BF.detach() > 0)
-        fit = self.fit(f_BF, AllEntries(), x_BD, y_BD, moment)
+        fit = self.fit(gates_BF * magnitude_BF, AllEntries(), x_BD, y_BD, moment)
         return self.objective(fit, penalty, firing_counts(fires_BF), moment)
