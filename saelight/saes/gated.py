@@ -56,7 +56,8 @@ class GatedSAE(PenalisedSAE):
         return torch.relu(entries.at(self.r_mag.exp()) * z + entries.at(self.b_mag)) * (gate > 0)
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
-        z, entries, density = self.possibly_active(x_BD, None, -self.b_gate.detach())
+        lowest_F = -self.b_gate.detach()
+        z, entries = self.possibly_active(x_BD, None, lowest_F)
         gate = torch.relu(z + entries.at(self.b_gate))
         f = self._latents(z, gate, entries)
         return self.objective(
@@ -64,7 +65,7 @@ class GatedSAE(PenalisedSAE):
             entries.per_latent(gate).sum() / len(x_BD),
             entries.counts(f.detach()),
             moment,
-            density=density,
+            density=self.density(z, entries, lowest_F),
             aux=self.gates_error(gate, entries, x_BD, y_BD),
             aux_coefficient=self.config.aux_coefficient,
         )

@@ -105,14 +105,14 @@ class JumpReLUSAE(PenalisedSAE):
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         # Where the jump's kernel reaches, θ has gradient: half a bandwidth below it.
         lowest_F = self.threshold.detach() - _KERNEL * self.bandwidth
-        pre, entries, density = self.possibly_active(x_BD, self.b_enc, lowest_F)
+        pre, entries = self.possibly_active(x_BD, self.b_enc, lowest_F)
         theta = entries.at(self.threshold)
         f = self._latents(pre, theta)
         penalty = self._penalty(pre, f, theta, entries, len(x_BD))
         fit = self.fit(f, entries, x_BD, y_BD, moment)
         coefficient = self.config.pre_activation_coefficient
         aux = self._below(x_BD) if coefficient > 0 else None
-        return self.objective(fit, penalty, entries.counts(f.detach()), moment, density=density, aux=aux,
+        return self.objective(fit, penalty, entries.counts(f.detach()), moment, density=self.density(pre, entries, lowest_F), aux=aux,
                               aux_coefficient=coefficient)  # fmt: skip
 
     def _penalty(self, pre: Tensor, f: Tensor, theta: Tensor, entries: Entries, tokens: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saelight.ops.counts import firing_counts
+from saelight.ops.entries import KeptEntries
 from saelight.ops.select import above
 from saelight.saes.base import SAE, Entries, Fit, Losses, Moment
 from saelight.saes.config import Penalised
@@ -58,16 +59,19 @@ class PenalisedSAE(SAE):
         """The factor on mean_B penalty: λ/√D."""
         return sparsity / self.d_out**0.5
 
-    def possibly_active(self, x_BD: Tensor, bias_F: Tensor | None, bound: Tensor) -> tuple[Tensor, Entries, Tensor | float]:
-        """The pre-activations to train on, their entries, and the share of all that exceed `bound`.
+    def possibly_active(self, x_BD: Tensor, bias_F: Tensor | None, bound: Tensor) -> tuple[Tensor, Entries]:
+        """The pre-activations to train on: where they are sparse enough for that to be faster, those that exceed `bound`.
 
-        Below it, a latent must be 0 and without gradient. Above some density the dense products are faster: then all.
+        Below it, a latent must be 0 and without gradient.
         """
         sparsely = x_BD.is_cpu and bool(self.is_sparse)
-        pre, entries = self.kept_pre_activations(above(bound), x_BD, bias_F, sparsely=sparsely)
-        if sparsely:
-            return pre, entries, entries.density
-        return pre, entries, firing_counts(pre.detach() > bound).sum() / pre.numel() if x_BD.is_cpu else 1.0
+        return self.kept_pre_activations(above(bound), x_BD, bias_F, sparsely=sparsely)
+
+    def density(self, pre: Tensor, entries: Entries, bound: Tensor) -> Tensor | float:
+        """The share of all pre-activations that exceed `bound`; on devices that do not train sparsely nobody asks."""
+        if isinstance(entries, KeptEntries):
+            return entries.density
+        return firing_counts(pre.detach() > bound).sum() / pre.numel() if pre.is_cpu else 1.0
 
     def objective(
         self,
@@ -76,7 +80,7 @@ class PenalisedSAE(SAE):
         counts_F: Tensor,
         moment: Moment,
         *,
-        density: Tensor | float = 1.0,
+        density: Tensor | float | None = None,
         aux: Tensor | None = None,
         aux_coefficient: float = 0.0,
         measured: list[Tensor] | None = None,
@@ -86,7 +90,7 @@ class PenalisedSAE(SAE):
         Args:
             penalty: mean_B of the penalty.
             counts_F: On how many tokens each latent fires.
-            density: The share of entries that sparse execution would compute.
+            density: The share of entries that sparse execution would compute. Default: those that fire.
             aux: An auxiliary term, divided as its variant says.
             measured: What the variant's own `absorb` needs, beside this batch's L0 and density, which come first.
         """
@@ -95,8 +99,9 @@ class PenalisedSAE(SAE):
         if aux is not None:
             total = total + aux_coefficient * aux
         l0 = counts_F.sum().to(total.dtype) / len(fit.error_BD)
+        density = l0 / self.d_sae if density is None else torch.as_tensor(density).to(l0)
         return Losses(total, fit.error_BD.square().mean(), penalty, aux, counts_F, sparsity,
-                      torch.stack([l0, torch.as_tensor(density).to(l0), *(measured or [])]).detach())  # fmt: skip
+                      torch.stack([l0, density, *(measured or [])]).detach())  # fmt: skip
 
     def gates_error(self, gates: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor) -> Tensor:
         """The auxiliary term of gated variants: mean_B ‖y - ŷ‖² / D with the gates themselves decoded, decoder detached."""

@@ -73,7 +73,7 @@ class ReLUSAE(Resampling, PenalisedSAE):
         return torch.relu(self.pre_activations(x, self.b_enc))
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
-        pre, entries, density = self.possibly_active(x_BD, self.b_enc, _ZERO)
+        pre, entries = self.possibly_active(x_BD, self.b_enc, _ZERO)
         f = torch.relu(pre)
         p = self.power(moment.step, moment.horizon)
         penalty = self.penalty(f, entries, p) / len(x_BD)
@@ -84,7 +84,7 @@ class ReLUSAE(Resampling, PenalisedSAE):
                 next_penalty = penalty if after == p else self.penalty(f, entries, after) / len(x_BD)
                 measured = [penalty.detach(), next_penalty.detach()]
         fit = self.fit(f, entries, x_BD, y_BD, moment)
-        return self.objective(fit, penalty, entries.counts(f.detach()), moment, density=density, measured=measured)
+        return self.objective(fit, penalty, entries.counts(f.detach()), moment, measured=measured)
 
     def penalty(self, f: Tensor, entries: Entries, p: float) -> Tensor:
         """Σ_B Σ_i (f_i ‖d_i‖)^p, with gradient 0 where f = 0."""
