@@ -112,8 +112,9 @@ class JumpReLUSAE(PenalisedSAE):
         fit = self.fit(f, entries, x_BD, y_BD, moment)
         coefficient = self.config.pre_activation_coefficient
         aux = self._below(x_BD) if coefficient > 0 else None
-        return self.objective(fit, penalty, entries.counts(f.detach()), moment, density=self.density(pre, entries, lowest_F), aux=aux,
-                              aux_coefficient=coefficient)  # fmt: skip
+        density = self.density(pre, entries, lowest_F)
+        counts_F = entries.counts(f.detach())
+        return self.objective(fit, penalty, counts_F, moment, density=density, aux=aux, aux_coefficient=coefficient)
 
     def _penalty(self, pre: Tensor, f: Tensor, theta: Tensor, entries: Entries, tokens: int) -> Tensor:
         if self.config.penalty == "tanh":
