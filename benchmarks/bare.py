@@ -39,7 +39,9 @@ class BareLoop:
             sae.tokens_since_fired.add_(len(x_BD)).masked_fill_(losses.counts_F > 0, 0)
             total += losses.total.detach()
             measured.append(losses.measured)
-        hand_over(total.requires_grad_(), gradients, parameters).backward()
+        loss = hand_over(total.requires_grad_(), gradients, parameters)
+        del gradients  # as the bank does by returning: what is still referenced, autograd copies
+        loss.backward()
         for sae in self.saes:
             sae.constrain_gradients()
             clip_gradients([p.grad for p in sae.parameters()], sae.config.clip)

@@ -45,13 +45,13 @@ def test_variants_are_brought_to_the_sparsity_that_is_measured():
 def test_the_table_names_the_fastest_peer(tmp_path, monkeypatch):
     rates = {"saelight fp32": [30, 29, 31], "saelight bf16": [40, 39, 41], "slow fp32": [3, 2, 4], "quick fp32": [10, 9, 11],
              "quick bf16": [15, 14, 16], "slow bf16": [16, 15, 17]}  # fmt: skip
-    entry = {"rates": rates, "floor": {"fp32": 60.0, "bf16": 120.0}}
+    entry = {"saes": 9, "rounds": 5, "rates": rates, "floor": {"fp32": 60.0, "bf16": 120.0}}
     assert "fp32 x3.00  any x2.50" in table.line("384x3072", 1, "topk", entry)
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
     monkeypatch.setattr(table, "PAGE", page)
     monkeypatch.setattr(table.importlib.metadata, "version", lambda name: "1.0")
-    table.write(json.loads(json.dumps({"384x3072/1": {"topk": entry}})), "--quick")
+    table.write(json.loads(json.dumps({"384x3072/1": {"topk": entry}})))
     text = page.read_text()
     assert "old" not in text
     assert text.startswith("before")

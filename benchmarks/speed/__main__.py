@@ -11,7 +11,6 @@ products), turn by turn in one process. Results are added to FILE; --write puts 
 import argparse
 import json
 import logging
-import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -97,7 +96,7 @@ def main(words: list[str]) -> None:
                 given.results.parent.mkdir(parents=True, exist_ok=True)
                 given.results.write_text(json.dumps(results, indent=1))
     if given.write:
-        table.write(results, shlex.join(word for word in words if word != "--write"))
+        table.write(results)
 
 
 if __name__ == "__main__":

@@ -44,15 +44,16 @@ def _cell(rate: list[float]) -> str:
     return f"{middle:.1f} ({low:.1f}–{high:.1f})"
 
 
-def tables(results: dict[str, Any], arguments: str) -> str:
+def tables(results: dict[str, Any]) -> str:
     """Markdown: what it was measured on, then one table for each size and number of threads."""
     names = ("torch", "sae-lens", "dictionary-learning", "eai-sparsify", "overcomplete")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    text = [f"`python -m benchmarks.speed {arguments}`".replace(" `", "`"), ""]
-    text += [f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}.", ""]
+    text = [f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}.", ""]
     for key, rows in results.items():
         size, threads = key.split("/")
+        saes, rounds = (next(iter(rows.values()))[name] for name in ("saes", "rounds"))
         text += [f"### {size.replace('x', ' → ')}, {threads} thread{'s'[: int(threads) > 1]}", ""]
+        text += [f"`python -m benchmarks.speed --size {size} --threads {threads} --saes {saes} --rounds {rounds}`", ""]
         text += ["| variant | fp32 | fastest peer, fp32 | ratio (target) | any | peers' best | ratio (target) | floor |"]
         text += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
         for row, entry in rows.items():
@@ -81,8 +82,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def write(results: dict[str, Any], arguments: str) -> None:
+def write(results: dict[str, Any]) -> None:
     """Put the tables into docs/performance.md, between its marks."""
     page = PAGE.read_text()
     before, after = page.index(BEGIN) + len(BEGIN), page.index(END)
-    PAGE.write_text(f"{page[:before]}\n\n{tables(results, arguments)}\n{page[after:]}")
+    PAGE.write_text(f"{page[:before]}\n\n{tables(results)}\n{page[after:]}")
