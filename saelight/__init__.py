@@ -15,12 +15,16 @@ _HOMES = {
     "UserError": "saelight.errors",
     "load": "saelight.export",
 }
+_ROOMS = ("metrics", "saes", "sweep")
 __all__ = list(_HOMES)
 
 
 def __getattr__(name: str):
-    # What has no home here is a variant: saelight.TopK is saelight.saes.TopK.
-    home = importlib.import_module(_HOMES.get(name, "saelight.saes")) if not name.startswith("_") else None
+    if name in _ROOMS:
+        return importlib.import_module(f"saelight.{name}")
+    # What has no home here is a variant: saelight.TopK is saelight.saes.TopK. Other modules are no business of this
+    # function, which `from saelight import runs` asks first: it must not import torch for the answer.
+    home = importlib.import_module(_HOMES.get(name, "saelight.saes")) if name in _HOMES or name[0].isupper() else None
     if hasattr(home, name):
         return getattr(home, name)
     raise AttributeError(f"module 'saelight' has no attribute {name!r}")

@@ -19,6 +19,9 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
 {commands}
   shards harvest | info | verify
              make activation shards from a model, describe them, check them
+  sweep expand | run | status | results
+             train every SAE of a sweep file, on all devices, and collect the results
+  devices    the devices of this machine
 
 saelight COMMAND --help says more; saelight --version prints the version."""
 
@@ -62,10 +65,14 @@ def _dispatch(args: list[str]) -> int:
         from saelight.errors_cli import OneLineParser
 
         auto_cli(COMMANDS, as_positional=True, args=args[1:], prog="saelight shards", parser_class=OneLineParser)
+    elif command in ("sweep", "devices"):
+        from saelight.sweep import commands
+
+        return commands.run(args[1:]) if command == "sweep" else commands.devices(args[1:])
     else:
         from saelight.suggest import did_you_mean
 
-        raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards'])}")
+        raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'sweep', 'devices'])}")
     return 0
 
 

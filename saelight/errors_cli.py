@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from saelight.suggest import did_you_mean
+from saelight.yaml_files import check_unique
 
 # How jsonargparse words a key, a class or a set of values it does not know.
 _UNKNOWN_KEY = re.compile(r"(?:[Oo]ption|Key|unrecognized arguments:) ['\"]?(?:--)?(?P<name>[\w.+-]+)")
@@ -64,24 +65,10 @@ def refuse_duplicate_keys() -> None:
     load = get_loader("yaml")
 
     def strict(text: str) -> Any:
-        _check_unique(yaml.compose(text))
+        check_unique(yaml.compose(text))
         return load(text)
 
     set_loader("yaml", strict, exceptions=(yaml.YAMLError,))
-
-
-def _check_unique(node: yaml.Node | None) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"{key.value!r} stands twice in one mapping (line {line}): rename or drop one")
-            seen.add(key.value)
-            _check_unique(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check_unique(value)
 
 
 def _locate(found, args: list[str]) -> str:

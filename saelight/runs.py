@@ -61,12 +61,16 @@ def folder_of(ckpt_path: str | os.PathLike) -> Path | None:
     return path.parent.parent if path.parent.name == "checkpoints" else None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the new one, never half of it."""
+def write_atomically(path: Path, text: str, durable: bool = True) -> None:
+    """Write `text` so that a reader sees the old file or the new one, never half of it.
+
+    `durable`: wait until it is on the disk. What is soon written again need not.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     partial.replace(path)

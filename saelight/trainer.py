@@ -1,7 +1,6 @@
 """saelight's Trainer: Lightning's, with a run folder, per-SAE logs, exports, exact checkpoints and a table at the end."""
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 
 from saelight import runs
-from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteTopLatents
+from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteProgress, WriteTopLatents
 from saelight.errors import UserError
 from saelight.loggers import PerSAE
 from saelight.report import results, table, write_results
@@ -68,14 +67,13 @@ class Trainer(L.Trainer):
             if self.wanted_folder and self.wanted_folder.exists():
                 raise runs.exists(self.wanted_folder)
         ckpt_path = self._place(ckpt_path)
-        start = time.monotonic()
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
-        seconds = time.monotonic() - start
+        clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))
         if self.enable_validation and model.evaluated_at != self.global_step:
             loaders = {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
             self._without_loggers(super().validate, model, verbose=False, weights_only=weights_only, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
-            rows = results(self, model, seconds)
+            rows = results(self, model, clock.seconds)
             write_results(self.folder / "results.jsonl", rows)
             print(table(rows), flush=True)
 
@@ -167,7 +165,7 @@ def _with_defaults(kwargs: dict[str, Any]) -> list[L.Callback]:
     """The user's callbacks, and those of ours that they do not replace or turn off."""
     callbacks = kwargs.get("callbacks") or []
     callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-    ours = {ExportSAEs: ExportSAEs, WatchHealth: WatchHealth, WriteTopLatents: WriteTopLatents}
+    ours = {kind: kind for kind in (ExportSAEs, WatchHealth, WriteProgress, WriteTopLatents)}
     if kwargs.get("enable_progress_bar") is not False:
         ours[ProgressBar] = TokenProgress
     if kwargs.get("enable_checkpointing") is not False:

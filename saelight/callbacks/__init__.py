@@ -6,5 +6,6 @@ from saelight.callbacks.export import ExportSAEs
 from saelight.callbacks.health import WatchHealth
 from saelight.callbacks.progress import TokenProgress
 from saelight.callbacks.top_latents import WriteTopLatents
+from saelight.callbacks.write_progress import WriteProgress
 
-__all__ = ["ExportSAEs", "SaveCheckpoint", "StopEarly", "TokenProgress", "WatchHealth", "WriteTopLatents"]
+__all__ = ["ExportSAEs", "SaveCheckpoint", "StopEarly", "TokenProgress", "WatchHealth", "WriteProgress", "WriteTopLatents"]

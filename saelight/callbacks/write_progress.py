@@ -1,0 +1,116 @@
+"""`progress.json` in the run folder: where training stands, for eyes outside of it (`saelight sweep status`)."""
+
+import json
+import math
+import os
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+
+from saelight import runs
+
+FILE = "progress.json"
+
+
+class WriteProgress(L.Callback):
+    """Keeps the run's step, speed and each SAE's last loss, L0, FVU and state on the disk, replaced whole.
+
+    It also keeps the time: `seconds` of training over all of a run's lives, what was lost by a kill left out.
+    """
+
+    def __init__(self, every: float = 1.0) -> None:
+        """
+        Args:
+            every: The least time between two writings, in seconds.
+        """
+        self.every = every
+        self.ended: dict[str, dict[str, Any]] = {}
+        """State, steps, tokens and seconds of the SAEs whose training has ended before the run's."""
+        self._earlier = 0.0
+        """Seconds of training in the run's lives before this one."""
+        self._began: float | None = None
+        self._wrote = 0.0
+        self._saes: dict[str, dict[str, Any]] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far."""
+        return self._earlier + (0.0 if self._began is None else time.monotonic() - self._began)
+
+    def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        if trainer.ckpt_path is None:
+            self._earlier = 0.0
+            self.ended = {}
+        self._saes = {name: dict(self.ended.get(name, {"state": "running"})) for name in bank.names}
+
+    def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        self._began = time.monotonic()
+        self._write(trainer, bank)
+
+    def on_record(self, trainer: L.Trainer, bank: L.LightningModule, values: dict[str, float]) -> None:
+        """The bank's word of a logged step."""
+        for name, sae in self._saes.items():
+            for metric in ("loss", "l0", "fvu"):
+                if (value := values.get(f"{name}/train/{metric}")) is not None:
+                    sae[metric] = value if math.isfinite(value) else None
+        if time.monotonic() - self._wrote > self.every:
+            self._write(trainer, bank)
+
+    def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        for name, metrics in bank.evaluation.items():
+            self._saes[name]["val"] = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+        self._write(trainer, bank)
+
+    def on_quarantine(self, trainer: L.Trainer, bank: L.LightningModule, name: str, what: str) -> None:
+        """The bank's word that an SAE has met a non-finite loss or gradient."""
+        self._end(trainer, bank, name, f"quarantined: {what}")
+
+    def on_retire(self, trainer: L.Trainer, bank: L.LightningModule, name: str, why: str) -> None:
+        """The bank's word that an SAE's training was ended early."""
+        self._end(trainer, bank, name, f"retired: {why}")
+
+    def _end(self, trainer: L.Trainer, bank: L.LightningModule, name: str, state: str) -> None:
+        self.ended[name] = {
+            "state": state,
+            "steps": trainer.global_step,
+            "tokens": bank.tokens_seen,
+            "seconds": self.seconds,
+        }
+        self._saes[name] |= self.ended[name]
+        if name in bank.evaluation:
+            self._saes[name]["val"] = {k: v if math.isfinite(v) else None for k, v in bank.evaluation[name].items()}
+        self._write(trainer, bank)
+
+    def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        self._write(trainer, bank)
+        self._earlier, self._began = self.seconds, None
+
+    def on_exception(self, trainer: L.Trainer, bank: L.LightningModule, exception: BaseException) -> None:
+        self._earlier, self._began = self.seconds, None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "ended": self.ended}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._earlier, self.ended = state_dict["seconds"], state_dict["ended"]
+
+    def _write(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        folder = getattr(trainer, "folder", None)
+        if folder is None or not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        self._wrote = time.monotonic()
+        content = {
+            "pid": os.getpid(),
+            "written": time.time(),
+            "device": str(bank.device),
+            "step": trainer.global_step,
+            "steps": bank.horizon.steps,
+            "tokens": bank.tokens_seen,
+            "seconds": self.seconds,
+            "saes": self._saes,
+        }
+        runs.write_atomically(folder / FILE, json.dumps(content), durable=False)

@@ -1,0 +1,1 @@
+"""Sweeps: from one file to many groups of SAEs, on whatever machines there are."""

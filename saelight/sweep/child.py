@@ -1,0 +1,71 @@
+"""What every launcher starts for a group: `python -m saelight.sweep.child FOLDER GROUP [arguments of fit]`.
+
+It holds the group's lock for as long as it trains, decides whether there is a checkpoint to go on from, and becomes
+`saelight fit`.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from saelight import runs
+from saelight.sweep.folder import SweepFolder
+
+WAIT = 60.0
+"""Seconds to wait for the last child of this group, which may still be writing its checkpoint."""
+
+
+def main(args: list[str]) -> int:
+    """Become the training of a group; returns only when it must not begin."""
+    path, group, *rest = args
+    folder = SweepFolder(path)
+    _end_with_parent()
+    (folder.path / "runs").mkdir(parents=True, exist_ok=True)
+    if not _hold_lock(folder.run(group).with_suffix(".lock")):
+        print(f"saelight: error: another process trains {group}; it holds {folder.run(group)}.lock", file=sys.stderr)
+        return 1
+    if folder.finished(group):
+        return 0
+    folder.reset(group)
+    command = [sys.executable, "-m", "saelight", *fit_arguments(folder, group), *rest]
+    os.execv(command[0], command)
+
+
+def fit_arguments(folder: SweepFolder, group: str) -> list[str]:
+    """`fit` and its arguments for a group: from its checkpoint, where there is one."""
+    run = folder.run(group)
+    checkpoint = runs.checkpoint(run)
+    resume = [f"--ckpt_path={checkpoint}"] if checkpoint.is_file() else []
+    return ["fit", f"--config={folder.yaml(group)}", f"--trainer.folder={run}", *resume]
+
+
+def _end_with_parent() -> None:
+    """Be told to stop when the runner dies, however it dies; Linux only."""
+    if sys.platform == "linux" and "SLURM_JOB_ID" not in os.environ:
+        with contextlib.suppress(OSError):
+            PR_SET_PDEATHSIG = 1
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _hold_lock(path: Path) -> bool:
+    """Hold the lock until this process ends; it survives exec."""
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    os.set_inheritable(lock, True)
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,85 @@
+"""Which devices there are, and how a child is told to use one."""
+
+import os
+from typing import NamedTuple
+
+from saelight.errors import UserError
+
+
+class Device(NamedTuple):
+    """A device of this machine."""
+
+    name: str
+    """`cuda:0`, `mps` or `cpu`."""
+    model: str
+    memory: int
+    """Bytes in all."""
+
+
+def find() -> list[Device]:
+    """The devices of this machine: CUDA with name and memory, MPS, and the CPU last. Imports torch."""
+    import torch
+
+    found = []
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(i)
+            found.append(Device(f"cuda:{i}", properties.name, properties.total_memory))
+    if torch.backends.mps.is_available():
+        found.append(Device("mps", "Apple GPU", torch.mps.recommended_max_memory()))
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return [*found, Device("cpu", f"{cores()} cores", pages * size)]
+
+
+def choose(wanted: str, found: list[Device]) -> list[Device]:
+    """The devices that `wanted` names, in its order, one worker each: `auto` for all accelerators (the CPU where there is
+    none), or a list as `cuda:0,cuda:1,cpu`. `cpu` may stand several times.
+
+    Raises:
+        UserError: for a device that is not there.
+    """
+    if wanted == "auto":
+        return [device for device in found if device.name != "cpu"] or found
+    by_name = {device.name: device for device in found}
+    by_name.setdefault("cuda", by_name.get("cuda:0"))
+    chosen = []
+    for name in wanted.split(","):
+        if by_name.get(name.strip()) is None:
+            here = ", ".join(device.name for device in found)
+            raise UserError(f"--devices {wanted}: there is no device {name.strip()!r}; here are {here}")
+        if name.strip() != "cpu" and by_name[name.strip()] in chosen:
+            raise UserError(f"--devices {wanted}: {name.strip()} stands twice; only cpu may")
+        chosen.append(by_name[name.strip()])
+    return chosen
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of(devices: list[Device]) -> list[int]:
+    """CPU threads of each worker: the cores shared out."""
+    return [max(1, cores() // len(devices))] * len(devices)
+
+
+def environment(device: Device, threads: int) -> dict[str, str]:
+    """What a child on this device gets beside the environment."""
+    env = {"OMP_NUM_THREADS": str(threads)}
+    if device.name.startswith("cuda"):
+        index = int(device.name.partition(":")[2])
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        env["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)
+    return env
+
+
+def arguments(device: Device) -> list[str]:
+    """The arguments of `fit` that put it on this one device."""
+    accelerator = device.name.partition(":")[0].replace("cuda", "gpu")
+    return [f"--trainer.accelerator={accelerator}", "--trainer.devices=1"]
+
+
+def listing(found: list[Device]) -> str:
+    """One line per device."""
+    width = max(len(device.name) for device in found)
+    return "\n".join(f"{d.name:<{width}}  {d.memory / 2**30:6.1f} GB  {d.model}" for d in found)

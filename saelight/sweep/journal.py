@@ -1,0 +1,41 @@
+"""`state.jsonl` in a sweep's folder: what happened to each group, a line each, as it happened."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Appends events, and tells the last of each group. A line that a kill cut short is left out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "state.jsonl"
+
+    def add(self, group: str, event: str, **facts: Any) -> None:
+        """Note `event` (submitted, finished, failed, interrupted) of a group."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"time": time.time(), "group": group, "event": event, **facts})
+        cut = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
+        with self.path.open("a") as file:
+            file.write(("\n" if cut else "") + line + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events in their order."""
+        if not self.path.is_file():
+            return []
+        events = []
+        for line in self.path.read_text().splitlines():
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return events
+
+    def last(self) -> dict[str, dict[str, Any]]:
+        """By group: its last event, with the facts of its submission."""
+        known: dict[str, dict[str, Any]] = {}
+        for event in self.events():
+            facts = known.get(event["group"], {}) if event["event"] != "submitted" else {}
+            known[event["group"]] = facts | event
+        return known

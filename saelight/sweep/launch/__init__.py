@@ -1,0 +1,30 @@
+"""Where groups run, behind one protocol: submit, poll, cancel."""
+
+from typing import NamedTuple, Protocol
+
+from saelight.sweep.folder import Group
+
+
+class Outcome(NamedTuple):
+    """How a submitted group came to its end."""
+
+    group: str
+    ok: bool
+    error: str | None = None
+    """The last lines of what failed."""
+
+
+class Launcher(Protocol):
+    """Runs groups somewhere."""
+
+    def free(self) -> int:
+        """How many more groups it takes now."""
+
+    def submit(self, group: Group) -> dict:
+        """Start a group, or queue it; returns what to record: device, threads, job."""
+
+    def poll(self) -> list[Outcome]:
+        """What has ended since the last call."""
+
+    def cancel(self) -> None:
+        """Tell all that runs to stop, and wait until it has: each writes its checkpoint first."""

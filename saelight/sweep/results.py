@@ -1,0 +1,75 @@
+"""`results.csv`, `.json` and `.parquet` in a sweep's folder: the rows of all points."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from saelight import runs
+from saelight.errors import UserError
+from saelight.sweep.folder import Index, SweepFolder
+from saelight.sweep.rows import collect
+
+_FIRST = ("name", "state", "variant", "d_sae")
+
+
+def write(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
+    """Bring the results up to date; each file is replaced whole."""
+    rows = collect(folder, index)
+    runs.write_atomically(folder.path / "results.json", json.dumps(rows, indent=1) + "\n")
+    flat = [flattened(row) for row in rows]
+    runs.write_atomically(folder.path / "results.csv", _csv(flat))
+    return rows
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    """The same as Parquet. Raises `UserError` when pyarrow, an extra, is missing."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise UserError("Parquet needs pyarrow: pip install 'saelight[parquet]'; results.csv and .json are there") from None
+    flat = [flattened(row) for row in rows]
+    columns = {key: [row.get(key) for row in flat] for key in columns_of(flat)}
+    # A setting may be a number here and text there.
+    table = pyarrow.table({key: _one_type(values) for key, values in columns.items()})
+    partial = path.with_name(path.name + ".partial")
+    parquet.write_table(table, partial)
+    partial.replace(path)
+
+
+def flattened(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as columns: `settings.` and `metrics.` one each, other structures as JSON."""
+    flat = {}
+    for key, value in row.items():
+        if key in ("settings", "metrics"):
+            flat |= {f"{key}.{inner}": _plain(v) for inner, v in value.items()}
+        else:
+            flat[key] = _plain(value)
+    return flat
+
+
+def columns_of(flat: list[dict[str, Any]]) -> list[str]:
+    """All columns: name and state first, then as they come."""
+    keys = dict.fromkeys(key for row in flat for key in row)
+    return [*_FIRST, *(key for key in keys if key not in _FIRST)]
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+def _one_type(values: list[Any]) -> list[Any]:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} and kinds != {int}:
+        return [None if value is None else float(value) for value in values]
+    return values if len(kinds) <= 1 else [None if value is None else str(value) for value in values]
+
+
+def _csv(flat: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns_of(flat), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()

@@ -1,0 +1,117 @@
+"""Runs a sweep's groups: hands them to a launcher as it frees, records what happens, keeps the results up to date."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from saelight.errors import UserError
+from saelight.sweep import results
+from saelight.sweep.folder import Group, Index, SweepFolder
+from saelight.sweep.journal import Journal
+from saelight.sweep.launch import Launcher, Outcome
+
+_POLL = 0.3
+_REFRESH = 5.0
+"""Seconds between two looks at the runs for SAEs that ended before their siblings."""
+_ATTEMPTS = 2
+
+
+class Stopped(Exception):
+    """The runner was told to stop, and every run has written its checkpoint."""
+
+
+@contextlib.contextmanager
+def only_runner(folder: SweepFolder) -> Iterator[None]:
+    """Hold the sweep's folder. The lock goes with the process, however that ends. Raises `UserError` when another holds it."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with (folder.path / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise UserError(f"another runner ({lock.read().strip()}) is at work in {folder.path}: wait for it, stop it, or give "
+                            "--out another folder") from None  # fmt: skip
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+
+
+def run(folder: SweepFolder, index: Index, groups: list[Group], launcher: Launcher, say: Callable[[str], Any]) -> bool:
+    """Run `groups` to their ends; whether all succeeded. A group that fails is tried once more.
+
+    Raises:
+        Stopped: on Ctrl-C or SIGTERM, once every child has written its checkpoint.
+    """
+    journal = Journal(folder.path)
+    queue, attempts, failed, done = deque(groups), dict.fromkeys((g.id for g in groups), 0), [], 0
+    by_id = {group.id: group for group in groups}
+    running: set[str] = set()
+    looked = time.monotonic()
+    results.write(folder, index)
+    with _stop_signals() as stopped:
+        while queue or running:
+            while queue and launcher.free() and not stopped():
+                group = queue.popleft()
+                attempts[group.id] += 1
+                facts = launcher.submit(group)
+                journal.add(group.id, "submitted", attempt=attempts[group.id], **facts)
+                running.add(group.id)
+                say(f"{group.id}: {len(group.members)} SAEs on {facts['device']}")
+            if stopped():
+                say("stopping: every run ends its batch and writes its checkpoint (--resume goes on from there)")
+                launcher.cancel()
+            for outcome in launcher.poll():
+                running.discard(outcome.group)
+                _record(journal, outcome, stopped())
+                if outcome.ok:
+                    done += 1
+                    say(f"{outcome.group}: finished ({done} of {len(groups)})")
+                elif stopped():
+                    say(f"{outcome.group}: stopped")
+                elif attempts[outcome.group] < _ATTEMPTS:
+                    say(f"{outcome.group}: failed, once more: {outcome.error}")
+                    queue.append(by_id[outcome.group])
+                else:
+                    failed.append(outcome.group)
+                    say(f"{outcome.group}: failed: {outcome.error}")
+                results.write(folder, index)
+                looked = time.monotonic()
+            if stopped() and not running:
+                raise Stopped
+            if time.monotonic() - looked > _REFRESH:
+                results.write(folder, index)
+                looked = time.monotonic()
+            time.sleep(_POLL)
+    return not failed
+
+
+def _record(journal: Journal, outcome: Outcome, stopped: bool) -> None:
+    if outcome.ok:
+        journal.add(outcome.group, "finished")
+    elif stopped:
+        journal.add(outcome.group, "interrupted")
+    else:
+        journal.add(outcome.group, "failed", error=outcome.error)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM set a flag while this lasts."""
+    received: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers[number] = signal.signal(number, lambda number, frame: received.append(number))
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
