@@ -1,0 +1,1 @@
+"""Sweeps: from one file to points, groups, runs, results and figures."""
