@@ -1,1 +1,1 @@
-"""Sweeps: from one file to many groups of SAEs, on whatever machines there are."""
+"""Sweeps: from one file to points, groups, runs, results and figures."""

@@ -1,0 +1,64 @@
+"""What the figures read from the rows of a sweep's results: one dict per point (docs/sweeps.md)."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def number(values: Mapping[str, Any] | None, key: str) -> float | None:
+    """`values[key]` where it is a finite number, else None: metrics may be missing, null or (before JSON) NaN."""
+    value = (values or {}).get(key)
+    return value if is_number(value) and math.isfinite(value) else None
+
+
+def is_number(value: Any) -> bool:
+    """True for ints and floats; booleans are choices, not quantities."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def variant(row: Row) -> str:
+    """The SAE's class, without its module."""
+    return row["config"]["class_path"].rpartition(".")[2]
+
+
+def variants(rows: Iterable[Row]) -> list[str]:
+    """The variants in the order of the sweep."""
+    return list(dict.fromkeys(map(variant, rows)))
+
+
+def width(row: Row) -> tuple[str, float] | None:
+    """The dictionary's width, as ("d_sae", latents) or ("expansion", multiple of d_in), whichever the point sets."""
+    fields = row["config"].get("init_args") or {}
+    return next(((key, fields[key]) for key in ("d_sae", "expansion") if number(fields, key)), None)
+
+
+def state(row: Row) -> str:
+    """The point's state, without the reason that may follow a colon."""
+    return row["state"].partition(":")[0]
+
+
+def finished(row: Row) -> bool:
+    """Whether the point was trained to its end."""
+    return state(row) == "finished"
+
+
+def setting(row: Row, key: str) -> Any:
+    """A point's value of a dotted setting: what the sweep set, or the SAE's own default; None if it has no such setting."""
+    if key in row["settings"]:
+        return row["settings"][key]
+    scope, *path = key.split(".")
+    value: Any = row["config"].get("init_args") if scope == "sae" else None
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def front(points: list[tuple[float, float]]) -> list[int]:
+    """Indices of the points that no other dominates (at most as large in both, smaller in one), by the first coordinate."""
+    kept: list[int] = []
+    for i in sorted(range(len(points)), key=lambda i: points[i]):
+        if not kept or points[i][1] < points[kept[-1]][1] or points[i] == points[kept[-1]]:
+            kept.append(i)
+    return kept
