@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from saelight import export, runs
+from saelight.callbacks import WriteProgress
 
 
-def results(trainer, bank, seconds: float | None = None) -> list[dict[str, Any]]:
-    """One dict per SAE: name, state, config, seed, last metrics, and how it was trained."""
+def results(trainer, bank, clock: WriteProgress | None = None) -> list[dict[str, Any]]:
+    """One dict per SAE: name, state, config, seed, last metrics, and how it was trained, as far as a `clock` ran."""
     rows = []
     for i, name in enumerate(bank.names):
         state = f"retired: {bank.retired[i]}" if i in bank.retired else "finished"
@@ -23,10 +24,10 @@ def results(trainer, bank, seconds: float | None = None) -> list[dict[str, Any]]
             "metrics": bank.evaluation.get(name, {}),
             "steps": trainer.global_step,
             "tokens": bank.tokens_seen,
-            "seconds": seconds,
+            "seconds": clock and clock.seconds,
             "device": str(bank.device),
-            "folder": str(export.folder_for(trainer, name)),
-        })  # fmt: skip
+            "folder": str(export.folder_for(trainer, name)) if trainer.writes else None,
+        } | (clock.ended.get(name, {}) if clock else {}))  # fmt: skip
     return rows
 
 

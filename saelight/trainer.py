@@ -17,12 +17,13 @@ from saelight.report import results, table, write_results
 class Trainer(L.Trainer):
     """A `lightning.Trainer` whose every run has a folder, `<root>/<name>/` (docs/training.md)."""
 
-    def __init__(self, *, name: str | None = None, root: str = "runs", folder: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, name: str | None = None, root: str | None = "runs", folder: str | None = None,
+                 **kwargs: Any) -> None:  # fmt: skip
         """
         Args:
             name: The run's name, and its folder's in `root`; numbered (`name-2`) when that exists. Default: `run`; on the
                 command line the config file's name.
-            root: Where run folders lie.
+            root: Where run folders lie. None, without a folder: nothing is written, and `results` is all there is.
             folder: The run's folder itself, in place of root and name; refused when it exists.
             **kwargs: Lightning's own settings. The default logger is `saelight.loggers.PerSAE`.
         """
@@ -32,16 +33,22 @@ class Trainer(L.Trainer):
                 "trainer.precision 16-mixed is not for a bank (all SAEs would share one gradient scaler, and one SAE's "
                 "overflow would stop them all): use bf16-mixed or 32-true"
             )
-        self.run_name, self.run_root = name or "run", Path(root)
+        self.writes = root is not None or folder is not None
+        """Whether runs have folders."""
+        self.run_name, self.run_root = name or "run", Path(root or "runs")
         self.wanted_folder = Path(folder) if folder else None
+        self.results: list[dict[str, Any]] = []
+        """After a fit: a dict per SAE, what `results.jsonl` has."""
         self.folder: Path | None = None
         """This run's folder, from the moment there is one."""
-        if kwargs.get("logger") in (None, True):
+        if not self.writes:
+            kwargs |= {"logger": False, "enable_checkpointing": False}
+        elif kwargs.get("logger") in (None, True):
             kwargs["logger"] = PerSAE()
         if kwargs.get("enable_model_summary") is None:
             # Nine SAEs are one line of it: "saes".
             kwargs["enable_model_summary"] = False
-        kwargs["callbacks"] = _with_defaults(kwargs)
+        kwargs["callbacks"] = _with_defaults(kwargs, self.writes)
         super().__init__(**kwargs)
 
     def fit(
@@ -73,9 +80,10 @@ class Trainer(L.Trainer):
             loaders = {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
             self._without_loggers(super().validate, model, verbose=False, weights_only=weights_only, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
-            rows = results(self, model, clock.seconds)
-            write_results(self.folder / "results.jsonl", rows)
-            print(table(rows), flush=True)
+            self.results = results(self, model, clock)
+            if self.writes:
+                write_results(self.folder / "results.jsonl", self.results)
+                print(table(self.results), flush=True)
 
     def validate(
         self,
@@ -161,17 +169,18 @@ class Trainer(L.Trainer):
         return ckpt_path
 
 
-def _with_defaults(kwargs: dict[str, Any]) -> list[L.Callback]:
+def _with_defaults(kwargs: dict[str, Any], writes: bool) -> list[L.Callback]:
     """The user's callbacks, and those of ours that they do not replace or turn off."""
     callbacks = kwargs.get("callbacks") or []
     callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-    ours = {kind: kind for kind in (ExportSAEs, WatchHealth, WriteProgress, WriteTopLatents)}
+    kinds = (ExportSAEs, WatchHealth, WriteProgress, WriteTopLatents) if writes else (WatchHealth, WriteProgress)
+    ours = {kind: kind for kind in kinds}
     if kwargs.get("enable_progress_bar") is not False:
         ours[ProgressBar] = TokenProgress
     if kwargs.get("enable_checkpointing") is not False:
         ours[SaveCheckpoint] = SaveCheckpoint
     missing = [make() for kind, make in ours.items() if not any(isinstance(c, kind) for c in callbacks)]
-    return [_RunFolder(), *callbacks, *missing]
+    return [*([_RunFolder()] if writes else []), *callbacks, *missing]
 
 
 class _RunFolder(L.Callback):

@@ -6,14 +6,18 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+from jsonargparse import ArgumentError
 from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import saelight.data.datamodule  # its data modules' short names resolve once they are imported
 import saelight.data.synthetic_datamodule  # noqa: F401
 from saelight import runs
 from saelight.bank import SAEBank
-from saelight.errors_cli import OneLineErrors, refuse_duplicate_keys
+from saelight.errors import UserError
+from saelight.errors_cli import OneLineErrors, explain, refuse_duplicate_keys
 from saelight.resume import check_same_config
+from saelight.saes import SAEConfig
 from saelight.trainer import Trainer
 
 _NOISE = ("💡", "TPU available", "`weights_only` was not set")
@@ -75,6 +79,28 @@ def run() -> None:
         auto_configure_optimizers=False,
         parser_kwargs={"prog": "saelight"},
     )
+
+
+def build(config: dict[str, Any]) -> tuple[Trainer, SAEBank, L.LightningDataModule]:
+    """Trainer, bank and data of a complete config, for a training that writes nothing.
+
+    Raises:
+        UserError: for what a class does not take.
+    """
+    _silence_lightning()
+    parser = LightningArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_class_arguments(Trainer, "trainer", fail_untyped=False)
+    parser.add_lightning_class_args(L.LightningDataModule, "data", subclass_mode=True)
+    parser.add_argument("--saes", type=dict[str, SAEConfig])
+    model = dict(config["model"])
+    sections = {"trainer": (config.get("trainer") or {}) | {"root": None, "folder": None}, "data": config["data"]}
+    try:
+        built = parser.instantiate_classes(parser.parse_object(sections | {"saes": model.pop("saes")}))
+    except ArgumentError as error:
+        raise UserError(explain(str(error), [])) from None
+    data = built.data
+    widths = {"d_in": data.d_in, "d_out": getattr(data, "d_out", None)}
+    return built.trainer, SAEBank(saes=built.saes, **(model | widths)), data
 
 
 def _silence_lightning() -> None:

@@ -1,1 +1,11 @@
-"""Sweeps: from one file to points, groups, runs, results and figures."""
+"""Sweeps: from one file to points, groups, runs, results and figures. From Python: `saelight.sweep.run(points, base)`."""
+
+__all__ = ["run"]
+
+
+def __getattr__(name: str):
+    if name == "run":
+        from saelight.sweep.in_memory import run
+
+        return run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,8 +26,8 @@ def main(args: list[str]) -> int:
     folder = SweepFolder(path)
     _end_with_parent()
     (folder.path / "runs").mkdir(parents=True, exist_ok=True)
-    if not _hold_lock(folder.run(group).with_suffix(".lock")):
-        print(f"saelight: error: another process trains {group}; it holds {folder.run(group)}.lock", file=sys.stderr)
+    if not _hold_lock(folder.lock(group)):
+        print(f"saelight: error: another process trains {group}; it holds {folder.lock(group)}", file=sys.stderr)
         return 1
     if folder.finished(group):
         return 0

@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     state.add_argument("--watch", action="store_true", help="again every two seconds, until all has ended")
     result = _command(commands, "results", "bring results.csv, .json and .parquet up to date", _results)
     result.add_argument("folder", help="a sweep's folder")
+    draw = _command(commands, "plot", "draw the Pareto front, time, sensitivity and throughput", _plot)
+    draw.add_argument("folder", help="a sweep's folder")
     return parser
 
 
@@ -77,7 +79,7 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N points")
     parser.add_argument("--max-saes", type=_count, metavar="N", help="most SAEs that share a run")
     parser.add_argument("--devices", default="auto", metavar="LIST",
-                        help="auto (all accelerators, or the CPU), or a list: cuda:0,cuda:1,cpu; cpu,cpu: two workers")  # fmt: skip
+                        help="auto (all accelerators, or the CPU), or a worker each: cuda:0,cuda:1 or cpu,cpu")  # fmt: skip
 
 
 def _count(text: str) -> int:
@@ -130,6 +132,17 @@ def _status(given: argparse.Namespace) -> int:
         watch(folder)
     else:
         print(status(folder))
+    return 0
+
+
+def _plot(given: argparse.Namespace) -> int:
+    from saelight.sweep.folder import SweepFolder
+    from saelight.sweep.plot import plot
+    from saelight.sweep.rows import collect
+
+    folder = SweepFolder.existing(given.folder)
+    for path in plot(collect(folder, folder.read()), folder.path / "figures"):
+        print(path)
     return 0
 
 

@@ -50,6 +50,14 @@ def _set(config: dict[str, Any], path: list[str], value: Any) -> None:
         config[last] = value
 
 
+def find(config: dict[str, Any], key: str) -> Any:
+    """The value at a dotted key, `data.x` being an argument of the data module; None where there is none."""
+    value: Any = config
+    for part in _full(key).split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
 def canonical(value: Any) -> str:
     """Text that is equal for equal data, whatever the order of its keys."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)

@@ -11,6 +11,14 @@ _NOT_TRAINED_ON = {*_PATHS, "val_batch_size", "predict_rows"}
 """Arguments that change no weight: checksums stand for the paths."""
 
 
+_BUDGET = dict.fromkeys(("max_epochs", "max_steps", "min_epochs", "min_steps", "limit_train_batches")) | {
+    "precision": "32-true",
+    "accumulate_grad_batches": 1,
+}
+"""What decides how long and how precisely a run trains, with Lightning's defaults."""
+_VALIDATIONS = ("val_check_interval", "check_val_every_n_epoch")
+
+
 class DataFacts(NamedTuple):
     """The data of one run."""
 
@@ -37,7 +45,8 @@ def read_data(config: dict[str, Any]) -> DataFacts:
     batch_size = given.get("batch_size", default_of(data, "batch_size", 1))
     if kind == "SyntheticDataModule":
         rows, cap = given.get("rows", default_of(data, "rows", 0)), given.get("max_samples")
-        return DataFacts(given.get("d_in", default_of(data, "d_in", None)), None, min(rows, cap or rows), batch_size, identity)
+        d_in = given.get("d_in", default_of(data, "d_in", None))
+        return DataFacts(d_in, None, min(rows, cap or rows), batch_size, identity)
     if kind != "ActivationDataModule":
         return DataFacts(None, None, None, batch_size, identity | {"init_args": given})
     try:
@@ -67,14 +76,12 @@ def _shards(path: str) -> dict[str, Any]:
 def training_identity(config: dict[str, Any]) -> dict[str, Any]:
     """What of a run's config beside its data decides its weights: budget, precision, and callbacks that end SAEs."""
     trainer, model = config.get("trainer") or {}, config.get("model") or {}
-    keys = ("max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "accumulate_grad_batches", "limit_train_batches")
-    settled = {"precision": "32-true", "accumulate_grad_batches": 1}
-    identity = {key: trainer.get(key, settled.get(key)) for key in keys}
+    identity = {key: trainer.get(key, default) for key, default in _BUDGET.items()}
     callbacks = trainer.get("callbacks") or []
     fates = [c for c in (callbacks if isinstance(callbacks, list) else [callbacks]) if _ends_saes(c)]
     if fates:
         # They act at validations.
-        identity |= {"callbacks": fates} | {key: trainer.get(key) for key in ("val_check_interval", "check_val_every_n_epoch")}
+        identity |= {"callbacks": fates} | {key: trainer.get(key) for key in _VALIDATIONS}
     return identity | {"max_tokens": model.get("max_tokens")}
 
 

@@ -1,4 +1,4 @@
-"""What a swept value is drawn from: W&B's distributions, by their names, over one `Chooser`: a random generator or Optuna."""
+"""What a swept value is drawn from: W&B's distributions by their names, over a `Chooser`: a random generator or Optuna."""
 
 import math
 from collections.abc import Sequence

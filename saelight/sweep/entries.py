@@ -93,9 +93,9 @@ def resolve(sweep: Sweep, points: list[Point], overrides: dict[str, Any] | None 
             resolved.entries.append(entry)
     for field, n in dropped.items():
         resolved.notes.append(f"the default sae.{field} is dropped for {n} points, whose class has no such field")
-    for facts in resolved.facts.values():
-        if facts.missing:
-            resolved.notes.append(f"{facts.missing}: points are checked without its width, and nothing can run yet")
+    if missing := [facts.missing for facts in resolved.facts.values() if facts.missing]:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        resolved.notes.append(f"{missing[0]}{more}; until then points are checked without its width, and nothing runs")
     return resolved
 
 

@@ -6,9 +6,11 @@ A group whose run has begun is frozen: what comes later makes new groups.
 """
 
 import copy
+import fcntl
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ class SweepFolder:
         """The folder of a sweep that was expanded. Raises `UserError` when it is none."""
         folder = cls(path)
         if not folder.index_file.is_file():
-            raise UserError(f"{path} is no sweep's folder (it has no index.json): make one with `saelight sweep expand FILE`")
+            raise UserError(f"{path} is no sweep's folder, it has no index.json: make one with `saelight sweep expand FILE`")
         return folder
 
     def yaml(self, group: str) -> Path:
@@ -111,8 +113,8 @@ class SweepFolder:
             if _sha256(text) != group.sha256:
                 begun = ", after its run began," if self.begun(group.id) else ""
                 raise UserError(
-                    f"{self.yaml(group.id)} was edited{begun} and no longer fits the index: change the sweep file and expand "
-                    "again, or run the edited one alone with `saelight fit --config`"
+                    f"{self.yaml(group.id)} was edited{begun} and no longer fits the index: change the sweep file and "
+                    "expand again, or run the edited one alone with `saelight fit --config`"
                 )
 
     def merge(self, index: Index, resolved: Resolved) -> list[str]:
@@ -131,7 +133,7 @@ class SweepFolder:
         index.outsides = {k: v for k, v in (index.outsides | resolved.outsides).items() if k in used}
         index.wanted = list(fresh)
         index.missing = sorted({facts.missing for facts in resolved.facts.values() if facts.missing})
-        return [f"{len(gone)} points of earlier are no longer asked for: they stay, and are not gone on with"] if gone else []
+        return [f"{len(gone)} earlier points are no longer asked for: they stay, and are not gone on with"] if gone else []
 
     def plan(self, index: Index, max_saes: int | None, max_bytes: int | None, at_least: int = 1) -> None:
         """Group the wanted points that no begun run holds. Nothing is written before `commit`."""
@@ -146,7 +148,7 @@ class SweepFolder:
             outside = index.outsides[members[0].outside]
             if members[0].outside not in lengths:
                 lengths[members[0].outside] = run_tokens(outside)
-            text = yaml_files.dump(self.config(index, members))
+            text = yaml_files.dump(config_of(outside, members, index.callbacks))
             group = Group(f"group-{i:03d}", [entry.hash for entry in members], _sha256(text),
                           group_bytes([tuple(entry.memory) for entry in members]), lengths[members[0].outside])  # fmt: skip
             index.groups[group.id] = group
@@ -163,29 +165,44 @@ class SweepFolder:
         content = {"format": FORMAT, "version": VERSION} | asdict(index)
         runs.write_atomically(self.index_file, json.dumps(content, indent=1) + "\n")
 
-    def config(self, index: Index, members: list[Entry]) -> dict[str, Any]:
-        """The complete config that trains `members`: what `saelight fit --config` takes."""
-        config = copy.deepcopy(index.outsides[members[0].outside])
-        if index.callbacks:
-            given = config["trainer"].get("callbacks") or []
-            config["trainer"]["callbacks"] = (given if isinstance(given, list) else [given]) + index.callbacks
-        saes = {}
-        for entry in members:
-            fields = {key: value for key, value in entry.sae.items() if key != "class_path"}
-            saes[entry.name] = {"class_path": entry.sae["class_path"], "init_args": fields | {"seed": entry.seed}}
-        config["model"] = {**(config.get("model") or {}), "saes": saes}
-        return {key: config[key] for key in ("trainer", "model", "data") if key in config} | config
-
     def unfinished(self, index: Index) -> list[Group]:
         """Groups with a wanted point whose run has not come to its end."""
         wanted = set(index.wanted)
         return [g for g in index.groups.values() if wanted & set(g.members) and not self.finished(g.id)]
+
+    def lock(self, group: str) -> Path:
+        """The file that a group's process holds locked for as long as it lives."""
+        return self.run(group).with_suffix(".lock")
+
+    def is_held(self, group: str) -> bool:
+        """Whether a process of this machine trains the group now."""
+        try:
+            with self.lock(group).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
 
     def reset(self, group: str) -> None:
         """Forget a run that left no checkpoint: there is nothing to go on from."""
         folder = self.run(group)
         if folder.is_dir() and not runs.checkpoint(folder).is_file() and not self.finished(group):
             shutil.rmtree(folder)
+
+
+def config_of(outside: dict[str, Any], members: list[Entry], callbacks: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The complete config that trains `members`: what `saelight fit --config` takes."""
+    config = {key: outside[key] for key in ("trainer", "model", "data") if key in outside} | copy.deepcopy(outside)
+    if callbacks:
+        given = config["trainer"].get("callbacks") or []
+        config["trainer"]["callbacks"] = [*(given if isinstance(given, list) else [given]), *callbacks]
+    saes = {}
+    for entry in members:
+        fields = {key: value for key, value in entry.sae.items() if key != "class_path"}
+        saes[entry.name] = {"class_path": entry.sae["class_path"], "init_args": fields | {"seed": entry.seed}}
+    return config | {"model": {**(config.get("model") or {}), "saes": saes}}
 
 
 def _number_names(members: list[Entry]) -> None:

@@ -69,7 +69,7 @@ def _part(key: str, value: Any) -> str:
 
 
 def _safe(name: str, settings: dict[str, Any]) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip(".")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip(".") or "sae"
     return name if len(name) <= LONGEST else _ended(name, settings)
 
 

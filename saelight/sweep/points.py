@@ -54,7 +54,8 @@ def expand(sweep: Sweep, overrides: dict[str, Any] | None = None) -> tuple[list[
     drafts = [Draft(draft.prefix, draft.settings | overrides) for draft in drafts]
     if overrides:
         drafts = list({json.dumps([d.prefix, d.settings], sort_keys=True, default=str): d for d in drafts}.values())
-        swept = sorted(key for key in overrides if any(key in axis.keys and len(axis.rows) > 1 for axis in _axes(sweep.root)))
+        moving = {key for axis in _axes(sweep.root) if len(axis.rows) > 1 for key in axis.keys}
+        swept = sorted(moving & overrides.keys())
         if swept:
             notes.append(f"--set fixes the swept {', '.join(swept)}: {before} points become {len(drafts)}")
     names = name_points([(d.prefix, d.settings) for d in drafts])

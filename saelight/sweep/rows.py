@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from saelight.sweep import configs
 from saelight.sweep.entries import Entry
 from saelight.sweep.folder import Group, Index, SweepFolder
 from saelight.sweep.journal import Journal
@@ -12,6 +13,7 @@ from saelight.sweep.journal import Journal
 def collect(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
     """One dict per point and name: points that are the same SAE appear under each of their names."""
     events = Journal(folder.path).last()
+    shared = {key for entry in index.entries.values() for key in entry.settings if not key.startswith("sae.")}
     rows = []
     for group in index.groups.values():
         finished = {row["name"]: row for row in _lines(folder.run(group.id) / "results.jsonl")}
@@ -20,6 +22,8 @@ def collect(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
         for member in group.members:
             entry = index.entries[member]
             row = _row(folder, index, group, entry, finished.get(entry.name), progress, event)
+            # What only some points set has a value for the others too.
+            row["settings"] = {key: configs.find(index.outsides[entry.outside], key) for key in shared} | row["settings"]
             rows += [row | {"name": name} for name in entry.names]
     order = {name: i for i, name in enumerate(name for entry in index.entries.values() for name in entry.names)}
     return sorted(rows, key=lambda row: order[row["name"]])
@@ -65,6 +69,9 @@ def _state(folder: SweepFolder, group: Group, sae: dict[str, Any], event: dict[s
         return "waiting"
     if sae.get("state", "running") != "running":
         return sae["state"]
+    if event.get("event") == "submitted" and "pid" in event and not folder.is_held(group.id):
+        # Its runner was killed, and it with it.
+        return "interrupted"
     return {"submitted": "running", "finished": "finished"}.get(event.get("event"), event.get("event") or "begun")
 
 

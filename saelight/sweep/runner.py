@@ -29,15 +29,15 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def only_runner(folder: SweepFolder) -> Iterator[None]:
-    """Hold the sweep's folder. The lock goes with the process, however that ends. Raises `UserError` when another holds it."""
+    """Hold the sweep's folder, until this process ends, however it does. Raises `UserError` when another one holds it."""
     folder.path.mkdir(parents=True, exist_ok=True)
     with (folder.path / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            raise UserError(f"another runner ({lock.read().strip()}) is at work in {folder.path}: wait for it, stop it, or give "
-                            "--out another folder") from None  # fmt: skip
+            raise UserError(f"another runner ({lock.read().strip()}) is at work in {folder.path}: wait for it, stop it, or "
+                            "give --out another folder") from None  # fmt: skip
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()

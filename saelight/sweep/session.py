@@ -117,7 +117,8 @@ class Session:
         points = sum(len(self.index.entries[key].names) for key in self.index.wanted)
         chosen = f" of {self.total}" if points != self.total else ""
         lines = [f"{self.index.name}: {points}{chosen} points" + (f", {distinct} distinct" if distinct != points else "")]
-        lines[0] += f", {len(self.index.groups)} groups in {self.folder.path}/groups"
+        groups = len(self.index.groups)
+        lines[0] += f", {groups} group{'s' * (groups != 1)} in {self.folder.path}/groups"
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def dry_run(self) -> str:

@@ -50,8 +50,8 @@ def _data_arguments(data: dict[str, Any]) -> dict[str, Any] | None:
 
 @cache
 def _trainer() -> dict[str, Any]:
-    lightning = Path(importlib.util.find_spec("lightning").origin).parent
-    return _arguments(lightning / "pytorch" / "trainer" / "trainer.py", "Trainer") | _arguments(_HOME / "trainer.py", "Trainer")
+    lightning = Path(importlib.util.find_spec("lightning").origin).parent / "pytorch" / "trainer" / "trainer.py"
+    return _arguments(lightning, "Trainer") | _arguments(_HOME / "trainer.py", "Trainer")
 
 
 @cache

@@ -101,8 +101,7 @@ def _sweep(file: Path, content: dict[str, Any], points: list[Any] | None) -> Swe
         raise UserError(f"{base_file} is no complete config: `saelight fit --config` needs trainer, model and data")
     where = f"{file}: "
     if points is not None:
-        root = Branch(where, None, [], [_listed(flat(p, f"{where}make_cfgs()[{i}]"), f"{where}make_cfgs()[{i}]")
-                                       for i, p in enumerate(points)])  # fmt: skip
+        root = listed(points, f"{where}make_cfgs()")
     else:
         root = _branch({k: v for k, v in content.items() if k in _BRANCH - {"name"}}, where, {})
     if method == "grid" and (axis := next(_drawn(root), None)):
@@ -119,6 +118,12 @@ def _sweep(file: Path, content: dict[str, Any], points: list[Any] | None) -> Swe
         wandb={key: content[key] for key in _WANDB & content.keys()},
         **{key: content[key] for key in ("run_cap", "early_terminate", "max_saes", "seed") if content.get(key) is not None},
     )
+
+
+def listed(points: list[Any], where: str) -> Branch:
+    """A branch of points that are written out, as nested or dotted dicts."""
+    places = [f"{where}[{i}]" for i in range(len(points))]
+    return Branch(where, None, [], [_run(point, place, {}) for point, place in zip(points, places, strict=True)])
 
 
 def flat(value: Any, where: str) -> dict[str, Any]:
@@ -139,7 +144,7 @@ def check_key(key: str, where: str) -> None:
         near = did_you_mean(root, ROOTS) or f"; keys begin with {', '.join(f'{r}.' for r in ROOTS)} as in sae.lr"
         raise UserError(f"{where}: unknown key {key!r}{near}")
     if key.startswith("model.saes"):
-        raise UserError(f"{where}: {key!r}: a sweep makes model.saes itself; address a point's SAE as sae.lr, sae.class_path")
+        raise UserError(f"{where}: {key!r}: a sweep makes model.saes itself; a point's SAE is addressed as sae.lr, sae.k")
 
 
 def _branch(content: dict[str, Any], where: str, outside: dict[str, str]) -> Branch:
@@ -173,14 +178,10 @@ def _branch(content: dict[str, Any], where: str, outside: dict[str, str]) -> Bra
 
 
 def _run(content: Any, where: str, outside: dict[str, str]) -> Branch:
+    """A branch of one point."""
     values = flat(content, where)
     for key in values.keys() & outside.keys():
         raise UserError(f"{where}{key}: it is swept outside (see {outside[key]}): give it in one place")
-    return _listed(values, where)
-
-
-def _listed(values: dict[str, Any], where: str) -> Branch:
-    """A branch of one point."""
     name = _name(values.pop("name", None), where)
     for key in values:
         check_key(key, where)

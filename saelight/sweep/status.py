@@ -14,27 +14,33 @@ _LEFT = (0, 1, 2)
 
 def status(folder: SweepFolder) -> str:
     """The table, and a line that counts the states."""
-    rows = collect(folder, folder.read())
+    return _table(collect(folder, folder.read()))
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
     lines = [list(_COLUMNS), *(_cells(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = "\n".join(
-        "  ".join(c.ljust(w) if i in _LEFT else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
-    )
+    table = "\n".join(_aligned(line, widths) for line in lines)
     counts = Counter(row["state"].partition(":")[0] for row in rows)
     summary = ", ".join(f"{n} {state}" for state, n in counts.most_common())
     errors = {row["group"]: row["error"] for row in rows if row["error"]}
-    return "\n".join([table, f"{len(rows)} SAEs: {summary}", *(f"{group} failed: {error}" for group, error in errors.items())])
+    failures = [f"{group} failed: {error}" for group, error in errors.items()]
+    return "\n".join([table, f"{len(rows)} SAEs: {summary}", *failures])
+
+
+def _aligned(line: list[str], widths: list[int]) -> str:
+    cells = (cell.ljust(w) if i in _LEFT else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+    return "  ".join(cells).rstrip()
 
 
 def watch(folder: SweepFolder, every: float = 2.0) -> None:
     """Show the table again and again until nothing is left to run, or Ctrl-C."""
     while True:
-        text = status(folder)
+        rows = collect(folder, folder.read())
         if sys.stdout.isatty():
             print("\x1b[H\x1b[2J", end="")
-        print(text, flush=True)
-        if not any(f" {state}" in text.splitlines()[-1] for state in ("running", "waiting", "interrupted")):
+        print(_table(rows), flush=True)
+        if not any(row["state"] in ("running", "waiting") for row in rows):
             return
         time.sleep(every)
 

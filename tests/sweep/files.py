@@ -1,0 +1,48 @@
+"""Sweep files for the tests: small, and on synthetic rows."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BASE = {
+    "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
+    "model": {"saes": {"any": {"class_path": "TopK"}}},
+    "data": {
+        "class_path": "SyntheticDataModule",
+        "init_args": {"d_in": 8, "n_features": 16, "mean_l0": 2, "rows": 2000, "val_rows": 100, "batch_size": 100},
+    },
+}
+SWEEP = {
+    "name": "small",
+    "base": "base.yaml",
+    "parameters": {"sae.lr": {"values": [1e-3, 3e-3]}},
+    "cases": [
+        {"name": "topk", "parameters": {"sae.class_path": {"value": "TopK"}, "sae.k": {"values": [2, 4]}}},
+        {"name": "relu", "parameters": {"sae.class_path": {"value": "ReLU"}}},
+    ],
+}
+"""Six points."""
+
+
+def write(sweep: dict[str, Any] | str | None = None, base: dict[str, Any] | None = None, name: str = "sweep.yaml") -> str:
+    """Write a sweep file and its base into the working folder; the sweep file's name."""
+    Path("base.yaml").write_text(yaml.safe_dump(BASE if base is None else base))
+    Path(name).write_text(sweep if isinstance(sweep, str) else yaml.safe_dump(sweep or SWEEP, sort_keys=False))
+    return name
+
+
+def changed(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A copy with dotted keys (dots as __) set; None takes a key away."""
+    config = copy.deepcopy(config)
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        inner = config
+        for part in path:
+            inner = inner[part]
+        if value is None:
+            inner.pop(last, None)
+        else:
+            inner[last] = value
+    return config
