@@ -8,8 +8,13 @@ from typing import Any
 from saelight import export, runs
 
 
-def results(trainer, bank, seconds: float | None = None) -> list[dict[str, Any]]:
-    """One dict per SAE: name, state, config, seed, last metrics, and how it was trained."""
+def results(trainer, bank, seconds: float | None = None, trained: bool = False) -> list[dict[str, Any]]:
+    """One dict per SAE: name, state, config, seed, last metrics, and how it was trained.
+
+    Args:
+        trained: Measure also what is measured once, when training is over (`Evaluation.latents`).
+    """
+    latents = bank.gauges.latents(list(bank.saes)) if trained and bank.evaluation else [{}] * len(bank.names)
     rows = []
     for i, name in enumerate(bank.names):
         state = f"retired: {bank.retired[i]}" if i in bank.retired else "finished"
@@ -20,7 +25,7 @@ def results(trainer, bank, seconds: float | None = None) -> list[dict[str, Any]]
             "state": state,
             "config": bank.hparams["saes"][name],
             "seed": bank.seeds[i],
-            "metrics": bank.evaluation.get(name, {}),
+            "metrics": bank.evaluation.get(name, {}) | latents[i],
             "steps": trainer.global_step,
             "tokens": bank.tokens_seen,
             "seconds": seconds,

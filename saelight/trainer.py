@@ -75,7 +75,7 @@ class Trainer(L.Trainer):
             loaders = {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
             self._without_loggers(super().validate, model, verbose=False, weights_only=weights_only, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
-            rows = results(self, model, seconds)
+            rows = results(self, model, seconds, trained=True)
             write_results(self.folder / "results.jsonl", rows)
             print(table(rows), flush=True)
 
