@@ -38,6 +38,10 @@ class Evaluation(nn.Module):
             metrics.reset()
         return results
 
+    def keys(self, truth_GD: Tensor | None) -> list[str]:
+        """The names of what `finish` returns."""
+        return [key for key in self.metrics[0] if key != "density"] + ([] if truth_GD is None else ["mmcs"])
+
     def latents(self, saes: list[SAE]) -> list[dict[str, float]]:
         """What the weights of alive latents tell of each SAE, by what was last finished: once, at the end of training, for
         clusters take time."""

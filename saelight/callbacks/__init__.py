@@ -3,8 +3,9 @@
 from saelight.callbacks.checkpoint import SaveCheckpoint
 from saelight.callbacks.early_stopping import StopEarly
 from saelight.callbacks.export import ExportSAEs
+from saelight.callbacks.halving import Halving
 from saelight.callbacks.health import WatchHealth
 from saelight.callbacks.progress import TokenProgress
 from saelight.callbacks.top_latents import WriteTopLatents
 
-__all__ = ["ExportSAEs", "SaveCheckpoint", "StopEarly", "TokenProgress", "WatchHealth", "WriteTopLatents"]
+__all__ = ["ExportSAEs", "Halving", "SaveCheckpoint", "StopEarly", "TokenProgress", "WatchHealth", "WriteTopLatents"]
