@@ -7,6 +7,7 @@ import importlib
 
 _HOMES = {
     "ActivationDataModule": "saelight.data.datamodule",
+    "Halving": "saelight.callbacks",
     "PerSAE": "saelight.loggers",
     "SAEBank": "saelight.bank",
     "StopEarly": "saelight.callbacks",

@@ -1,11 +1,13 @@
 """How good the SAEs of a bank are on data they do not train on.
 
-Shapes: B batch, D d_in (d_out of a target), G true features.
+Shapes: B batch, D d_in (d_out of a target), F d_sae, G true features.
 """
+
+import math
 
 from torch import Tensor, nn
 
-from saelight.metrics import mmcs, token_metrics
+from saelight.metrics import find_clusters, latent_features, mmcs, own_cosines, token_metrics
 from saelight.saes import SAE
 
 
@@ -14,7 +16,9 @@ class Evaluation(nn.Module):
 
     def __init__(self, saes: list[SAE]) -> None:
         super().__init__()
-        self.metrics = nn.ModuleList(token_metrics(sae.d_out, sae.d_sae) for sae in saes)
+        self.metrics = nn.ModuleList(token_metrics(sae.d_out, sae.d_sae, density=True) for sae in saes)
+        self.frequencies: list[Tensor] = []
+        """How often each latent (F,) of each SAE fired in what was last finished."""
 
     def update(self, saes: list[SAE], x_BD: Tensor, y_BD: Tensor) -> None:
         """Add one batch of normalised activations and targets."""
@@ -24,10 +28,31 @@ class Evaluation(nn.Module):
 
     def finish(self, saes: list[SAE], truth_GD: Tensor | None) -> list[dict[str, float]]:
         """Each SAE's metrics over all that was added, and MMCS where the true features are known; then start over."""
-        results = []
+        results, self.frequencies = [], []
         for sae, metrics in zip(saes, self.metrics, strict=True):
-            results.append({key: float(value) for key, value in metrics.compute().items()})
+            values = metrics.compute()
+            self.frequencies.append(values.pop("density"))
+            results.append({key: float(value) for key, value in values.items()})
             if truth_GD is not None:
                 results[-1]["mmcs"] = float(mmcs(truth_GD.to(sae.W_dec), sae.W_dec, signed=sae.signed))
             metrics.reset()
         return results
+
+    def keys(self, truth_GD: Tensor | None) -> list[str]:
+        """The names of what `finish` returns."""
+        return [key for key in self.metrics[0] if key != "density"] + ([] if truth_GD is None else ["mmcs"])
+
+    def latents(self, saes: list[SAE]) -> list[dict[str, float]]:
+        """What the weights of alive latents tell of each SAE, by what was last finished: once, at the end of training, for
+        clusters take time."""
+        return [_latents(sae, frequency_F) for sae, frequency_F in zip(saes, self.frequencies, strict=True)]
+
+
+def _latents(sae: SAE, frequency_F: Tensor) -> dict[str, float]:
+    W_enc_DF = sae.W_dec.T if sae.W_enc is None else sae.W_enc
+    # Between a transcoder's two spaces of unequal width there are no cosines.
+    cosine_F = own_cosines(W_enc_DF, sae.W_dec) if W_enc_DF.T.shape == sae.W_dec.shape else None
+    features_A3 = latent_features(frequency_F, sae.encoder_bias, cosine_F)
+    known = cosine_F is not None and bool(features_A3.isfinite().all())
+    correlation = float(features_A3[:, 2].mean()) if known else math.nan
+    return {"weight_correlation": correlation} | find_clusters(features_A3)._asdict()

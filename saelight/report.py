@@ -10,7 +10,13 @@ from saelight.callbacks import WriteProgress
 
 
 def results(trainer, bank, clock: WriteProgress | None = None) -> list[dict[str, Any]]:
-    """One dict per SAE: name, state, config, seed, last metrics, and how it was trained, as far as a `clock` ran."""
+    """One dict per SAE: name, state, config, seed, last metrics, and how it was trained.
+
+    Args:
+        clock: Of the fit that has just ended: it knows how long each SAE trained, and what is measured once, when training
+            is over (`Evaluation.latents`), is measured.
+    """
+    latents = bank.gauges.latents(list(bank.saes)) if clock and bank.evaluation else [{}] * len(bank.names)
     rows = []
     for i, name in enumerate(bank.names):
         state = f"retired: {bank.retired[i]}" if i in bank.retired else "finished"
@@ -21,7 +27,7 @@ def results(trainer, bank, clock: WriteProgress | None = None) -> list[dict[str,
             "state": state,
             "config": bank.hparams["saes"][name],
             "seed": bank.seeds[i],
-            "metrics": bank.evaluation.get(name, {}),
+            "metrics": bank.evaluation.get(name, {}) | latents[i],
             "steps": trainer.global_step,
             "tokens": bank.tokens_seen,
             "seconds": clock and clock.seconds,

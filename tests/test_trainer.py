@@ -65,8 +65,9 @@ def test_results_hold_the_final_metrics(finished):
     assert [row["name"] for row in rows] == list(VARIANTS)
     for row in rows:
         finite = {key: value for key, value in bank.evaluation[row["name"]].items() if math.isfinite(value)}
-        assert {key: value for key, value in row["metrics"].items() if value is not None} == finite
-        assert {"l0", "fvu", "mmcs", "dead"} <= row["metrics"].keys()
+        once = {"weight_correlation", "clusters", "silhouette"}  # measured when training is over, by no validation
+        assert {k: v for k, v in row["metrics"].items() if v is not None and k not in once} == finite
+        assert {"l0", "fvu", "mmcs", "dead"} | once <= row["metrics"].keys()
         assert row["state"] == "finished"
         assert row["tokens"] == 2000
 

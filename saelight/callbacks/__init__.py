@@ -3,9 +3,19 @@
 from saelight.callbacks.checkpoint import SaveCheckpoint
 from saelight.callbacks.early_stopping import StopEarly
 from saelight.callbacks.export import ExportSAEs
+from saelight.callbacks.halving import Halving
 from saelight.callbacks.health import WatchHealth
 from saelight.callbacks.progress import TokenProgress
 from saelight.callbacks.top_latents import WriteTopLatents
 from saelight.callbacks.write_progress import WriteProgress
 
-__all__ = ["ExportSAEs", "SaveCheckpoint", "StopEarly", "TokenProgress", "WatchHealth", "WriteProgress", "WriteTopLatents"]
+__all__ = [
+    "ExportSAEs",
+    "Halving",
+    "SaveCheckpoint",
+    "StopEarly",
+    "TokenProgress",
+    "WatchHealth",
+    "WriteProgress",
+    "WriteTopLatents",
+]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import lightning as L
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
+from saelight.callbacks.validations import expect_validations, in_training
 from saelight.errors import UserError
 from saelight.optimizer import learning_rates
 from saelight.schedules import Time, check_time, in_steps
@@ -55,15 +55,12 @@ class StopEarly(L.Callback):
         """By SAE: the learning rate at the last validation."""
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
-        if not trainer.enable_validation or getattr(trainer.datamodule, "n_val_rows", None) == 0:
-            raise UserError("StopEarly judges by validations, and there are none: hold out data, or drop StopEarly")
+        expect_validations(trainer, "StopEarly")
         if trainer.ckpt_path is None:
             self._best, self._waited, self._rates = {}, {}, {}
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
-            return
-        if trainer.global_step < in_steps(self.after, bank.horizon):
+        if not in_training(trainer) or trainer.global_step < in_steps(self.after, bank.horizon):
             return
         bank.read_quarantine()
         rates = learning_rates(trainer.optimizers[0])

@@ -6,9 +6,10 @@
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from saelight.metrics.clusters import Clusters, find_clusters, latent_features
 from saelight.metrics.detection import F1, Precision, Recall, detection_metrics
 from saelight.metrics.dictionary import MCC, MMCS, Coherence, WeightCorrelation
-from saelight.metrics.directions import Matching, coherence, mcc, mmcs, nearest, one_to_one, weight_correlation
+from saelight.metrics.directions import Matching, coherence, mcc, mmcs, nearest, one_to_one, own_cosines, weight_correlation
 from saelight.metrics.functional import DensityHistogram, density_histogram
 from saelight.metrics.latents import L0, L1, Dead, Dense, Density
 from saelight.metrics.reconstruction import (
@@ -28,6 +29,7 @@ __all__ = [
     "L1",
     "MCC",
     "MMCS",
+    "Clusters",
     "Coherence",
     "Cosine",
     "Dead",
@@ -46,16 +48,19 @@ __all__ = [
     "coherence",
     "density_histogram",
     "detection_metrics",
+    "find_clusters",
+    "latent_features",
     "mcc",
     "mmcs",
     "nearest",
     "one_to_one",
+    "own_cosines",
     "token_metrics",
     "weight_correlation",
 ]
 
 
-def token_metrics(d_in: int, d_sae: int, mean: Tensor | None = None) -> MetricCollection:
+def token_metrics(d_in: int, d_sae: int, mean: Tensor | None = None, density: bool = False) -> MetricCollection:
     """All metrics made of tokens, under the names they are logged by: `update(x=x_BD, x_hat=x_hat_BD, f=f_BF)`.
 
     x is what x̂ should be: the activations of an autoencoder, the targets of a transcoder.
@@ -66,9 +71,11 @@ def token_metrics(d_in: int, d_sae: int, mean: Tensor | None = None) -> MetricCo
         d_in: width of x, D (`d_out` of a transcoder).
         d_sae: number of latents, F.
         mean: what `explained_variance_per_token` is centred on, (D,); None for the origin.
+        density: add `density`, the one that is no scalar: each latent's firing frequency, (F,).
     """
     families = [
-        {"l0": L0(d_sae), "l1": L1(d_sae), "dead": Dead(d_sae), "dense": Dense(d_sae)},
+        {"l0": L0(d_sae), "l1": L1(d_sae), "dead": Dead(d_sae), "dense": Dense(d_sae)}
+        | ({"density": Density(d_sae)} if density else {}),
         {
             "fvu": FVU(d_in),
             "explained_variance": ExplainedVariance(d_in),

@@ -94,18 +94,28 @@ def mcc(truth_GD: Tensor, W_dec_FD: Tensor) -> Tensor:
     return one_to_one(truth_GD, W_dec_FD).cosine_P.abs().mean()
 
 
-@torch.no_grad()
 def weight_correlation(W_enc_DF: Tensor, W_dec_FD: Tensor, alive_F: Tensor | None = None) -> Tensor:
     """Mean over alive latents (default: all) of cos(W_enc[:, i], W_dec[i]); NaN when none is alive.
 
     Raises:
         UserError: the two are not each other's transpose in shape, as in a transcoder between unequal widths.
     """
+    cosine_F = own_cosines(W_enc_DF, W_dec_FD)
+    return (cosine_F if alive_F is None else cosine_F[alive_F.to(cosine_F.device)]).mean()
+
+
+@torch.no_grad()
+def own_cosines(W_enc_DF: Tensor, W_dec_FD: Tensor, block_elements: int = _BLOCK) -> Tensor:
+    """Each latent's cos(W_enc[:, i], W_dec[i]): float64 (F,).
+
+    Raises:
+        UserError: as `weight_correlation`.
+    """
     if W_enc_DF.T.shape != W_dec_FD.shape:
         raise UserError(f"W_enc is {tuple(W_enc_DF.shape)} and W_dec {tuple(W_dec_FD.shape)}: cosines between them need "
                         "(D, F) and (F, D)")  # fmt: skip
-    cosine_F = cosine_similarity(_wide(W_enc_DF.T), _wide(W_dec_FD))
-    return (cosine_F if alive_F is None else cosine_F[alive_F.to(cosine_F.device)]).mean()
+    blocks = (directions.split(max(1, block_elements // W_dec_FD.shape[1])) for directions in (W_enc_DF.T, W_dec_FD))
+    return torch.cat([cosine_similarity(_wide(enc), _wide(dec)) for enc, dec in zip(*blocks, strict=True)])
 
 
 @torch.no_grad()

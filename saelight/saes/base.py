@@ -166,6 +166,11 @@ class SAE(nn.Module):
         """Peak learning rate."""
         return self.config.default_lr(self.d_sae) if self.config.lr is None else self.config.lr
 
+    @property
+    def encoder_bias(self) -> Tensor | None:
+        """What is added to a latent's z before it is judged whether it fires, (F,); None where nothing is."""
+        return getattr(self, "b_enc", None)
+
     def pre_activations(self, x: Tensor, bias_F: Tensor | None = None) -> Tensor:
         """z = (x - b_dec) @ W_enc (+ bias), (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from."""
         return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F)

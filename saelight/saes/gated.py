@@ -48,6 +48,10 @@ class GatedSAE(PenalisedSAE):
         self.b_gate = nn.Parameter(torch.zeros(self.d_sae))
         self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
 
+    @property
+    def encoder_bias(self) -> Tensor:
+        return self.b_gate
+
     def encode(self, x: Tensor) -> Tensor:
         z = self.pre_activations(x)
         return self._latents(z, z + self.b_gate, AllEntries())

@@ -46,6 +46,10 @@ class GatedHardConcreteSAE(GatesAtRandom):
         self.b_gate = nn.Parameter(torch.zeros(self.d_sae))
         self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
 
+    @property
+    def encoder_bias(self) -> Tensor:
+        return self.b_gate
+
     def encode(self, x: Tensor) -> Tensor:
         z = self.pre_activations(x)
         return gates.expected(z + self.b_gate) * self._magnitudes(z)

@@ -89,6 +89,10 @@ class HardConcreteSAE(GatesAtRandom):
         else:
             self.log_alpha = nn.Parameter(torch.zeros(self.d_sae))
 
+    @property
+    def encoder_bias(self) -> Tensor:
+        return self.b_enc if self.config.input_dependent else self.b_mag
+
     def encode(self, x: Tensor) -> Tensor:
         z = self.pre_activations(x)
         return gates.expected(self.logits(z)) * torch.relu(z + self.b_mag)
