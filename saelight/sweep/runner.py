@@ -30,7 +30,21 @@ class Stopped(Exception):
 @contextlib.contextmanager
 def only_runner(folder: SweepFolder) -> Iterator[None]:
     """Hold the sweep's folder, until this process ends, however it does. Raises `UserError` when another one holds it."""
+    new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
     folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(folder):
+            yield
+    finally:
+        # A command that was refused leaves no trace.
+        if new and [path.name for path in folder.path.iterdir()] == ["lock"]:
+            (folder.path / "lock").unlink()
+            for path in new:
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(folder: SweepFolder) -> Iterator[None]:
     with (folder.path / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -137,7 +137,7 @@ class Session:
         groups = self.to_run()
         print(self.summary(), flush=True)
         if finished := len(self.index.groups) - len(groups):
-            print(f"{finished} groups are finished or not asked for, {len(groups)} to run", flush=True)
+            print(f"finished or not asked for: {finished} groups; to run: {len(groups)}", flush=True)
         launcher = self._launcher(launcher_options)
         try:
             ok = run(self.folder, self.index, groups, launcher, lambda line: print(line, flush=True))

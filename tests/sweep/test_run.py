@@ -175,16 +175,16 @@ def test_a_crash_is_tried_once_more_and_then_recorded(capsys):
 def test_a_longer_axis_keeps_what_is_finished(capsys):
     file = write()
     assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "s") == 0
-    before, trained = rows("s"), weights("s")
+    before = rows("s")
     written = {path: path.stat().st_mtime_ns for path in Path("s/runs").rglob("sae.safetensors")}
-    write(changed(SWEEP, parameters__sae_lr=None, parameters={"sae.lr": {"values": [1e-3, 2e-3, 3e-3]}}))
+    write(changed(SWEEP, parameters={"sae.lr": {"values": [1e-3, 2e-3, 3e-3]}}))
     assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "s", "--resume") == 0
     after = rows("s")
     assert len(after) == 9
     assert {name: row["seed"] for name, row in after.items() if name in before} == {n: r["seed"] for n, r in before.items()}
     assert {row["group"] for name, row in after.items() if name not in before} == {"group-001"}
     assert all(path.stat().st_mtime_ns == time for path, time in written.items())
-    assert trained.items() <= {k: v for k, v in weights("s").items() if k in trained}.items() or len(weights("s")) == 9
+    assert len(weights("s")) == 9
 
 
 def test_points_that_are_the_same_train_once_and_appear_under_each_name():
