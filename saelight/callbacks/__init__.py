@@ -6,12 +6,14 @@ from saelight.callbacks.export import ExportSAEs
 from saelight.callbacks.halving import Halving
 from saelight.callbacks.health import WatchHealth
 from saelight.callbacks.progress import TokenProgress
+from saelight.callbacks.prune_trials import PruneTrials
 from saelight.callbacks.top_latents import WriteTopLatents
 from saelight.callbacks.write_progress import WriteProgress
 
 __all__ = [
     "ExportSAEs",
     "Halving",
+    "PruneTrials",
     "SaveCheckpoint",
     "StopEarly",
     "TokenProgress",

@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--launcher", choices=["local", "ddp", "slurm"], default="local",
                        help="local: a run per device; ddp: each run on all devices; slurm: a job array")  # fmt: skip
     start.add_argument("--max-parallel", type=_count, metavar="N", help="runs at once (default: one per device)")
+    start.add_argument("--journal", metavar="FILE", help="of a search: the study's file, which several runners may share")
     slurm = start.add_argument_group("Slurm")
     slurm.add_argument("--partition", help="the partition")
     slurm.add_argument("--account", help="the account")
@@ -115,7 +116,8 @@ def _expand(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    session = _session(given, launcher=given.launcher, parallel=given.max_parallel, resume=given.resume)
+    session = _session(given, launcher=given.launcher, parallel=given.max_parallel, resume=given.resume,
+                       journal=given.journal)  # fmt: skip
     if given.dry_run:
         print(session.prepare().dry_run())
         return 0

@@ -50,6 +50,12 @@ def _set(config: dict[str, Any], path: list[str], value: Any) -> None:
         config[last] = value
 
 
+def add_callback(config: dict[str, Any], callback: dict[str, Any]) -> None:
+    """Give a run one more callback."""
+    given = config["trainer"].get("callbacks") or []
+    config["trainer"]["callbacks"] = [*(given if isinstance(given, list) else [given]), callback]
+
+
 def find(config: dict[str, Any], key: str) -> Any:
     """The value at a dotted key, `data.x` being an argument of the data module; None where there is none."""
     value: Any = config

@@ -72,6 +72,8 @@ def resolve(sweep: Sweep, points: list[Point], overrides: dict[str, Any] | None 
         outer = configs.canonical({k: v for k, v in point.settings.items() if not k.startswith("sae.")})
         if outer not in by_settings:
             config = configs.outside(sweep.base, point.settings)
+            if sweep.halving:
+                configs.add_callback(config, sweep.halving)
             check_keys(config, where)
             key = by_settings[outer] = configs.digest(config)
             resolved.outsides[key] = config

@@ -10,13 +10,14 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from saelight import runs, yaml_files
 from saelight.errors import UserError
+from saelight.sweep import configs
 from saelight.sweep.entries import Entry, Resolved, run_tokens
 from saelight.sweep.groups import split
 from saelight.sweep.memory import group_bytes
@@ -54,8 +55,8 @@ class Index:
     """Hashes of the points that the last call chose."""
     missing: list[str] = field(default_factory=list)
     """Why some data could not be read."""
-    callbacks: list[dict[str, Any]] = field(default_factory=list)
-    """What `early_terminate` adds to every run."""
+    trials: dict[str, list[int]] = field(default_factory=dict)
+    """Of a search, by hash: the trials that an entry is the answer to."""
 
 
 class SweepFolder:
@@ -139,20 +140,27 @@ class SweepFolder:
         """Group the wanted points that no begun run holds. Nothing is written before `commit`."""
         frozen = {key: group for key, group in index.groups.items() if self.begun(key)}
         taken = {member for group in frozen.values() for member in group.members}
-        free = [index.entries[key] for key in index.wanted if key not in taken]
-        number = 1 + max((int(key.rpartition("-")[2]) for key in frozen), default=-1)
         index.groups = frozen
+        self.add(index, [index.entries[key] for key in index.wanted if key not in taken], max_saes, max_bytes, at_least)
+
+    def add(self, index: Index, entries: list[Entry], max_saes: int | None, max_bytes: int | None, at_least: int = 1,
+            callbacks: Callable[[list[Entry]], list[dict[str, Any]]] | None = None) -> list[Group]:  # fmt: skip
+        """Group `entries` and add the groups to the index; `callbacks` gives what a group's run has beside the base's."""
+        number = 1 + max((int(key.rpartition("-")[2]) for key in index.groups), default=-1)
         lengths: dict[str, int | None] = {}
-        for i, members in enumerate(split(free, max_saes, max_bytes, at_least), number):
-            _number_names(members)
+        added = []
+        for i, members in enumerate(split(entries, max_saes, max_bytes, at_least), number):
+            _tell_apart(members)
             outside = index.outsides[members[0].outside]
             if members[0].outside not in lengths:
                 lengths[members[0].outside] = run_tokens(outside)
-            text = yaml_files.dump(config_of(outside, members, index.callbacks))
+            text = yaml_files.dump(config_of(outside, members, callbacks(members) if callbacks else ()))
             group = Group(f"group-{i:03d}", [entry.hash for entry in members], _sha256(text),
                           group_bytes([tuple(entry.memory) for entry in members]), lengths[members[0].outside])  # fmt: skip
             index.groups[group.id] = group
             self._texts[group.id] = text
+            added.append(group)
+        return added
 
     def commit(self, index: Index) -> None:
         """Write the index, and the YAMLs of the groups that were planned."""
@@ -195,9 +203,8 @@ class SweepFolder:
 def config_of(outside: dict[str, Any], members: list[Entry], callbacks: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """The complete config that trains `members`: what `saelight fit --config` takes."""
     config = {key: outside[key] for key in ("trainer", "model", "data") if key in outside} | copy.deepcopy(outside)
-    if callbacks:
-        given = config["trainer"].get("callbacks") or []
-        config["trainer"]["callbacks"] = [*(given if isinstance(given, list) else [given]), *callbacks]
+    for callback in callbacks:
+        configs.add_callback(config, callback)
     saes = {}
     for entry in members:
         fields = {key: value for key, value in entry.sae.items() if key != "class_path"}
@@ -205,7 +212,7 @@ def config_of(outside: dict[str, Any], members: list[Entry], callbacks: Sequence
     return config | {"model": {**(config.get("model") or {}), "saes": saes}}
 
 
-def _number_names(members: list[Entry]) -> None:
+def _tell_apart(members: list[Entry]) -> None:
     """An entry kept from earlier may have the name that another one has now."""
     seen: set[str] = set()
     for entry in members:

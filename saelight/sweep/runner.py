@@ -16,6 +16,7 @@ from saelight.sweep import results
 from saelight.sweep.folder import Group, Index, SweepFolder
 from saelight.sweep.journal import Journal
 from saelight.sweep.launch import Launcher, Outcome
+from saelight.sweep.work import Work
 
 _POLL = 0.3
 _REFRESH = 5.0
@@ -58,47 +59,59 @@ def _locked(folder: SweepFolder) -> Iterator[None]:
         yield
 
 
-def run(folder: SweepFolder, index: Index, groups: list[Group], launcher: Launcher, say: Callable[[str], Any]) -> bool:
-    """Run `groups` to their ends; whether all succeeded. A group that fails is tried once more.
+def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, say: Callable[[str], Any],
+        wait: bool = True) -> bool:  # fmt: skip
+    """Run all that `work` gives to its end; whether all succeeded. A group that fails is tried once more.
+
+    Args:
+        wait: False returns when the launcher has all groups, for one whose groups need no runner.
 
     Raises:
         Stopped: on Ctrl-C or SIGTERM, once every child has written its checkpoint.
     """
     journal = Journal(folder.path)
-    queue, attempts, failed, done = deque(groups), dict.fromkeys((g.id for g in groups), 0), [], 0
-    by_id = {group.id: group for group in groups}
-    running: set[str] = set()
+    again: deque[Group] = deque()
+    running: dict[str, Group] = {}
+    attempts: dict[str, int] = {}
+    failed, done = [], 0
     looked = time.monotonic()
     results.write(folder, index)
     with _stop_signals() as stopped:
-        while queue or running:
-            while queue and launcher.free() and not stopped():
-                group = queue.popleft()
-                attempts[group.id] += 1
-                facts = launcher.submit(group)
-                journal.add(group.id, "submitted", attempt=attempts[group.id], **facts)
-                running.add(group.id)
-                say(f"{group.id}: {len(group.members)} SAEs on {facts['device']}")
+        while work.left or again or running:
+            while (work.left or again) and (free := launcher.free()) and not stopped():
+                batch = [again.popleft() for _ in range(min(free, len(again)))]
+                batch += work.take(free - len(batch))
+                for group, facts in zip(batch, launcher.submit(batch), strict=True):
+                    attempts[group.id] = attempts.get(group.id, 0) + 1
+                    journal.add(group.id, "submitted", attempt=attempts[group.id], **facts)
+                    running[group.id] = group
+                    say(f"{group.id}: {len(group.members)} SAEs on {facts['device']}")
+            if not wait:
+                return True
             if stopped():
                 say("stopping: every run ends its batch and writes its checkpoint (--resume goes on from there)")
                 launcher.cancel()
             for outcome in launcher.poll():
-                running.discard(outcome.group)
+                group = running.pop(outcome.group)
                 _record(journal, outcome, stopped())
                 if outcome.ok:
                     done += 1
-                    say(f"{outcome.group}: finished ({done} of {len(groups)})")
+                    say(f"{group.id}: finished ({done})")
                 elif stopped():
-                    say(f"{outcome.group}: stopped")
-                elif attempts[outcome.group] < _ATTEMPTS:
-                    say(f"{outcome.group}: failed, once more: {outcome.error}")
-                    queue.append(by_id[outcome.group])
+                    say(f"{group.id}: stopped")
+                    continue
+                elif outcome.again and attempts[group.id] < _ATTEMPTS:
+                    say(f"{group.id}: failed, once more: {outcome.error}")
+                    again.append(group)
+                    continue
                 else:
-                    failed.append(outcome.group)
-                    say(f"{outcome.group}: failed: {outcome.error}")
+                    failed.append(group.id)
+                    say(f"{group.id}: failed: {outcome.error}")
                 results.write(folder, index)
+                work.ended(group.id, outcome.error)
                 looked = time.monotonic()
             if stopped() and not running:
+                results.write(folder, index)
                 raise Stopped
             if time.monotonic() - looked > _REFRESH:
                 results.write(folder, index)

@@ -7,12 +7,14 @@ from typing import Any
 
 from saelight.errors import UserError
 from saelight.sweep import devices as dev
+from saelight.sweep.distributions import RandomChooser
 from saelight.sweep.entries import Entry, resolve
 from saelight.sweep.folder import Group, Index, SweepFolder
 from saelight.sweep.forecast import forecast
-from saelight.sweep.points import expand, select
+from saelight.sweep.points import Point, draw, expand, select
 from saelight.sweep.runner import Stopped, only_runner, run
 from saelight.sweep.spec import Sweep, read
+from saelight.sweep.work import Listed, Work
 
 _SHARE = 0.8
 """Of a device's memory, for runs; the rest is the system's, and the prediction's error."""
@@ -32,6 +34,7 @@ class Request:
     launcher: str = "local"
     parallel: int | None = None
     resume: bool = False
+    journal: str | None = None
 
 
 class Session:
@@ -67,14 +70,18 @@ class Session:
         else:
             self._expand(self.sweep)
         self.devices = dev.choose(self.request.devices, dev.find())
-        workers = min(self.request.parallel or len(self.devices), len(self.devices))
         if self.request.launcher == "slurm":
             # Jobs have machines of their own, which are not this one.
             self.folder.plan(self.index, self.max_saes, None, self.request.parallel or 1)
         else:
             one_run = len(self.devices) if self.request.launcher == "ddp" else 1
-            self.folder.plan(self.index, self.max_saes, self._memory(workers), max(1, workers // one_run))
+            self.folder.plan(self.index, self.max_saes, self._memory(self.workers), max(1, self.workers // one_run))
         return self
+
+    @property
+    def workers(self) -> int:
+        """Devices that train at the same time."""
+        return min(self.request.parallel or len(self.devices), len(self.devices))
 
     @property
     def max_saes(self) -> int | None:
@@ -82,6 +89,8 @@ class Session:
         return self.request.max_saes or (self.sweep.max_saes if self.sweep else None)
 
     def _expand(self, sweep: Sweep) -> None:
+        if sweep.method == "bayes":
+            return self._try_out(sweep)
         points, notes = expand(sweep, self.request.overrides)
         self.total = len(points)
         chosen = select(points, self.request.pattern, self.request.limit)
@@ -89,12 +98,22 @@ class Session:
         self.index.name, self.index.metric = sweep.name, sweep.metric
         self.notes = notes + resolved.notes + self.folder.merge(self.index, resolved)
 
+    def _try_out(self, sweep: Sweep) -> None:
+        """Check a search by one random point: what its trials are, only the study knows."""
+        if self.request.pattern is not None or self.request.limit is not None:
+            raise UserError("--filter and --limit choose among points; a search makes its own: lower run_cap")
+        if sweep.run_cap is None:
+            raise UserError(f"{sweep.file}: method bayes has no end of its own: add `run_cap: 40`, the number of trials")
+        draft = draw(sweep.root, RandomChooser([sweep.seed]))
+        resolved = resolve(sweep, [Point("trial", draft.settings | self.request.overrides, 0)])
+        self.index.name, self.index.metric = sweep.name, sweep.metric
+        self.index.missing = [facts.missing for facts in resolved.facts.values() if facts.missing]
+        self.notes = resolved.notes
+
     def _choose_among(self, index: Index) -> None:
         names = {name: key for key, entry in index.entries.items() for name in entry.names}
         self.total = len(names)
         if self.request.pattern is not None or self.request.limit is not None:
-            from saelight.sweep.points import Point
-
             points = select([Point(name, {}, 0) for name in names], self.request.pattern, self.request.limit)
             index.wanted = list(dict.fromkeys(names[point.name] for point in points))
 
@@ -113,6 +132,9 @@ class Session:
 
     def summary(self) -> str:
         """What the sweep comes to, in some lines."""
+        if self.sweep is not None and self.sweep.method == "bayes":
+            lines = [f"{self.index.name}: a search of {self.sweep.run_cap} trials in {self.folder.path}"]
+            return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
         distinct = len(self.index.wanted)
         points = sum(len(self.index.entries[key].names) for key in self.index.wanted)
         chosen = f" of {self.total}" if points != self.total else ""
@@ -140,12 +162,20 @@ class Session:
             print(f"finished or not asked for: {finished} groups; to run: {len(groups)}", flush=True)
         launcher = self._launcher(launcher_options)
         try:
-            ok = run(self.folder, self.index, groups, launcher, lambda line: print(line, flush=True))
+            ok = run(self.folder, self.index, self._work(groups), launcher, lambda line: print(line, flush=True))
         except Stopped:
             print(f"stopped; `saelight sweep run {self.request.file} --resume` goes on", flush=True)
             return 130
         print(f"results: {self.folder.path}/results.csv; a table: saelight sweep status {self.folder.path}", flush=True)
         return 0 if ok else 1
+
+    def _work(self, groups: list[Group]) -> Work:
+        if self.sweep is None or self.sweep.method != "bayes":
+            return Listed(groups)
+        from saelight.sweep.search import Search
+
+        return Search(self.sweep, self.folder, self.index, self.request.overrides, self.request.journal, self.max_saes,
+                      self._memory(self.workers))  # fmt: skip
 
     def _launcher(self, options: dict[str, Any]):
         from saelight.sweep.launch.local import LocalLauncher

@@ -58,7 +58,10 @@ class Sweep:
     sae: dict[str, Any] = field(default_factory=dict)
     """Defaults of every point's SAE, dotted."""
     run_cap: int | None = None
-    early_terminate: dict[str, Any] | None = None
+    halving: dict[str, Any] | None = None
+    """The callback that halves groups, from `early_terminate: {type: halving, …}`."""
+    pruner: dict[str, Any] | None = None
+    """Settings of Optuna's Hyperband, from `early_terminate: {type: hyperband, …}`."""
     max_saes: int | None = None
     """Most SAEs in one group."""
     seed: int = 0
@@ -116,8 +119,27 @@ def _sweep(file: Path, content: dict[str, Any], points: list[Any] | None) -> Swe
         metric=metric,
         sae={f"sae.{key}": value for key, value in flat(content.get("sae") or {}, f"{file}: sae").items()},
         wandb={key: content[key] for key in _WANDB & content.keys()},
-        **{key: content[key] for key in ("run_cap", "early_terminate", "max_saes", "seed") if content.get(key) is not None},
+        **_early_end(content.get("early_terminate"), method, metric, f"{file}: early_terminate"),
+        **{key: content[key] for key in ("run_cap", "max_saes", "seed") if content.get(key) is not None},
     )
+
+
+def _early_end(given: Any, method: str, metric: dict[str, str], where: str) -> dict[str, Any]:
+    """What `early_terminate` asks for, as Halving's arguments or as Hyperband's."""
+    if given is None:
+        return {}
+    kind = _one_of(_mapping(given, where).get("type"), ("hyperband", "halving"), f"{where}.type")
+    if kind == "halving":
+        _refuse_unknown(given, {"type", "rungs", "keep"}, where)
+        own = {key: given[key] for key in ("rungs", "keep") if key in given}
+        name = metric["name"].removeprefix("val/")
+        return {"halving": {"class_path": "Halving", "init_args": own | {"metric": name, "goal": metric["goal"]}}}
+    _refuse_unknown(given, {"type", "min_iter", "max_iter", "eta", "s", "strict"}, where)
+    if method != "bayes":
+        # W&B prunes by it whatever the method; here a grid's groups have halving.
+        return {}
+    return {"pruner": {"min_resource": given.get("min_iter", 1), "max_resource": given.get("max_iter", "auto"),
+                       "reduction_factor": given.get("eta", 3)}}  # fmt: skip
 
 
 def listed(points: list[Any], where: str) -> Branch:

@@ -42,7 +42,10 @@ class LocalLauncher:
     def free(self) -> int:
         return len(self._idle)
 
-    def submit(self, group: Group) -> dict:
+    def submit(self, groups: list[Group]) -> list[dict]:
+        return [self._start(group) for group in groups]
+
+    def _start(self, group: Group) -> dict:
         worker = self._idle.pop(0)
         log = self.folder.path / "logs" / f"{group.id}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,74 @@
+"""Pruning by Optuna, one SAE at a time: a trial that looks poor beside the others ends, and its siblings train on."""
+
+import math
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_info
+
+from saelight.callbacks.validations import expect_validations, in_training
+from saelight.errors import UserError
+
+
+class PruneTrials(L.Callback):
+    """Reports every SAE's validation metric to its Optuna trial and retires those that the study's pruner gives up.
+
+    A validation is a step of the pruner's. All SAEs report before the first is judged, so that none is judged by fewer.
+    `saelight sweep run` adds this callback to the groups of a search (docs/sweeps.md).
+    """
+
+    def __init__(
+        self, journal: str, study: str, trials: dict[str, int], pruner: dict[str, Any], metric: str = "fvu"
+    ) -> None:
+        """
+        Args:
+            journal: The study's journal file.
+            study: The study's name in it.
+            trials: By SAE: its trial's number.
+            pruner: Settings of Optuna's HyperbandPruner: min_resource, max_resource, reduction_factor.
+            metric: The validation metric to report.
+        """
+        self.journal, self.study_name, self.trials, self.pruner = journal, study, trials, pruner
+        self.metric = metric.removeprefix("val/")
+        self._validations = 0
+        self._study: Any = None
+
+    def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        expect_validations(trainer, "PruneTrials")
+        if trainer.ckpt_path is None:
+            self._validations = 0
+        if missing := set(bank.names) - self.trials.keys():
+            raise UserError(f"PruneTrials: no trial for {', '.join(sorted(missing))}")
+        if trainer.is_global_zero:
+            from saelight.sweep.study import open_study
+
+            self._study = open_study(self.journal, self.study_name, self.pruner)
+
+    def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        if not in_training(trainer):
+            return
+        bank.read_quarantine()
+        self._validations += 1
+        running = [name for i, name in enumerate(bank.names) if i not in bank.resting]
+        poor = self._judge(running, bank.evaluation) if trainer.is_global_zero else []
+        if trainer.global_step >= trainer.estimated_stepping_batches:
+            return  # there is nothing left to save
+        for name in trainer.strategy.broadcast(poor):
+            rank_zero_info(f"SAE {name!r} (trial {self.trials[name]}) is pruned at validation {self._validations}")
+            bank.retire(name, f"pruned at validation {self._validations}, step {trainer.global_step}")
+
+    def _judge(self, names: list[str], evaluation: dict[str, dict[str, float]]) -> list[str]:
+        from saelight.sweep.study import trial_of
+
+        trials = {name: trial_of(self._study, self.trials[name]) for name in names}
+        for name, trial in trials.items():
+            value = evaluation[name][self.metric]
+            if math.isfinite(value):
+                trial.report(value, self._validations)
+        return [name for name, trial in trials.items() if trial.should_prune()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._validations = state_dict["validations"]
