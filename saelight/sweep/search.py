@@ -1,6 +1,7 @@
 """A search, `method: bayes`: trials asked of Optuna fill shared-batch groups, and their results are told back."""
 
 import math
+from collections import Counter
 from typing import Any
 
 from saelight.errors import UserError
@@ -61,6 +62,16 @@ class Search:
         for row in collect(self.folder, self.index):
             if row["hash"] in members:
                 self._tell(row["hash"], row, error)
+
+    def summary(self) -> list[str]:
+        """How many trials came to what, and the best of them."""
+        trials = self.study.get_trials(deepcopy=False)
+        counts = Counter(trial.state.name.lower() for trial in trials)
+        lines = [f"{len(trials)} trials: {', '.join(f'{n} {state}' for state, n in counts.most_common())}"]
+        if counts["complete"]:
+            best = self.study.best_trial
+            lines.append(f"best: trial-{best.number:04d}, {self.sweep.metric['name']} {best.value:.4g}")
+        return lines
 
     def _room(self) -> int:
         return self.sweep.run_cap - len(self.study.get_trials(deepcopy=False))

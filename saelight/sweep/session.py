@@ -160,12 +160,14 @@ class Session:
         print(self.summary(), flush=True)
         if finished := len(self.index.groups) - len(groups):
             print(f"finished or not asked for: {finished} groups; to run: {len(groups)}", flush=True)
-        launcher = self._launcher(launcher_options)
+        launcher, work = self._launcher(launcher_options), self._work(groups)
         try:
-            ok = run(self.folder, self.index, self._work(groups), launcher, lambda line: print(line, flush=True))
+            ok = run(self.folder, self.index, work, launcher, lambda line: print(line, flush=True))
         except Stopped:
             print(f"stopped; `saelight sweep run {self.request.file} --resume` goes on", flush=True)
             return 130
+        for line in work.summary():
+            print(line, flush=True)
         print(f"results: {self.folder.path}/results.csv; a table: saelight sweep status {self.folder.path}", flush=True)
         return 0 if ok else 1
 

@@ -20,6 +20,9 @@ class Work(Protocol):
     def ended(self, group: str, error: str | None) -> None:
         """A group has come to its end, well or with an error that stays."""
 
+    def summary(self) -> list[str]:
+        """What to say when all is done."""
+
 
 class Listed:
     """Groups that are known beforehand."""
@@ -36,3 +39,6 @@ class Listed:
 
     def ended(self, group: str, error: str | None) -> None:
         pass
+
+    def summary(self) -> list[str]:
+        return []
