@@ -138,19 +138,31 @@ class SweepFolder:
         frozen = {key: group for key, group in index.groups.items() if self.begun(key)}
         taken = {member for group in frozen.values() for member in group.members}
         free = [index.entries[key] for key in index.wanted if key not in taken]
-        number = 1 + max((int(key.rpartition("-")[2]) for key in frozen), default=-1)
+        number = _next(frozen)
         index.groups = frozen
         lengths: dict[str, int | None] = {}
         for i, members in enumerate(split(free, max_saes, max_bytes, at_least), number):
             _number_names(members)
-            outside = index.outsides[members[0].outside]
-            if members[0].outside not in lengths:
-                lengths[members[0].outside] = run_tokens(outside)
-            text = yaml_files.dump(self.config(index, members))
-            group = Group(f"group-{i:03d}", [entry.hash for entry in members], _sha256(text),
-                          group_bytes([tuple(entry.memory) for entry in members]), lengths[members[0].outside])  # fmt: skip
-            index.groups[group.id] = group
-            self._texts[group.id] = text
+            outside = members[0].outside
+            if outside not in lengths:
+                lengths[outside] = run_tokens(index.outsides[outside])
+            self._group(index, i, members, lengths[outside])
+
+    def add(self, index: Index, resolved: Resolved) -> Group:
+        """Take in one more point, as a group of its own though it were there. Nothing is written before `commit`."""
+        [entry] = resolved.entries
+        entry = index.entries.setdefault(entry.hash, entry)
+        index.outsides |= resolved.outsides
+        index.wanted = list(dict.fromkeys([*index.wanted, entry.hash]))
+        return self._group(index, _next(index.groups), [entry], run_tokens(index.outsides[entry.outside]))
+
+    def _group(self, index: Index, number: int, members: list[Entry], tokens: int | None) -> Group:
+        text = yaml_files.dump(self.config(index, members))
+        group = Group(f"group-{number:03d}", [entry.hash for entry in members], _sha256(text),
+                      group_bytes([tuple(entry.memory) for entry in members]), tokens)  # fmt: skip
+        index.groups[group.id] = group
+        self._texts[group.id] = text
+        return group
 
     def commit(self, index: Index) -> None:
         """Write the index, and the YAMLs of the groups that were planned."""
@@ -186,6 +198,10 @@ class SweepFolder:
         folder = self.run(group)
         if folder.is_dir() and not runs.checkpoint(folder).is_file() and not self.finished(group):
             shutil.rmtree(folder)
+
+
+def _next(groups: dict[str, Group]) -> int:
+    return 1 + max((int(key.rpartition("-")[2]) for key in groups), default=-1)
 
 
 def _number_names(members: list[Entry]) -> None:

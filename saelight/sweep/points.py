@@ -54,7 +54,7 @@ def expand(sweep: Sweep, overrides: dict[str, Any] | None = None) -> tuple[list[
     drafts = [Draft(draft.prefix, draft.settings | overrides) for draft in drafts]
     if overrides:
         drafts = list({json.dumps([d.prefix, d.settings], sort_keys=True, default=str): d for d in drafts}.values())
-        swept = sorted(key for key in overrides if any(key in axis.keys and len(axis.rows) > 1 for axis in _axes(sweep.root)))
+        swept = sorted(key for key in overrides if any(key in axis.keys and len(axis.rows) > 1 for axis in axes(sweep.root)))
         if swept:
             notes.append(f"--set fixes the swept {', '.join(swept)}: {before} points become {len(drafts)}")
     names = name_points([(d.prefix, d.settings) for d in drafts])
@@ -118,7 +118,8 @@ def _with_row(prefix: tuple, settings: dict, axis: Axis, row: tuple) -> tuple[tu
     return prefix, settings | values
 
 
-def _axes(branch: Branch) -> Iterator[Axis]:
+def axes(branch: Branch) -> Iterator[Axis]:
+    """All axes of a branch and of those in it."""
     yield from branch.axes
     for child in branch.children:
-        yield from _axes(child)
+        yield from axes(child)
