@@ -21,7 +21,7 @@ from saelight.sweep.wandb_logger import settings_of
 
 SWEEP_FILE = "sweep.yaml"
 """Of a sweep folder: what the agents read beside the parameters that W&B gives them. Its base is `base.yaml`."""
-_SAID = ("name", "description", "project", "entity", "method", "metric", "run_cap", "early_terminate")
+_SAID = ("name", "description", "project", "entity", "method", "metric", "run_cap", "early_terminate", "parameters")
 _TRIALS = 16
 """Points drawn to check a search whose points nobody knows yet."""
 
@@ -124,5 +124,5 @@ def _groups(session: Session) -> dict[str, Any]:
 def _placed(content: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """With the project: the sweep file's, or that of the base's own logger."""
     logger = settings_of((config.get("trainer") or {}).get("logger"))
-    place = {"project": "saelight"} | {key: logger[key] for key in ("project", "entity") if logger.get(key)}
-    return place | content
+    content = {"project": "saelight"} | {key: logger[key] for key in ("project", "entity") if logger.get(key)} | content
+    return {key: content[key] for key in _SAID if key in content}

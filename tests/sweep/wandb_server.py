@@ -1,4 +1,4 @@
-"""As much of W&B's server as `wandb sweep`, `wandb agent` and online runs need, on the loopback. It keeps what it is told."""
+"""As much of W&B's server as `wandb sweep`, `wandb agent` and online runs need, on the loopback. It keeps all it hears."""
 
 import contextlib
 import gzip
@@ -38,7 +38,7 @@ class Server(ThreadingHTTPServer):
         points = itertools.product(*(spec.get("values", [spec.get("value")]) for spec in config["parameters"].values()))
         points = [dict(zip(config["parameters"], point, strict=True)) for point in points]
         self.sweeps[name] = {"name": name, "text": given["config"], "config": config, "points": points,
-                             "project": given["projectName"]}  # fmt: skip
+                             "again": [], "project": given["projectName"]}  # fmt: skip
         project = {"id": "p1", "name": given["projectName"], "entity": ENTITY}
         return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
 
@@ -57,10 +57,14 @@ class Server(ThreadingHTTPServer):
         sweep = self.agents[given["id"]]
         busy = [run for run, alive in json.loads(given["runState"] or "{}").items() if alive]
         commands = [{"type": "stop", "run_id": run} for run in busy if self.runs[run].get("stop")]
-        if not busy and sweep["points"]:
+        if not busy and sweep["again"]:
+            run = self.runs[sweep["again"].pop()]
+            commands.append({"type": "resume", "run_id": run["name"], "program": None, "args": run["args"], "logs": []})
+        elif not busy and sweep["points"]:
             args = {key: {"value": value} for key, value in sweep["points"].pop(0).items()}
             run = self.run(uuid.uuid4().hex[:8])
-            run |= {"agent": given["id"], "config": dict(args), "sweep": sweep["name"], "project": sweep["project"]}
+            run |= {"agent": given["id"], "args": args, "config": dict(args)}
+            run |= {"sweep": sweep["name"], "project": sweep["project"]}
             commands.append({"type": "run", "run_id": run["name"], "program": None, "args": args, "logs": []})
         elif not busy:
             commands.append({"type": "exit"})
