@@ -14,8 +14,10 @@ def with_wandb(logger: Any) -> Any:
     ours = next((one for one in loggers if _is_ours(one)), None)
     if ours is None:
         loggers.append({"class_path": _OURS, "init_args": {"to": ["wandb"]}})
-    elif "wandb" not in (ours["init_args"].get("to") or ()) and ours["init_args"].get("wandb") is None:
-        ours["init_args"]["wandb"] = {}
+    elif ours["init_args"].get("wandb") is not None or "wandb" not in (ours["init_args"].get("to") or ()):
+        # The agent has a server to talk to, and waits to hear from its run.
+        settings = ours["init_args"].get("wandb") or {}
+        ours["init_args"]["wandb"] = {key: value for key, value in settings.items() if key != "offline"}
     return loggers if len(loggers) > 1 else loggers[0]
 
 

@@ -83,7 +83,8 @@ def config(run, key):
 
 @pytest.mark.slow
 def test_a_plain_grid_is_wandbs_own(server):
-    sweep = exported(server, PLAIN)
+    # Training ends between two validations: what W&B chooses by is that of the final weights.
+    sweep = exported(server, PLAIN, "--set", "trainer.max_steps=7")
     output(wandb(server, "agent", sweep))
     assert len(server.runs) == 2, "a run per point"
     for run in server.runs.values():
@@ -129,7 +130,7 @@ def test_two_agents_train_each_group_once(server):
     assert saelight_("sweep", "export-wandb", "out") == 1, "nothing is left to train"
 
 
-def until(true, seconds=60):
+def until(true, seconds=120):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
@@ -245,6 +246,10 @@ def test_an_agent_says_what_is_wrong(capsys):
     [
         (None, {"class_path": "saelight.loggers.PerSAE", "init_args": {"wandb": {}}}),
         (LOGGER, LOGGER),
+        (
+            {"class_path": "PerSAE", "init_args": {"wandb": {"offline": True, "tags": ["a"]}}},
+            {"class_path": "PerSAE", "init_args": {"wandb": {"tags": ["a"]}}},
+        ),
         ("PerSAE", {"class_path": "PerSAE", "init_args": {"wandb": {}}}),
         ({"class_path": "PerSAE", "init_args": {"to": ["wandb"]}}, {"class_path": "PerSAE", "init_args": {"to": ["wandb"]}}),
         (["CSVLogger", LOGGER], [{"class_path": "CSVLogger", "init_args": {}}, LOGGER]),
