@@ -78,7 +78,7 @@ class Trainer(L.Trainer):
         clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))
         if self.enable_validation and model.evaluated_at != self.global_step:
             loaders = {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
-            self._without_loggers(super().validate, model, verbose=False, weights_only=weights_only, **loaders)
+            super().validate(model, verbose=False, weights_only=weights_only, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
             self.results = results(self, model, clock)
             if self.writes:

@@ -177,6 +177,22 @@ def unbroken_command(tmp_path_factory):
     return runs.checkpoint(folder / "runs" / "job")
 
 
+class Impatient(L.Callback):
+    """A supervisor that says it twice."""
+
+    def on_train_batch_start(self, trainer, bank, batch, batch_idx):
+        if batch_idx == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_second_sigterm_costs_no_checkpoint(tmp_path):
+    t, d = trainer(tmp_path, callbacks=[Impatient()]), data()
+    with pytest.raises(SystemExit):
+        t.fit(saelight.SAEBank({"topk": VARIANTS["topk"]}, d_in=d.d_in), d)
+    assert torch.load(runs.checkpoint(t.folder), weights_only=True)["global_step"] == 4
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_command_goes_on_exactly(how, unbroken_command, tmp_path):
     settings = CONFIG["trainer"] | {

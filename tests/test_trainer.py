@@ -1,5 +1,6 @@
 """A run and its folder: what fit, validate, test and predict leave behind."""
 
+import csv
 import json
 import math
 
@@ -43,6 +44,15 @@ def test_a_run_is_one_folder(finished):
         assert {f"saes/{sae}/config.json", f"saes/{sae}/sae.safetensors", f"logs/{sae}/metrics.csv"} <= names
         assert any(name.startswith(f"logs/{sae}/events.out.tfevents") for name in names)
     assert not [name for name in names if "partial" in name]
+
+
+def test_final_weights_between_two_validations_are_validated_and_logged(tmp_path):
+    t, d = trainer(tmp_path, max_steps=5), data()
+    t.fit(saelight.SAEBank({"topk": VARIANTS["topk"]}, d_in=d.d_in), d)
+    with (t.folder / "logs" / "topk" / "metrics.csv").open(newline="") as file:
+        [row] = [row for row in csv.DictReader(file) if row["val/fvu"]]
+    result = json.loads((t.folder / "results.jsonl").read_text())
+    assert (int(row["step"]), float(row["val/fvu"])) == (5, pytest.approx(result["metrics"]["fvu"]))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -39,7 +39,7 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
                 self._handlers[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame) -> None:
-        if self._signal is not None:
+        if self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._signal = number
 

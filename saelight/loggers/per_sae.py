@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from saelight.errors import UserError
 from saelight.loggers.run import Run
-from saelight.loggers.wandb_runs import WandbRuns, run_id
+from saelight.loggers.wandb_runs import WandbRuns
 from saelight.suggest import did_you_mean
 
 BANK = "bank"  # the run of what belongs to no single SAE
@@ -169,7 +169,7 @@ class PerSAE(Logger):
                 config = self._bank_config
             elif self._wandb:
                 logs.mkdir(parents=True, exist_ok=True)
-                identity = run_id(logs / "runs.json", name)
+                identity = self._wandb.identify(logs / "runs.json", name)
                 open_wandb = partial(self._wandb.open, self._folder, name, identity, config)
             self._runs[name] = Run(logs / name, self._to, config, open_wandb)
             if self._resume_step is not None:

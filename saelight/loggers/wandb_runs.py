@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from saelight.errors import UserError
 from saelight.suggest import did_you_mean
@@ -17,8 +17,25 @@ AXIS = "trainer/global_step"
 _OURS = {"config", "dir", "id", "name", "reinit", "resume"}
 
 
+class AgentRun(NamedTuple):
+    """The run of a W&B sweep that `wandb agent` started this process for."""
+
+    id: str
+    sweep: str
+
+    @classmethod
+    def take(cls) -> "AgentRun | None":
+        """Take it out of the environment, where wandb would find it and give its one id to every run of this process."""
+        if not {"WANDB_SWEEP_ID", "WANDB_RUN_ID"} <= os.environ.keys():
+            return None
+        return cls(os.environ.pop("WANDB_RUN_ID"), os.environ.pop("WANDB_SWEEP_ID"))
+
+
 class WandbRuns:
     """Opens W&B runs of one project and group.
+
+    Under `wandb agent`, the first of them is the agent's own run, and the sweep's project is that of all; the others are
+    grouped with it, outside of the sweep, whose points they are not.
 
     Args:
         settings: arguments of `wandb.init` for every run (project, entity, group, tags, …), and `offline: true`.
@@ -35,6 +52,18 @@ class WandbRuns:
             if key not in known:
                 raise UserError(f"unknown wandb setting {key!r}{did_you_mean(key, known - _OURS)}")
         self.settings = settings
+        # Before wandb is first set up, which reads the environment.
+        self._agent = AgentRun.take()
+        self._agents: dict[str, str] = {}
+        """Ids that derive from the agent's run, by SAE."""
+
+    def identify(self, book: Path, name: str) -> str:
+        """The id of SAE `name`'s run: the agent's, or one found or kept in the JSON file `book`."""
+        wanted = None
+        if self._agent:
+            nth = f"{self._agent.id}-k{len(self._agents)}" if self._agents else self._agent.id
+            wanted = self._agents.setdefault(name, nth)
+        return run_id(book, name, wanted)
 
     def open(self, folder: Path, name: str, run_id: str, config: dict[str, Any]) -> Any:
         """Start the run `run_id`, or go on with it; its files are in `folder`/wandb.
@@ -46,13 +75,21 @@ class WandbRuns:
         arguments = dict(self.settings)
         if arguments.pop("offline", False):
             arguments["mode"] = "offline"
+        own = {}
+        if self._agent:
+            # A sweep's runs are where the sweep is; the agent names it in the environment.
+            for key in ("project", "entity"):
+                if f"WANDB_{key.upper()}" in os.environ:
+                    arguments.pop(key, None)
+            arguments.setdefault("group", self._agent.id)
+            own = {"sweep_id": self._agent.sweep} if run_id == self._agent.id else {}
         arguments.setdefault("project", os.environ.get("WANDB_PROJECT", "saelight"))
         arguments.setdefault("group", folder.name)
         # Each run would capture the one standard output, and tell at length how it begins and ends.
         offline = arguments.get("mode", os.environ.get("WANDB_MODE")) == "offline"
         defaults = {"console": "off", "quiet": True, "silent": offline}
         try:
-            arguments["settings"] = wandb.Settings(**defaults | arguments.get("settings", {}))
+            arguments["settings"] = wandb.Settings(**defaults | arguments.get("settings", {}) | own)
             run = wandb.init(
                 **arguments, dir=folder, id=run_id, name=name, config=config, reinit="create_new", resume="allow"
             )
@@ -67,11 +104,11 @@ class WandbRuns:
         return run
 
 
-def run_id(book: Path, name: str) -> str:
-    """The id of SAE `name`, read from the JSON file `book`, or made once and written there."""
+def run_id(book: Path, name: str, wanted: str | None = None) -> str:
+    """The id of SAE `name`, read from the JSON file `book`, or made once and written there; `wanted` replaces it."""
     ids = json.loads(book.read_text()) if book.is_file() else {}
-    if name not in ids:
-        ids[name] = secrets.token_hex(6)
+    if name not in ids or wanted:
+        ids[name] = wanted or secrets.token_hex(6)
         beside = book.with_name(book.name + ".tmp")
         beside.write_text(json.dumps(ids, indent=1) + "\n")
         os.replace(beside, book)

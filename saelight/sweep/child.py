@@ -24,7 +24,7 @@ def main(args: list[str]) -> int:
     """Become the training of a group; returns only when it must not begin."""
     path, group, *rest = args
     folder = SweepFolder(path)
-    _end_with_parent()
+    end_with_parent()
     (folder.path / "runs").mkdir(parents=True, exist_ok=True)
     if not _hold_lock(folder.lock(group)):
         print(f"saelight: error: another process trains {group}; it holds {folder.lock(group)}", file=sys.stderr)
@@ -44,7 +44,7 @@ def fit_arguments(folder: SweepFolder, group: str) -> list[str]:
     return ["fit", f"--config={folder.yaml(group)}", f"--trainer.folder={run}", *resume]
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Be told to stop when the runner dies, however it dies; Linux only."""
     if sys.platform == "linux" and "SLURM_JOB_ID" not in os.environ:
         with contextlib.suppress(OSError):

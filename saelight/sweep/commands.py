@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     slurm.add_argument("--cpus", type=_count, metavar="N", help="cores of a job")
     slurm.add_argument("--sbatch", action="append", default=[], metavar="KEY=VALUE", help="any other option of sbatch")
     slurm.add_argument("--no-wait", action="store_true", help="return when the jobs are submitted")
+    wandb = _command(commands, "export-wandb", "write a file for `wandb sweep`; `wandb agent`s train it", _wandb)
+    wandb.add_argument("file", metavar="FILE|FOLDER", help="a sweep file, or the folder it was expanded into")
+    _choosing(wandb)
 
     state = _command(commands, "status", "a table of every SAE: state, device, step, loss, L0, FVU, ETA", _status)
     state.add_argument("folder", help="a sweep's folder")
@@ -99,11 +102,17 @@ def _overrides(given: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def _session(given: argparse.Namespace, **more: Any):
-    from saelight.sweep.session import Request, Session
+def _request(given: argparse.Namespace, **more: Any):
+    from saelight.sweep.session import Request
 
-    return Session(Request(given.file, given.out, _overrides(given), given.filter, given.limit, given.max_saes,
-                           given.devices, **more))  # fmt: skip
+    return Request(given.file, given.out, _overrides(given), given.filter, given.limit, given.max_saes,
+                   given.devices, **more)  # fmt: skip
+
+
+def _session(given: argparse.Namespace, **more: Any):
+    from saelight.sweep.session import Session
+
+    return Session(_request(given, **more))
 
 
 def _expand(given: argparse.Namespace) -> int:
@@ -123,6 +132,13 @@ def _run(given: argparse.Namespace) -> int:
         return 0
     with session.locked():
         return session.prepare().run(vars(given))
+
+
+def _wandb(given: argparse.Namespace) -> int:
+    from saelight.sweep.export_wandb import export
+
+    print(export(_request(given)))
+    return 0
 
 
 def _status(given: argparse.Namespace) -> int:

@@ -162,6 +162,14 @@ class SweepFolder:
             added.append(group)
         return added
 
+    def add_point(self, index: Index, resolved: Resolved) -> Group:
+        """Take in one more point, as a group of its own though it were there. Nothing is written before `commit`."""
+        [entry] = resolved.entries
+        entry = index.entries.setdefault(entry.hash, entry)
+        index.outsides |= resolved.outsides
+        index.wanted = list(dict.fromkeys([*index.wanted, entry.hash]))
+        return self.add(index, [entry], None, None)[0]
+
     def commit(self, index: Index) -> None:
         """Write the index, and the YAMLs of the groups that were planned."""
         for path in (self.path / "groups").glob("group-*.yaml"):

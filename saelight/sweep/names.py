@@ -40,10 +40,15 @@ def name_points(drafts: Drafts) -> list[str]:
     names = []
     for prefix, settings in drafts:
         vary = [k for k in settings if len(values[prefix][k]) > 1 or first[prefix][k] < counts[prefix]]
-        order = [k for k in _FIRST if k in vary] + [k for k in vary if k not in _FIRST]
-        parts = [*prefix, *(_part(key, settings[key]) for key in order)] or ["sae"]
-        names.append(_safe("-".join(parts), settings))
+        names.append(name_point(settings, vary, prefix))
     return _unique(names, drafts)
+
+
+def name_point(settings: dict[str, Any], vary: list[str], prefix: tuple[str, ...] = ()) -> str:
+    """The name of one point: those of its branches, then the settings that vary."""
+    order = [k for k in _FIRST if k in vary] + [k for k in vary if k not in _FIRST]
+    parts = [*prefix, *(_part(key, settings[key]) for key in order)] or ["sae"]
+    return _safe("-".join(parts), settings)
 
 
 def _unique(names: list[str], drafts: Drafts) -> list[str]:

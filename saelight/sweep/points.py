@@ -54,7 +54,7 @@ def expand(sweep: Sweep, overrides: dict[str, Any] | None = None) -> tuple[list[
     drafts = [Draft(draft.prefix, draft.settings | overrides) for draft in drafts]
     if overrides:
         drafts = list({json.dumps([d.prefix, d.settings], sort_keys=True, default=str): d for d in drafts}.values())
-        moving = {key for axis in _axes(sweep.root) if len(axis.rows) > 1 for key in axis.keys}
+        moving = {key for axis in axes(sweep.root) if len(axis.rows) > 1 for key in axis.keys}
         swept = sorted(moving & overrides.keys())
         if swept:
             notes.append(f"--set fixes the swept {', '.join(swept)}: {before} points become {len(drafts)}")
@@ -119,7 +119,8 @@ def _with_row(prefix: tuple, settings: dict, axis: Axis, row: tuple) -> tuple[tu
     return prefix, settings | values
 
 
-def _axes(branch: Branch) -> Iterator[Axis]:
+def axes(branch: Branch) -> Iterator[Axis]:
+    """All axes of a branch and of those in it."""
     yield from branch.axes
     for child in branch.children:
-        yield from _axes(child)
+        yield from axes(child)

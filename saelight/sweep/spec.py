@@ -174,7 +174,7 @@ def _branch(content: dict[str, Any], where: str, outside: dict[str, str]) -> Bra
     content = _mapping(content, where)
     _refuse_unknown(content, _BRANCH, where)
     axes = [_axis(key, spec, f"{where}parameters.{key}") for key, spec in
-            _nested(_mapping(content.get("parameters") or {}, f"{where}parameters"), f"{where}parameters")]  # fmt: skip
+            dotted(_mapping(content.get("parameters") or {}, f"{where}parameters"), f"{where}parameters")]  # fmt: skip
     zips = content.get("zip") or []
     for i, zipped in enumerate(zips if isinstance(zips, list) else [zips]):
         axes.append(_zip(zipped, f"{where}zip[{i}]"))
@@ -210,11 +210,11 @@ def _run(content: Any, where: str, outside: dict[str, str]) -> Branch:
     return Branch(where, name, [Axis(where, (key,), [(value,)]) for key, value in values.items()], [])
 
 
-def _nested(parameters: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
+def dotted(parameters: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     """W&B's nested parameters, `{sae: {parameters: {lr: …}}}`, with dotted keys."""
     for key, spec in parameters.items():
         if isinstance(spec, dict) and spec.keys() == {"parameters"}:
-            for inner, value in _nested(_mapping(spec["parameters"], f"{where}.{key}"), f"{where}.{key}"):
+            for inner, value in dotted(_mapping(spec["parameters"], f"{where}.{key}"), f"{where}.{key}"):
                 yield f"{key}.{inner}", value
         else:
             yield key, spec
