@@ -1,5 +1,6 @@
 """What is shipped and shown runs: every config, every command and Python block of the README, every command of docs/."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -28,14 +29,20 @@ SMALLER = [
     ("expansion: 8", "expansion: 1"),
     ("max_epochs: 20", "max_epochs: 2"),
     ("max_epochs: 30", "max_epochs: 1"),
+    ("max_epochs: {value: 12}", "max_epochs: {value: 1}"),
+    ("run_cap: 40", "run_cap: 4"),
+    ("8192, 16384, 32768", "64, 128, 256"),
+    ("8192, 16384", "64, 128"),
+    ("value: 32768", "value: 256"),
 ]
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
+SWEEPS = sorted(path.relative_to(ROOT) for path in (ROOT / "sweeps").iterdir() if path.is_file())
 
 
 @pytest.fixture
 def shipped(tmp_path):
-    """The shipped configs, at a size for tests."""
-    for path in CONFIGS:
+    """The shipped configs and sweeps, at a size for tests."""
+    for path in CONFIGS + SWEEPS:
         text = (ROOT / path).read_text()
         for large, small in SMALLER:
             text = text.replace(large, small)
@@ -72,6 +79,19 @@ def test_every_python_block_of_the_readme_runs():
     for block in readme_blocks("python"):
         exec(compile(block, "README.md", "exec"), {})
     assert Path("runs/python/saes/topk").is_dir()
+
+
+def test_the_sweeps_page_in_python_and_in_a_shell(shipped):
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "sweeps.md", "exec"), {})
+    assert not Path("runs").exists()
+    (loop,) = re.findall(r"^for config .*$", page, re.MULTILINE)
+    assert saelight_("shards", "harvest", "--config", "configs/harvest-minilm.yaml") == 0
+    assert saelight_("sweep", "expand", "sweeps/conditional.yaml", "--max-saes", "3") == 0
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-ec", loop], check=True, env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)})
+    assert len(list(Path("runs").glob("group-00*/saes/*"))) == 6
 
 
 def test_the_readmes_other_commands_are_what_make_and_ci_run():

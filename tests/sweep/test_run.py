@@ -260,3 +260,30 @@ def test_the_front_is_light(args, absent):
     code = (f"import sys\nfrom saelight.cli import main\ntry:\n    main({args!r})\nexcept SystemExit:\n    pass\n"
             f"assert {absent!r} not in sys.modules")  # fmt: skip
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_halving_ends_the_worst_of_each_group(capsys):
+    halving = {"type": "halving", "rungs": [0.5], "keep": 0.5}
+    base = changed(BASE, trainer__val_check_interval=0.25)
+    file = write({**SWEEP, "early_terminate": halving, "metric": {"name": "val/fvu"}}, base)
+    assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "halved", "--max-saes", "3") == 0
+    for group in ("group-000", "group-001"):
+        found = [row for row in rows("halved").values() if row["group"] == group]
+        assert sorted(row["state"].partition(":")[0] for row in found) == ["finished", "finished", "retired"]
+        retired = next(row for row in found if row["state"].startswith("retired: halving: fvu "))
+        assert retired["steps"] == 10
+        assert all(retired["metrics"]["fvu"] > 0 and row["steps"] == 20 for row in found if row is not retired)
+        assert "Halving saved 17%" in Path("halved/logs", f"{group}.txt").read_text()
+
+
+def test_ddp_gives_every_run_all_devices(capsys):
+    file = write(SWEEP, BASE)
+    assert saelight_("sweep", "run", file, "--launcher", "ddp", "--devices", "cpu,cpu", "--limit", "2") == 0
+    assert "group-000: 2 SAEs on cpu,cpu" in capsys.readouterr().out
+    for row in rows("runs/small").values():
+        assert row["state"] == "finished"
+        # Two processes halve the steps of an epoch.
+        assert (row["steps"], row["tokens"]) == (10, 2000)
+        assert row["device"] == "cpu,cpu"
+    log = Path("runs/small/logs/group-000.txt").read_text()
+    assert "MEMBER: 2/2" in log
