@@ -44,8 +44,12 @@ def only_runner(folder: SweepFolder) -> Iterator[None]:
         yield
 
 
-def run(folder: SweepFolder, index: Index, groups: list[Group], launcher: Launcher, say: Callable[[str], Any]) -> bool:
+def run(folder: SweepFolder, index: Index, groups: list[Group], launcher: Launcher, say: Callable[[str], Any],
+        wait: bool = True) -> bool:  # fmt: skip
     """Run `groups` to their ends; whether all succeeded. A group that fails is tried once more.
+
+    Args:
+        wait: False returns when the launcher has all groups, for one whose groups need no runner.
 
     Raises:
         Stopped: on Ctrl-C or SIGTERM, once every child has written its checkpoint.
@@ -58,13 +62,15 @@ def run(folder: SweepFolder, index: Index, groups: list[Group], launcher: Launch
     results.write(folder, index)
     with _stop_signals() as stopped:
         while queue or running:
-            while queue and launcher.free() and not stopped():
-                group = queue.popleft()
-                attempts[group.id] += 1
-                facts = launcher.submit(group)
-                journal.add(group.id, "submitted", attempt=attempts[group.id], **facts)
-                running.add(group.id)
-                say(f"{group.id}: {len(group.members)} SAEs on {facts['device']}")
+            while queue and (free := launcher.free()) and not stopped():
+                batch = [queue.popleft() for _ in range(min(free, len(queue)))]
+                for group, facts in zip(batch, launcher.submit(batch), strict=True):
+                    attempts[group.id] += 1
+                    journal.add(group.id, "submitted", attempt=attempts[group.id], **facts)
+                    running.add(group.id)
+                    say(f"{group.id}: {len(group.members)} SAEs on {facts['device']}")
+            if not wait:
+                return True
             if stopped():
                 say("stopping: every run ends its batch and writes its checkpoint (--resume goes on from there)")
                 launcher.cancel()
@@ -76,7 +82,7 @@ def run(folder: SweepFolder, index: Index, groups: list[Group], launcher: Launch
                     say(f"{outcome.group}: finished ({done} of {len(groups)})")
                 elif stopped():
                     say(f"{outcome.group}: stopped")
-                elif attempts[outcome.group] < _ATTEMPTS:
+                elif outcome.again and attempts[outcome.group] < _ATTEMPTS:
                     say(f"{outcome.group}: failed, once more: {outcome.error}")
                     queue.append(by_id[outcome.group])
                 else:

@@ -137,16 +137,28 @@ class Session:
         print(self.summary(), flush=True)
         if finished := len(self.index.groups) - len(groups):
             print(f"{finished} groups are finished or not asked for, {len(groups)} to run", flush=True)
-        launcher = self._launcher(launcher_options)
+        launcher, wait = self._launcher(launcher_options), not launcher_options.get("no_wait")
         try:
-            ok = run(self.folder, self.index, groups, launcher, lambda line: print(line, flush=True))
+            ok = run(self.folder, self.index, groups, launcher, lambda line: print(line, flush=True), wait)
         except Stopped:
             print(f"stopped; `saelight sweep run {self.request.file} --resume` goes on", flush=True)
             return 130
+        if not wait:
+            print(f"submitted: `saelight sweep status {self.folder.path}` tells how it goes, `saelight sweep run "
+                  f"{self.request.file} --resume` waits for it and tries again what failed", flush=True)  # fmt: skip
+            return 0
         print(f"results: {self.folder.path}/results.csv; a table: saelight sweep status {self.folder.path}", flush=True)
         return 0 if ok else 1
 
     def _launcher(self, options: dict[str, Any]):
+        for_slurm = ("partition", "account", "time", "gpus", "cpus", "sbatch")
+        if self.request.launcher == "slurm":
+            from saelight.sweep.launch.slurm import SlurmLauncher
+
+            return SlurmLauncher(self.folder, parallel=self.request.parallel, **{key: options.get(key) for key in for_slurm})
+        for key in (*for_slurm, "no_wait"):
+            if options.get(key) not in (None, False, []):
+                raise UserError(f"--{key.replace('_', '-')} goes with --launcher slurm: add that, or drop it")
         from saelight.sweep.launch.local import LocalLauncher
 
         return LocalLauncher(self.folder, self.devices, self.request.parallel, ddp=self.request.launcher == "ddp")

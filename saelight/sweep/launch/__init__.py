@@ -12,6 +12,8 @@ class Outcome(NamedTuple):
     ok: bool
     error: str | None = None
     """The last lines of what failed."""
+    again: bool = True
+    """Whether to try once more what failed; not what someone ended on purpose."""
 
 
 class Launcher(Protocol):
@@ -20,8 +22,8 @@ class Launcher(Protocol):
     def free(self) -> int:
         """How many more groups it takes now."""
 
-    def submit(self, group: Group) -> dict:
-        """Start a group, or queue it; returns what to record: device, threads, job."""
+    def submit(self, groups: list[Group]) -> list[dict]:
+        """Start groups, no more than are free, or queue them; returns what to record of each: device, threads, job."""
 
     def poll(self) -> list[Outcome]:
         """What has ended since the last call."""
