@@ -41,16 +41,16 @@ def plugins(given: Any, strategy: Any) -> Any:
     return [*listed, LightningEnvironment()]
 
 
-def requeue(number: int) -> None:
-    """Put this process's job back into the queue, if it is one and the signal it was stopped by means that."""
+def requeue(number: int) -> bool:
+    """Put this process's job back into the queue, if it is one and the signal it was stopped by means that; whether it is
+    there. Slurm then ends the job, with SIGTERM first."""
     if "SLURM_JOB_ID" not in os.environ:
-        return
+        return False
     if number != signal.SIGUSR1 and not (number == signal.SIGTERM and _is_preempted()):
-        return
-    # Slurm ends what it requeues. This process is about to end by itself, with its loggers closed.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return False
     code, output = _scontrol("requeue")
     rank_zero_info(f"Slurm job {_job()} " + (f"could not be requeued: {output}" if code else "goes back to the queue."))
+    return code == 0
 
 
 def _is_preempted() -> bool:

@@ -83,8 +83,9 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
             L.pytorch.utilities.rank_zero_info(f"Stopped after step {trainer.global_step}; --ckpt_path last continues.")
             if stop == signal.SIGINT:
                 raise KeyboardInterrupt
-            if trainer.is_global_zero:
-                slurm.requeue(stop)
+            if trainer.is_global_zero and slurm.requeue(stop):
+                # The loggers are yet to be closed: what Slurm now sends is noted still.
+                self._handlers.pop(signal.SIGTERM, None)
             # Lightning kills the first process when another one has ended.
             trainer.strategy.barrier()
             raise SystemExit(128 + stop)

@@ -140,8 +140,10 @@ def _status(given: argparse.Namespace) -> int:
 def _results(given: argparse.Namespace) -> int:
     from saelight.sweep import results
     from saelight.sweep.folder import SweepFolder
+    from saelight.sweep.launch.settle import settle
 
     folder = SweepFolder.existing(given.folder)
+    settle(folder)
     rows = results.write(folder, folder.read())
     written = ["results.csv", "results.json"]
     try:

@@ -39,3 +39,7 @@ class Journal:
             facts = known.get(event["group"], {}) if event["event"] != "submitted" else {}
             known[event["group"]] = facts | event
         return known
+
+    def jobs(self) -> dict[str, str]:
+        """By group: its Slurm job, where the last that is known is that it was submitted."""
+        return {group: event["job"] for group, event in self.last().items() if event["event"] == "submitted" and "job" in event}

@@ -62,7 +62,7 @@ def _row(folder: SweepFolder, index: Index, group: Group, entry: Entry, result: 
 
 def _state(folder: SweepFolder, group: Group, progress: dict[str, Any], sae: dict[str, Any], event: dict[str, Any]) -> str:
     queued = event.get("event") == "submitted" and "job" in event and not progress
-    if queued or not event and not folder.begun(group.id):
+    if queued or not (event or folder.begun(group.id)):
         return "waiting"
     if sae.get("state", "running") != "running":
         return sae["state"]

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from saelight.sweep.folder import SweepFolder
+from saelight.sweep.launch.settle import settle
 from saelight.sweep.rows import collect
 
 _COLUMNS = ("name", "state", "device", "step", "loss", "L0", "FVU", "ETA")
@@ -14,6 +15,7 @@ _LEFT = (0, 1, 2)
 
 def status(folder: SweepFolder) -> str:
     """The table, and a line that counts the states."""
+    settle(folder)
     rows = collect(folder, folder.read())
     lines = [list(_COLUMNS), *(_cells(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

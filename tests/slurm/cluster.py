@@ -46,33 +46,28 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=20
-MinJobAge={remembered}
+MinJobAge=300
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
-NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port={ports} Gres=gpu:2 CPUs=4 RealMemory=4000 State=UNKNOWN
+NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port={ports} Gres=gpu:2 CPUs=1 RealMemory=4000 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 
 
 class Cluster:
-    """Slurm in a folder, with `nodes` nodes of 4 cores and 2 GPUs that are not there."""
+    """Slurm in a folder, with `nodes` nodes of one core each, and GPUs that are not there."""
 
-    def __init__(self, folder: Path, nodes: int = 2, remembered: int = 300) -> None:
-        """
-        Args:
-            remembered: Seconds that squeue knows of a job that has ended.
-        """
+    def __init__(self, folder: Path, nodes: int = 3) -> None:
         self.folder, self.nodes, self._children = folder, nodes, []
         folder.mkdir(parents=True, exist_ok=True)
         host, port = socket.gethostname().partition(".")[0], _free_ports(nodes + 1)
         for name in ("state", *(f"spool-n{i + 1}" for i in range(nodes))):
             (folder / name).mkdir(exist_ok=True)
         (folder / "slurm.conf").write_text(
-            CONF.format(folder=folder, host=host, port=port, nodes=nodes, ports=f"[{port + 1}-{port + nodes}]",
-                        remembered=remembered)
-        )  # fmt: skip
+            CONF.format(folder=folder, host=host, port=port, nodes=nodes, ports=f"[{port + 1}-{port + nodes}]")
+        )
         # Slurm wants device files, and opens none of them.
         (folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
         self.env = {"SLURM_CONF": str(folder / "slurm.conf")}
@@ -81,14 +76,15 @@ class Cluster:
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
-        files = {name: self.folder / f"munge.{name}" for name in ("socket", "pid", "log", "seed")}
-        self._start("munged", "--foreground", "--force", f"--key-file={key}",
-                    *(f"--{'socket' if name == 'socket' else f'{name}-file'}={path}" for name, path in files.items()))  # fmt: skip
-        _wait(files["socket"].exists, "munged", 10)
+        files = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
+        socket_file = self.folder / "munge.socket"
+        self._start("munged", "--foreground", "--force", f"--socket={socket_file}", *files)
+        _wait(socket_file.exists, "munged", 10)
         self._start("slurmctld", "-D")
         for i in range(self.nodes):
             self._start("slurmd", "-D", "-N", f"n{i + 1}")
-        _wait(lambda: self("sinfo", "-h", "-N", "-p", "debug", "-t", "idle", "-o", "%N").split() == self._names(), "slurmd", 30)
+        idle = ("sinfo", "--noheader", "--partition=debug", "--states=idle", "--format=%D")
+        _wait(lambda: self(*idle) == str(self.nodes), "slurmd", 30)
         return self
 
     def __exit__(self, *_) -> None:
@@ -101,9 +97,6 @@ class Cluster:
         """Output of one of Slurm's commands, or nothing if it fails."""
         done = subprocess.run(command, env=os.environ | self.env, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
-
-    def _names(self) -> list[str]:
-        return [f"n{i + 1}" for i in range(self.nodes)]
 
     def _start(self, *command: str) -> None:
         with (self.folder / "daemons.txt").open("ab") as log:
@@ -146,7 +139,8 @@ def _wait(ready, what: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     with Cluster(Path(sys.argv[1]).resolve()) as cluster:
         print(f"export SLURM_CONF={cluster.env['SLURM_CONF']}", flush=True)
+        # Blocked from here on alone: the daemons would inherit it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         signal.sigwait({signal.SIGINT, signal.SIGTERM})

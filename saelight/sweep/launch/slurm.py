@@ -40,15 +40,24 @@ class SlurmLauncher:
     Args:
         folder: Of the sweep.
         partition, account, time: As sbatch takes them.
-        gpus: Of a job; 0 for none.
+        gpus: Of a job, 1 by default; 0 for none.
         cpus: Cores of a job.
         sbatch: Any other options, as `KEY=VALUE`.
         parallel: Jobs at once.
     """
 
-    def __init__(self, folder: SweepFolder, *, partition: str | None = None, account: str | None = None,
-                 time: str | None = None, gpus: int | None = None, cpus: int | None = None, sbatch: Sequence[str] = (),
-                 parallel: int | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: SweepFolder,
+        *,
+        partition: str | None = None,
+        account: str | None = None,
+        time: str | None = None,
+        gpus: int | None = None,
+        cpus: int | None = None,
+        sbatch: Sequence[str] = (),
+        parallel: int | None = None,
+    ) -> None:
         if shutil.which("sbatch") is None:
             raise UserError("--launcher slurm: there is no sbatch on PATH: run this on a login machine of a Slurm cluster, or "
                             "use --launcher local")  # fmt: skip
@@ -75,8 +84,8 @@ class SlurmLauncher:
         return [{"device": f"slurm {self._jobs[group.id]}", "job": self._jobs[group.id], **facts} for group in groups]
 
     def _queued(self, groups: list[Group]) -> dict[str, str]:
-        events = Journal(self.folder.path).last()
-        jobs = {group.id: job for group in groups if (job := submitted_job(events.get(group.id, {})))}
+        recorded = Journal(self.folder.path).jobs()
+        jobs = {group.id: recorded[group.id] for group in groups if group.id in recorded}
         if not jobs:
             return {}
         try:
@@ -87,18 +96,9 @@ class SlurmLauncher:
         return {group: job for group, job in jobs.items() if not slurm_queue.has_ended(states[job])}
 
     def _submit(self, groups: list[str]) -> dict[str, str]:
-        fresh = [self.folder.run(group) for group in groups if not self.folder.begun(group)]
-        for run in fresh:
-            # From here on the group is begun, and frozen: its job trains what its YAML says when it starts, maybe in days.
-            run.mkdir(parents=True, exist_ok=True)
         numbers = {int(group.rpartition("-")[2]): group for group in groups}
         options = self._directives(list(numbers))
-        try:
-            array = slurm_queue.submit(self._write(options), options)
-        except BaseException:
-            for run in fresh:
-                run.rmdir()
-            raise
+        array = slurm_queue.submit(self._write(options), options)
         return {group: f"{array}_{number}" for number, group in numbers.items()}
 
     def _directives(self, numbers: list[int]) -> list[str]:
@@ -159,7 +159,9 @@ class SlurmLauncher:
             for group, job in waiting.items():
                 state = states.get(job, "UNKNOWN")
                 if slurm_queue.has_ended(state) and not self._results_may_come(group, state, now):
-                    outcomes.append(self._failure(group, job, state))
+                    # What someone cancelled is not begun anew.
+                    error = failure(self.folder, group, job, state)
+                    outcomes.append(Outcome(group, False, error, again=state != "CANCELLED"))
         for outcome in outcomes:
             del self._jobs[outcome.group]
             self._ended_at.pop(outcome.group, None)
@@ -171,10 +173,6 @@ class SlurmLauncher:
 
     def _results_may_come(self, group: str, state: str, now: float) -> bool:
         return state == "COMPLETED" and now - self._ended_at.setdefault(group, now) < _LAG
-
-    def _failure(self, group: str, job: str, state: str) -> Outcome:
-        words = last_words(log_of(self.folder, group), f"Slurm job {job} {state.lower()}: ")
-        return Outcome(group, False, words, again=state != "CANCELLED")
 
     def cancel(self) -> None:
         """Take back what waits, and let what runs save: not by `scancel` alone, whose patience is KillWait (30 s)."""
@@ -197,9 +195,9 @@ class SlurmLauncher:
         return {job: state for job, state in states.items() if not slurm_queue.has_ended(state)}
 
 
-def submitted_job(event: dict) -> str | None:
-    """The job of a group whose last event (`Journal.last`) is that one was submitted."""
-    return event.get("job") if event.get("event") == "submitted" else None
+def failure(folder: SweepFolder, group: str, job: str, state: str) -> str:
+    """Why a job came to its end in this state: its own word of the error, or its last lines."""
+    return last_words(log_of(folder, group), f"Slurm job {job} {state.lower()}: ")
 
 
 def _ranges(numbers: list[int]) -> str:
