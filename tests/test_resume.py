@@ -177,7 +177,7 @@ def unbroken_command(tmp_path_factory):
     return runs.checkpoint(folder / "runs" / "job")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_a_stopped_command_goes_on_exactly(how, unbroken_command, tmp_path):
     settings = CONFIG["trainer"] | {
         "name": "job",

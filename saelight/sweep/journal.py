@@ -42,4 +42,5 @@ class Journal:
 
     def jobs(self) -> dict[str, str]:
         """By group: its Slurm job, where the last that is known is that it was submitted."""
-        return {group: event["job"] for group, event in self.last().items() if event["event"] == "submitted" and "job" in event}
+        last = self.last().items()
+        return {group: event["job"] for group, event in last if event["event"] == "submitted" and "job" in event}

@@ -11,7 +11,7 @@ from saelight.sweep.runner import only_runner
 
 
 def settle(folder: SweepFolder) -> None:
-    """Record how such jobs ended. A runner at work, a folder of someone else's, a Slurm that does not answer: nothing is done."""
+    """Record how such jobs ended; nothing while a runner is at work, in another's folder, or when Slurm does not answer."""
     journal = Journal(folder.path)
     jobs = journal.jobs()
     if not jobs:

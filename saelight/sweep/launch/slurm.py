@@ -59,8 +59,8 @@ class SlurmLauncher:
         parallel: int | None = None,
     ) -> None:
         if shutil.which("sbatch") is None:
-            raise UserError("--launcher slurm: there is no sbatch on PATH: run this on a login machine of a Slurm cluster, or "
-                            "use --launcher local")  # fmt: skip
+            raise UserError("--launcher slurm: there is no sbatch on PATH: run this on a login machine of a Slurm cluster, "
+                            "or use --launcher local")  # fmt: skip
         self.folder, self.gpus, self.cpus, self.parallel = folder, 1 if gpus is None else gpus, cpus, parallel
         wanted = {"partition": partition, "account": account, "time": time, "cpus-per-task": cpus,
                   "gres": f"gpu:{self.gpus}" if self.gpus else None}  # fmt: skip

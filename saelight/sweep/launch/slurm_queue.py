@@ -54,9 +54,10 @@ def cancel(jobs: list[str], *options: str) -> None:
 
 
 def _accounted(jobs: set[str]) -> dict[str, str]:
+    listed = ",".join(sorted(jobs))
     # Many a Slurm keeps no accounts.
     try:
-        done = _call("sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State", "--jobs=" + ",".join(jobs))
+        done = _call("sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State", f"--jobs={listed}")
     except FileNotFoundError:
         return {}
     return _table(done.stdout) if done.returncode == 0 else {}
