@@ -167,5 +167,5 @@ def test_a_job_that_failed_says_why_though_no_runner_waited(cluster):
 def test_what_slurm_refuses_is_one_line_and_nothing_is_begun(cluster):
     write(Path())
     _, err = sweep("run", "sweep.yaml", "--launcher", "slurm", "--partition", "nowhere", "--gpus", "0", code=1)
-    assert re.fullmatch(r"saelight: error: sbatch refused .*array-1.sh \(.*nvalid partition .*\): change --partition, .*\n", err)
+    assert re.fullmatch(r"saelight: error: sbatch refused .*\(.*nvalid partition .*\): change --partition, .*\n", err)
     assert not Path("runs/tiny/state.jsonl").exists()
