@@ -5,7 +5,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart real test test-slow conformance-peers bench bench-quick lint install clean
+.PHONY: quickstart real test test-slow test-slurm conformance-peers bench bench-quick lint install clean
 
 quickstart: install  ## train nine SAEs on synthetic data with a known answer
 	$(BIN)/saelight fit --config configs/quickstart.yaml
@@ -17,10 +17,13 @@ shards/minilm-layer3/metadata.json: | $(VENV)/.harvest
 	$(BIN)/saelight shards harvest --config configs/harvest-minilm.yaml
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not slurm"
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+test-slurm: $(VENV)/.test  ## as root, after: apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 conformance-peers: $(PEERS)/.peers  ## the same weights in three other libraries (docs/conformance.md)
 	SAELIGHT_PEERS=required $(PEERS)/bin/python -m pytest tests/conformance/peers

@@ -1,13 +1,14 @@
 """saelight's Trainer: Lightning's, with a run folder, per-SAE logs, exports, exact checkpoints and a table at the end."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 
-from saelight import runs
+from saelight import runs, slurm
 from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteProgress, WriteTopLatents
 from saelight.errors import UserError
 from saelight.loggers import PerSAE
@@ -49,7 +50,11 @@ class Trainer(L.Trainer):
             # Nine SAEs are one line of it: "saes".
             kwargs["enable_model_summary"] = False
         kwargs["callbacks"] = _with_defaults(kwargs, self.writes)
-        super().__init__(**kwargs)
+        kwargs["plugins"] = slurm.plugins(kwargs.get("plugins"), kwargs.get("strategy"))
+        with warnings.catch_warnings():
+            # Lightning's advice to all who have srun installed, in a job or not. Without it, nothing waits in vain here.
+            warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
+            super().__init__(**kwargs)
 
     def fit(
         self,

@@ -6,15 +6,19 @@ import time
 from pathlib import Path
 
 import lightning as L
+import torch
 
-from saelight import runs
+from saelight import runs, slurm
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
     """Keeps `checkpoints/last.ckpt` in the run folder, replaced whole, so that a crash at any time leaves a good one.
 
-    Ctrl-C and SIGTERM only set a flag: the batch ends, with the validation that may follow it, the checkpoint is written,
-    then training stops, and resuming goes on exactly from there. A second Ctrl-C stops at once.
+    Ctrl-C, SIGTERM and SIGUSR1 only set a flag: the batch ends, with the validation that may follow it, the checkpoint is
+    written, then training stops, and resuming goes on exactly from there. A second Ctrl-C stops at once. A Slurm job goes
+    back to the queue on SIGUSR1, and when it is preempted (`saelight/slurm.py`).
     """
 
     def __init__(self, minutes: float = 10.0) -> None:
@@ -25,34 +29,39 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
         self.minutes = minutes
         self._saved_at = 0.0
         self._step = 0
-        self._waits: bool | None = None
-        """Whether to stop after the checkpoint that waits for a validation to end; None while none waits."""
-        self._signal: int | None = None
+        self._waits: int | None = None
+        """The signal to stop by, or 0, after the checkpoint that waits for a validation to end; None while none waits."""
+        self._signal = 0
+        """The signal that has come, or 0."""
         self._handlers: dict[int, object] = {}
+        self._blocked: set[int] = set()
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
-        self._signal = self._waits = None
+        self._signal, self._waits = 0, None
         self._step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 self._handlers[number] = signal.signal(number, self._note)
+            # A sweep's job begins with it blocked: one that came before there was anything to save comes now.
+            self._blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
 
     def _note(self, number: int, frame) -> None:
-        if self._signal is not None and number == signal.SIGINT:
+        if self._signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._signal = number
+        # The first one counts: Slurm sends SIGTERM some time after SIGUSR1, and again when patience ends.
+        self._signal = self._signal or number
 
     def on_train_batch_end(self, trainer: L.Trainer, bank: L.LightningModule, *_) -> None:
         if trainer.global_step == self._step:
             # Between the batches of one accumulated step, gradients are underway that no checkpoint holds.
             return
         self._step = trainer.global_step
-        stop = self._signal is not None
-        due = time.monotonic() - self._saved_at > 60 * self.minutes
+        stop, due = self._signal, time.monotonic() - self._saved_at > 60 * self.minutes
         if trainer.world_size > 1:
-            # All ranks save together, or none.
-            stop, due = (trainer.strategy.reduce_boolean_decision(flag, all=False) for flag in (stop, due))
+            # All ranks save together, or none, and stop for one reason.
+            flags = torch.tensor([stop, due], device=trainer.strategy.root_device)
+            stop, due = trainer.strategy.reduce(flags, reduce_op="max").tolist()
         if not (stop or due):
             return
         validates = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
@@ -67,14 +76,19 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
         if self._waits is not None:
             self._save_and(trainer, self._waits)
 
-    def _save_and(self, trainer: L.Trainer, stop: bool) -> None:
+    def _save_and(self, trainer: L.Trainer, stop: int) -> None:
         self._waits = None
         self._save(trainer)
         if stop:
             L.pytorch.utilities.rank_zero_info(f"Stopped after step {trainer.global_step}; --ckpt_path last continues.")
-            if self._signal == signal.SIGTERM:
-                raise SystemExit(128 + signal.SIGTERM)
-            raise KeyboardInterrupt
+            if stop == signal.SIGINT:
+                raise KeyboardInterrupt
+            if trainer.is_global_zero and slurm.requeue(stop):
+                # The loggers are yet to be closed: what Slurm now sends is noted still.
+                self._handlers.pop(signal.SIGTERM, None)
+            # Lightning kills the first process when another one has ended.
+            trainer.strategy.barrier()
+            raise SystemExit(128 + stop)
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._save(trainer)
@@ -86,6 +100,8 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
     def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if self._handlers:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
         self._handlers.clear()
 
     def _save(self, trainer: L.Trainer) -> None:

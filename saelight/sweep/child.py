@@ -24,7 +24,11 @@ def main(args: list[str]) -> int:
     """Become the training of a group; returns only when it must not begin."""
     path, group, *rest = args
     folder = SweepFolder(path)
-    end_with_parent()
+    if "SLURM_JOB_ID" in os.environ:
+        # Slurm's word that time is up may come before there is anything to save: it waits until training begins.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    else:
+        end_with_parent()
     (folder.path / "runs").mkdir(parents=True, exist_ok=True)
     if not _hold_lock(folder.lock(group)):
         print(f"saelight: error: another process trains {group}; it holds {folder.lock(group)}", file=sys.stderr)
@@ -46,7 +50,7 @@ def fit_arguments(folder: SweepFolder, group: str) -> list[str]:
 
 def end_with_parent() -> None:
     """Be told to stop when the runner dies, however it dies; Linux only."""
-    if sys.platform == "linux" and "SLURM_JOB_ID" not in os.environ:
+    if sys.platform == "linux":
         with contextlib.suppress(OSError):
             PR_SET_PDEATHSIG = 1
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -61,7 +65,10 @@ def _hold_lock(path: Path) -> bool:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
-        except OSError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                # A file system that knows no locks, as some clusters' do not. The runner starts a group once.
+                return True
             if time.monotonic() > end:
                 return False
             time.sleep(0.2)

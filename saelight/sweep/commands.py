@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     slurm.add_argument("--partition", help="the partition")
     slurm.add_argument("--account", help="the account")
     slurm.add_argument("--time", help="the time limit of a job, as sbatch takes it (1-12:00:00, or minutes)")
-    slurm.add_argument("--gpus", type=int, metavar="N", help="GPUs of a job (default 1; 0 for none)")
+    slurm.add_argument("--gpus", type=_whole, metavar="N", help="GPUs of a job (default 1; 0 for none)")
     slurm.add_argument("--cpus", type=_count, metavar="N", help="cores of a job")
     slurm.add_argument("--sbatch", action="append", default=[], metavar="KEY=VALUE", help="any other option of sbatch")
     slurm.add_argument("--no-wait", action="store_true", help="return when the jobs are submitted")
@@ -86,10 +86,14 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
                         help="auto (all accelerators, or the CPU), or a worker each: cuda:0,cuda:1 or cpu,cpu")  # fmt: skip
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+def _count(text: str, least: int = 1) -> int:
+    if not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
     return int(text)
+
+
+def _whole(text: str) -> int:
+    return _count(text, 0)
 
 
 def _overrides(given: argparse.Namespace) -> dict[str, Any]:
@@ -167,8 +171,10 @@ def _plot(given: argparse.Namespace) -> int:
 def _results(given: argparse.Namespace) -> int:
     from saelight.sweep import results
     from saelight.sweep.folder import SweepFolder
+    from saelight.sweep.launch.settle import settle
 
     folder = SweepFolder.existing(given.folder)
+    settle(folder)
     rows = results.write(folder, folder.read())
     written = ["results.csv", "results.json"]
     try:

@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from saelight.errors import UserError
 from saelight.sweep import configs
 from saelight.sweep.entries import Entry, Resolved, run_tokens
 from saelight.sweep.groups import split
+from saelight.sweep.journal import Journal
 from saelight.sweep.memory import group_bytes
 
 FORMAT = "saelight-sweep"
@@ -85,8 +87,12 @@ class SweepFolder:
         return self.path / "runs" / group
 
     def begun(self, group: str) -> bool:
-        """Whether a group's training was ever started."""
-        return self.run(group).is_dir()
+        """Whether a group's training was ever started, or a job of Slurm's is to start it when there is room."""
+        return self.run(group).is_dir() or group in self._queued
+
+    @cached_property
+    def _queued(self) -> dict[str, str]:
+        return Journal(self.path).jobs()
 
     def finished(self, group: str) -> bool:
         """Whether a group's run has come to its end."""

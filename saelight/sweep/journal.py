@@ -39,3 +39,8 @@ class Journal:
             facts = known.get(event["group"], {}) if event["event"] != "submitted" else {}
             known[event["group"]] = facts | event
         return known
+
+    def jobs(self) -> dict[str, str]:
+        """By group: its Slurm job, where the last that is known is that it was submitted."""
+        last = self.last().items()
+        return {group: event["job"] for group, event in last if event["event"] == "submitted" and "job" in event}

@@ -36,7 +36,7 @@ def _row(folder: SweepFolder, index: Index, group: Group, entry: Entry, result: 
         "name": entry.name,
         "hash": entry.hash,
         "group": group.id,
-        "state": _state(folder, group, sae, event),
+        "state": _state(folder, group, progress, sae, event),
         "error": event.get("error") if event.get("event") == "failed" else None,
         "seed": entry.seed,
         "variant": entry.variant,
@@ -64,8 +64,9 @@ def _row(folder: SweepFolder, index: Index, group: Group, entry: Entry, result: 
     return row
 
 
-def _state(folder: SweepFolder, group: Group, sae: dict[str, Any], event: dict[str, Any]) -> str:
-    if not event and not folder.begun(group.id):
+def _state(folder: SweepFolder, group: Group, progress: dict[str, Any], sae: dict[str, Any], event: dict[str, Any]) -> str:
+    queued = event.get("event") == "submitted" and "job" in event and not progress
+    if queued or not (event or folder.begun(group.id)):
         return "waiting"
     if sae.get("state", "running") != "running":
         return sae["state"]

@@ -81,6 +81,8 @@ def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, say: 
             while (work.left or again) and (free := launcher.free()) and not stopped():
                 batch = [again.popleft() for _ in range(min(free, len(again)))]
                 batch += work.take(free - len(batch))
+                if not batch:
+                    break
                 for group, facts in zip(batch, launcher.submit(batch), strict=True):
                     attempts[group.id] = attempts.get(group.id, 0) + 1
                     journal.add(group.id, "submitted", attempt=attempts[group.id], **facts)

@@ -29,10 +29,11 @@ class Search:
         journal: The study's file. Default: in the folder.
         max_saes: Trials asked for at once.
         max_bytes: Of a group.
+        groups: How many may run at once where a launcher takes any number: the later a trial is asked, the more it knows.
     """
 
     def __init__(self, sweep: Sweep, folder: SweepFolder, index: Index, overrides: dict[str, Any], journal: str | None,
-                 max_saes: int | None, max_bytes: int | None) -> None:  # fmt: skip
+                 max_saes: int | None, max_bytes: int | None, groups: int) -> None:  # fmt: skip
         self.sweep, self.folder, self.index, self.overrides = sweep, folder, index, overrides
         self.together, self.max_bytes = max_saes or sweep.max_saes or _TOGETHER, max_bytes
         self.journal = str(journal or folder.path / "journal.log")
@@ -40,6 +41,7 @@ class Search:
         self.study = open_study(self.journal, sweep.name, sweep.pruner, sweep.metric["goal"], sweep.seed)
         self._waiting = self._left_over()
         self._running: set[str] = set()
+        self._most = groups
 
     @property
     def left(self) -> bool:
@@ -48,16 +50,18 @@ class Search:
 
     def take(self, n: int) -> list[Group]:
         """Up to n more groups, of trials asked now."""
-        groups = []
-        while len(groups) < n and self.left:
+        groups: list[Group] = []
+        while len(groups) < n and len(self._running) < self._most and self.left:
             if not self._waiting:
                 self._waiting = self._ask()
             if self._waiting:
                 groups.append(self._waiting.pop(0))
+                self._running.add(groups[-1].id)
         return groups
 
     def ended(self, group: str, error: str | None) -> None:
         """Tell the study what came of a group's trials."""
+        self._running.discard(group)
         members = set(self.index.groups[group].members)
         for row in collect(self.folder, self.index):
             if row["hash"] in members:

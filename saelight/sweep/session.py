@@ -161,11 +161,16 @@ class Session:
         if finished := len(self.index.groups) - len(groups):
             print(f"finished or not asked for: {finished} groups; to run: {len(groups)}", flush=True)
         launcher, work = self._launcher(launcher_options), self._work(groups)
+        wait = not launcher_options.get("no_wait")
         try:
-            ok = run(self.folder, self.index, work, launcher, lambda line: print(line, flush=True))
+            ok = run(self.folder, self.index, work, launcher, lambda line: print(line, flush=True), wait)
         except Stopped:
-            print(f"stopped; `saelight sweep run {self.request.file} --resume` goes on", flush=True)
+            print("stopped; the same command with --resume goes on", flush=True)
             return 130
+        if not wait:
+            print(f"submitted: `saelight sweep status {self.folder.path}` tells how it goes; the same command with "
+                  "--resume in place of --no-wait waits for it, and tries again what failed", flush=True)  # fmt: skip
+            return 0
         for line in work.summary():
             print(line, flush=True)
         print(f"results: {self.folder.path}/results.csv; a table: saelight sweep status {self.folder.path}", flush=True)
@@ -176,10 +181,20 @@ class Session:
             return Listed(groups)
         from saelight.sweep.search import Search
 
+        # A cluster takes any number of groups.
+        at_once = self.request.parallel or (1 if self.request.launcher == "slurm" else self.workers)
         return Search(self.sweep, self.folder, self.index, self.request.overrides, self.request.journal, self.max_saes,
-                      self._memory(self.workers))  # fmt: skip
+                      self._memory(self.workers), at_once)  # fmt: skip
 
     def _launcher(self, options: dict[str, Any]):
+        for_slurm = ("partition", "account", "time", "gpus", "cpus", "sbatch")
+        if self.request.launcher == "slurm":
+            from saelight.sweep.launch.slurm import SlurmLauncher
+
+            return SlurmLauncher(self.folder, parallel=self.request.parallel, **{key: options.get(key) for key in for_slurm})
+        for key in (*for_slurm, "no_wait"):
+            if options.get(key) not in (None, False, []):
+                raise UserError(f"--{key.replace('_', '-')} goes with --launcher slurm: add that, or drop it")
         from saelight.sweep.launch.local import LocalLauncher
 
         return LocalLauncher(self.folder, self.devices, self.request.parallel, ddp=self.request.launcher == "ddp")

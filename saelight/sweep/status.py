@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from saelight.sweep.folder import SweepFolder
+from saelight.sweep.launch.settle import settle
 from saelight.sweep.rows import collect
 
 _COLUMNS = ("name", "state", "device", "step", "loss", "L0", "FVU", "ETA")
@@ -14,7 +15,12 @@ _LEFT = (0, 1, 2)
 
 def status(folder: SweepFolder) -> str:
     """The table, and a line that counts the states."""
-    return _table(collect(folder, folder.read()))
+    return _table(_rows(folder))
+
+
+def _rows(folder: SweepFolder) -> list[dict[str, Any]]:
+    settle(folder)
+    return collect(folder, folder.read())
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -36,7 +42,7 @@ def _aligned(line: list[str], widths: list[int]) -> str:
 def watch(folder: SweepFolder, every: float = 2.0) -> None:
     """Show the table again and again until nothing is left to run, or Ctrl-C."""
     while True:
-        rows = collect(folder, folder.read())
+        rows = _rows(folder)
         if sys.stdout.isatty():
             print("\x1b[H\x1b[2J", end="")
         print(_table(rows), flush=True)

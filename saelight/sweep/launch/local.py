@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +11,8 @@ from saelight.sweep import devices as dev
 from saelight.sweep.devices import Device
 from saelight.sweep.folder import Group, SweepFolder
 from saelight.sweep.launch import Outcome
+from saelight.sweep.launch.logs import last_words, log_of
 
-_LAST_LINES = 12
 _PATIENCE = 600.0
 """Seconds for a child to end its batch and write its checkpoint."""
 
@@ -47,9 +46,11 @@ class LocalLauncher:
 
     def _start(self, group: Group) -> dict:
         worker = self._idle.pop(0)
-        log = self.folder.path / "logs" / f"{group.id}.txt"
+        log = log_of(self.folder, group.id)
         log.parent.mkdir(parents=True, exist_ok=True)
-        env = os.environ | dev.environment(worker.device, worker.threads)
+        # A child is no job of Slurm's, even where the runner is one.
+        env = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+        env |= dev.environment(worker.device, worker.threads)
         command = [sys.executable, "-m", "saelight.sweep.child", str(self.folder.path), group.id]
         if self.ddp:
             env.pop("CUDA_VISIBLE_DEVICES", None)
@@ -94,10 +95,5 @@ class LocalLauncher:
 
 def _reason(code: int, log: Path) -> str:
     """Why a child failed: its own word of the error, or its last lines."""
-    with log.open(errors="replace") as file:
-        lines = [line.rstrip() for line in deque(file, maxlen=200) if line.strip()]
-    errors = [line.partition("error: ")[2] for line in lines if line.startswith("saelight: error: ")]
-    if errors:
-        return errors[-1]
     killed = f"killed by {signal.Signals(-code).name}: " if code < 0 else f"exit code {code}: "
-    return killed + " | ".join(lines[-_LAST_LINES:])
+    return last_words(log, killed)
