@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from saelight.sweep import commands
 from tests.test_cli import saelight_
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +69,10 @@ def test_every_config_and_command_shown_runs(shipped, capsys):
     for command in shown_commands():
         words = shlex.split(command)
         configs |= {word for word in words if word.startswith("configs/")}
-        if words[0] == "saelight":
+        if "slurm" in words:
+            # tests/slurm runs these; here is no Slurm.
+            assert commands._parser().parse_args(words[2:]).launcher == "slurm"
+        elif words[0] == "saelight":
             assert saelight_(*words[1:]) == 0, (command, capsys.readouterr().err)
             ran.append(command)
     assert len(ran) >= 12

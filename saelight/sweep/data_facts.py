@@ -29,6 +29,8 @@ class DataFacts(NamedTuple):
     rows: int | None
     """Rows trained on in an epoch."""
     batch_size: int
+    row_bytes: int
+    """Bytes of a row as it is stored, targets included; 0 where they are not known."""
     identity: dict[str, Any]
     """All that training depends on: checksums in place of paths."""
     missing: str | None = None
@@ -46,31 +48,37 @@ def read_data(config: dict[str, Any]) -> DataFacts:
     if kind == "SyntheticDataModule":
         rows, cap = given.get("rows", default_of(data, "rows", 0)), given.get("max_samples")
         d_in = given.get("d_in", default_of(data, "d_in", None))
-        return DataFacts(d_in, None, min(rows, cap or rows), batch_size, identity)
+        return DataFacts(d_in, None, min(rows, cap or rows), batch_size, 4 * (d_in or 0), identity)
     if kind != "ActivationDataModule":
-        return DataFacts(None, None, None, batch_size, identity | {"init_args": given})
+        return DataFacts(None, None, None, batch_size, 0, identity | {"init_args": given})
     try:
         found = {key: _shards(given[key]) for key in _PATHS if given.get(key) is not None}
     except UserError as error:
         where = {key: given[key] for key in _PATHS if key in given}
-        return DataFacts(None, None, None, batch_size, identity | {"missing": where}, str(error))
+        return DataFacts(None, None, None, batch_size, 0, identity | {"missing": where}, str(error))
     if "path" not in found:
-        return DataFacts(None, None, None, batch_size, identity, "data.path is not set: name a folder of shards")
+        return DataFacts(None, None, None, batch_size, 0, identity, "data.path is not set: name a folder of shards")
     rows = found["path"]["rows"]
     if "val_path" not in found:
         rows = round(rows * (1 - given.get("val_fraction", default_of(data, "val_fraction", 0.0))))
     cap = given.get("max_samples")
     identity["checksums"] = {key: facts["checksum"] for key, facts in found.items()}
-    target = found.get("target_path")
-    return DataFacts(found["path"]["d_in"], target and target["d_in"], min(rows, cap or rows), batch_size, identity)
+    inputs, target = found["path"], found.get("target_path")
+    row_bytes = inputs["row_bytes"] + (target["row_bytes"] if target else 0)
+    return DataFacts(inputs["d_in"], target and target["d_in"], min(rows, cap or rows), batch_size, row_bytes, identity)
 
 
 def _shards(path: str) -> dict[str, Any]:
-    from saelight.data.shards import read_metadata
+    from saelight.data.shards import DTYPES, read_metadata
 
     metadata = read_metadata(path)
     joined = "".join(entry["sha256"] for entry in metadata["shards"])
-    return {"d_in": metadata["d_in"], "rows": metadata["rows"], "checksum": hashlib.sha256(joined.encode()).hexdigest()[:32]}
+    return {
+        "d_in": metadata["d_in"],
+        "rows": metadata["rows"],
+        "row_bytes": metadata["d_in"] * DTYPES[metadata["dtype"]].itemsize,
+        "checksum": hashlib.sha256(joined.encode()).hexdigest()[:32],
+    }
 
 
 def training_identity(config: dict[str, Any]) -> dict[str, Any]:

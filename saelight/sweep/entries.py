@@ -33,6 +33,8 @@ class Entry:
     parameters: int
     memory: list[int]
     """Bytes it holds all the time, and in its turn."""
+    row_bytes: int
+    """Bytes of a row of its run's data."""
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -111,7 +113,6 @@ def _entry(sweep: Sweep, point: Point, sae: dict[str, Any], key: str, checked, o
     base_seed = (outside.get("model") or {}).get("seed", 0)
     if not isinstance(base_seed, int):
         raise UserError(f"{sweep.file}: model.seed must be a whole number, got {base_seed!r}")
-    batch = facts.batch_size
     return Entry(
         hash=configs.digest(identity),
         name=point.name,
@@ -123,7 +124,8 @@ def _entry(sweep: Sweep, point: Point, sae: dict[str, Any], key: str, checked, o
         variant=type(checked.config).__name__,
         d_sae=checked.d_sae,
         parameters=checked.parameters,
-        memory=list(sae_bytes(checked.config, checked.parameters, checked.d_sae, facts.d_in or 0, batch)),
+        memory=list(sae_bytes(checked.config, checked.parameters, checked.d_sae, facts.batch_size)),
+        row_bytes=facts.row_bytes,
     )
 
 

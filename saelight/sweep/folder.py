@@ -20,9 +20,8 @@ from saelight import runs, yaml_files
 from saelight.errors import UserError
 from saelight.sweep import configs
 from saelight.sweep.entries import Entry, Resolved, run_tokens
-from saelight.sweep.groups import split
+from saelight.sweep.groups import memory_of, split
 from saelight.sweep.journal import Journal
-from saelight.sweep.memory import group_bytes
 
 FORMAT = "saelight-sweep"
 VERSION = 1
@@ -161,8 +160,8 @@ class SweepFolder:
             if members[0].outside not in lengths:
                 lengths[members[0].outside] = run_tokens(outside)
             text = yaml_files.dump(config_of(outside, members, callbacks(members) if callbacks else ()))
-            group = Group(f"group-{i:03d}", [entry.hash for entry in members], _sha256(text),
-                          group_bytes([tuple(entry.memory) for entry in members]), lengths[members[0].outside])  # fmt: skip
+            group = Group(f"group-{i:03d}", [entry.hash for entry in members], _sha256(text), memory_of(members),
+                          lengths[members[0].outside])  # fmt: skip
             index.groups[group.id] = group
             self._texts[group.id] = text
             added.append(group)

@@ -29,6 +29,11 @@ def split(entries: Iterable[Entry], max_saes: int | None, max_bytes: int | None,
     return groups
 
 
+def memory_of(members: list[Entry]) -> int:
+    """Predicted bytes of a group's run, above the process's own."""
+    return group_bytes([tuple(entry.memory) for entry in members], members[0].row_bytes)
+
+
 def _deal(members: list[Entry], n: int) -> list[list[Entry]]:
     """n groups of about equal work, each in the sweep's order: the largest first, each to the group with the least."""
     order = {entry.hash: i for i, entry in enumerate(members)}
@@ -43,5 +48,5 @@ def _deal(members: list[Entry], n: int) -> list[list[Entry]]:
 
 def _fits(part: list[Entry], max_saes: int | None, max_bytes: int | None) -> bool:
     return (max_saes is None or len(part) <= max_saes) and (
-        max_bytes is None or len(part) == 1 or group_bytes([tuple(entry.memory) for entry in part]) <= max_bytes
+        max_bytes is None or len(part) == 1 or memory_of(part) <= max_bytes
     )

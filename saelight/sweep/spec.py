@@ -3,8 +3,6 @@
 What is wrong is an error that names the file, the key and the fix, never a smaller sweep.
 """
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from saelight import yaml_files
 from saelight.errors import UserError
 from saelight.suggest import did_you_mean
 from saelight.sweep.distributions import Distribution, read_distribution
+from saelight.sweep.python_file import run_python
 
 METHODS = ("grid", "random", "bayes")
 GOALS = ("minimize", "maximize")
@@ -73,7 +72,7 @@ def read(file: str | Path) -> Sweep:
     """The sweep that `file` describes. Raises `UserError`; what a Python file raises passes through."""
     file = Path(file)
     if file.suffix == ".py":
-        return _sweep(file, *_run_python(file))
+        return _sweep(file, *run_python(file, _SETTINGS | {"name"}))
     content = yaml_files.read(file)
     if not isinstance(content, dict):
         raise UserError(f"{file}: a sweep is a mapping with `base` and `parameters` (docs/sweeps.md)")
@@ -257,26 +256,6 @@ def _drawn(branch: Branch) -> Iterator[Axis]:
     yield from (axis for axis in branch.axes if axis.distribution)
     for child in branch.children:
         yield from _drawn(child)
-
-
-def _run_python(file: Path) -> tuple[dict[str, Any], list[Any]]:
-    """The settings and points of a Python sweep: module variables named as a YAML file's keys, and `make_cfgs()`."""
-    if not file.is_file():
-        raise UserError(f"{file} cannot be read: no such file")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    # Helpers beside the file are importable, as they are for a script.
-    sys.path.insert(0, str(file.parent))
-    try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, "make_cfgs"):
-            raise UserError(f"{file} defines no make_cfgs(): it returns the points, a list of nested dicts")
-        points = module.make_cfgs()
-    finally:
-        sys.path.remove(str(file.parent))
-    if not isinstance(points, list) or not points:
-        raise UserError(f"{file}: make_cfgs() must return a list of dicts with something in it, got {points!r}")
-    return {key: getattr(module, key) for key in _SETTINGS | {"name"} if hasattr(module, key)}, points
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

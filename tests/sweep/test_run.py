@@ -143,7 +143,7 @@ def test_ctrl_c_stops_cleanly_and_finished_groups_are_not_run_again():
     out, _ = runner.communicate(timeout=60)
     assert runner.returncode == 130
     assert "stopping: every run ends its batch and writes its checkpoint" in out
-    assert "--resume` goes on" in out
+    assert "the same command with --resume goes on" in out
     assert Path("stopped/runs/group-001/checkpoints/last.ckpt").is_file()
     states = {row["group"]: row["state"] for row in rows("stopped").values()}
     assert states == {"group-000": "finished", "group-001": "interrupted"}

@@ -1,0 +1,93 @@
+"""Predicted memory: within 20 % of what a run's process took at its peak, above what it had once all was imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from saelight.sweep.groups import memory_of
+from saelight.sweep.spec import read
+from tests.sweep.files import changed, write
+
+MEASURE = """
+import sys
+import sklearn.cluster
+import saelight.training_cli
+from torch.utils.tensorboard import SummaryWriter
+from saelight.cli import main
+
+def read(key):
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+
+before = read("VmRSS")
+assert main(["fit", "--config", sys.argv[1]]) == 0
+print("peak", read("VmHWM") - before)
+"""
+BASE = {
+    "trainer": {"max_steps": 10, "accelerator": "cpu", "enable_progress_bar": False},
+    "model": {"saes": {"any": {"class_path": "TopK"}}},
+    "data": {"class_path": "SyntheticDataModule",
+             "init_args": {"d_in": 384, "n_features": 512, "mean_l0": 16, "rows": 200_000, "val_rows": 2048,
+                           "batch_size": 2048}},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def entries(sweep: dict, base: dict) -> list:
+    from saelight.sweep.entries import resolve
+    from saelight.sweep.points import expand
+
+    found = read(write(sweep, base))
+    return resolve(found, expand(found)[0]).entries
+
+
+MIXED = {"base": "base.yaml", "parameters": {"sae.expansion": {"values": [4, 8, 12]}},
+         "cases": [{"parameters": {"sae.class_path": {"value": kind}}} for kind in ("TopK", "ReLU")]}  # fmt: skip
+DENSE = {"base": "base.yaml", "parameters": {"sae.expansion": {"value": 8}, "sae.lr": {"values": [1e-3, 2e-3]}},
+         "cases": [{"parameters": {"sae.class_path": {"value": kind}}} for kind in ("Gated", "HardConcrete")]}  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.parametrize("sweep", [MIXED, DENSE], ids=["widths and variants mixed", "dense variants"])
+def test_the_prediction_is_within_a_fifth(sweep):
+    from saelight.sweep.folder import config_of
+
+    members = entries(sweep, BASE)
+    outside = {key: BASE[key] for key in ("trainer", "data")} | {"model": {}}
+    Path("group.json").write_text(json.dumps(config_of(outside, members)))
+    out = subprocess.run([sys.executable, "-c", MEASURE, "group.json"], capture_output=True, text=True, check=True).stdout
+    measured = int(out.rpartition("peak ")[2])
+    assert memory_of(members) == pytest.approx(measured, rel=0.2)
+
+
+def test_groups_are_split_by_memory():
+    from saelight.sweep.groups import split
+
+    members = entries(MIXED, BASE)
+    whole = memory_of(members)
+    assert len(split(members, None, whole)) == 1
+    parts = split(members, None, whole - 1)
+    assert len(parts) == 2
+    assert all(memory_of(part) < whole for part in parts)
+    assert sorted(entry.name for part in parts for entry in part) == sorted(entry.name for entry in members)
+    # One that no device has room for is on its own.
+    assert [len(part) for part in split(members, None, 1)] == [1] * len(members)
+
+
+def test_groups_have_about_equal_work_and_at_most_max_saes():
+    from saelight.sweep.groups import split
+
+    members = entries(changed(MIXED, parameters={"sae.expansion": {"values": list(range(1, 13))}}), BASE)
+    parts = split(members, None, None, at_least=3)
+    work = [sum(entry.parameters for entry in part) for part in parts]
+    assert len(parts) == 3
+    assert max(work) < 1.05 * min(work)
+    assert max(len(part) for part in split(members, 5, None)) == 5
