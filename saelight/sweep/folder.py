@@ -52,8 +52,10 @@ class Index:
     """By hash."""
     outsides: dict[str, dict[str, Any]] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    """Hashes of the sweep file's points, as it was last expanded."""
     wanted: list[str] = field(default_factory=list)
-    """Hashes of the points that the last call chose."""
+    """Of these, what the last call chose."""
     missing: list[str] = field(default_factory=list)
     """Why some data could not be read."""
     trials: dict[str, list[int]] = field(default_factory=dict)
@@ -137,7 +139,7 @@ class SweepFolder:
         index.entries = fresh | {key: index.entries[key] for key in gone}
         used = {entry.outside for entry in index.entries.values()}
         index.outsides = {k: v for k, v in (index.outsides | resolved.outsides).items() if k in used}
-        index.wanted = list(fresh)
+        index.asked = index.wanted = list(fresh)
         index.missing = sorted({facts.missing for facts in resolved.facts.values() if facts.missing})
         return [f"{len(gone)} earlier points are no longer asked for: they stay, and are not gone on with"] if gone else []
 

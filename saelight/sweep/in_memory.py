@@ -26,14 +26,18 @@ class Trained(NamedTuple):
 
 
 def run(
-    points: list[dict[str, Any]], base: str | Path | dict[str, Any], *, max_saes: int | None = None, progress: bool = False
+    points: list[dict[str, Any]],
+    base: str | Path | dict[str, Any] | None = None,
+    *,
+    max_saes: int | None = None,
+    progress: bool = False,
 ) -> list[Trained]:
     """Train `points` in groups that share batches, one group after the other.
 
     Args:
         points: Nested or dotted settings, as `{"sae": {"class_path": "TopK", "k": 32}, "data.batch_size": 512}`; `name`
             is free to give.
-        base: A complete config, a file or a mapping, whose `model.saes` is replaced.
+        base: A config, a file or a mapping, whose `model.saes` is replaced. Without one the points name data and trainer.
         max_saes: Most SAEs in one group.
         progress: Show a bar for each group.
 
@@ -43,12 +47,14 @@ def run(
     Raises:
         UserError: for a point that does not fit its classes.
     """
-    config = yaml_files.read(base) if isinstance(base, str | Path) else base
+    config = yaml_files.read(base) if isinstance(base, str | Path) else base or {}
     if not points:
         raise UserError("sweep.run: no points")
     sweep = Sweep(file=Path("points"), name="points", base=config, root=listed(points, "points"))
     drafts, _ = expand(sweep)
     resolved = resolve(sweep, drafts)
+    if missing := next((facts.missing for facts in resolved.facts.values() if facts.missing), None):
+        raise UserError(missing)
     trained: dict[str, Trained] = {}
     for members in split(resolved.entries, max_saes, None):
         trained |= _train(config_of(resolved.outsides[members[0].outside], members), members, progress)

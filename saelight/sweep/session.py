@@ -70,6 +70,8 @@ class Session:
         else:
             self._expand(self.sweep)
         self.devices = dev.choose(self.request.devices, dev.find())
+        if not self._to_be_grouped():
+            return self
         if self.request.launcher == "slurm":
             # Jobs have machines of their own, which are not this one.
             self.folder.plan(self.index, self.max_saes, None, self.request.parallel or 1)
@@ -77,6 +79,17 @@ class Session:
             one_run = len(self.devices) if self.request.launcher == "ddp" else 1
             self.folder.plan(self.index, self.max_saes, self._memory(self.workers), max(1, self.workers // one_run))
         return self
+
+    def _to_be_grouped(self) -> bool:
+        """A search groups its trials as it asks them, and groups that were expanded stay as they are."""
+        if self.sweep is not None:
+            return self.sweep.method != "bayes"
+        grouped = {member for group in self.index.groups.values() for member in group.members}
+        return bool(self._chooses or self.request.max_saes or set(self.index.wanted) - grouped)
+
+    @property
+    def _chooses(self) -> bool:
+        return self.request.pattern is not None or self.request.limit is not None
 
     @property
     def workers(self) -> int:
@@ -96,11 +109,11 @@ class Session:
         chosen = select(points, self.request.pattern, self.request.limit)
         resolved = resolve(sweep, chosen)
         self.index.name, self.index.metric = sweep.name, sweep.metric
-        self.notes = notes + resolved.notes + self.folder.merge(self.index, resolved)
+        self.notes = [*sweep.notes, *notes, *resolved.notes, *self.folder.merge(self.index, resolved)]
 
     def _try_out(self, sweep: Sweep) -> None:
         """Check a search by one random point: what its trials are, only the study knows."""
-        if self.request.pattern is not None or self.request.limit is not None:
+        if self._chooses:
             raise UserError("--filter and --limit choose among points; a search makes its own: lower run_cap")
         if sweep.run_cap is None:
             raise UserError(f"{sweep.file}: method bayes has no end of its own: add `run_cap: 40`, the number of trials")
@@ -111,9 +124,11 @@ class Session:
         self.notes = resolved.notes
 
     def _choose_among(self, index: Index) -> None:
-        names = {name: key for key, entry in index.entries.items() for name in entry.names}
-        self.total = len(names)
-        if self.request.pattern is not None or self.request.limit is not None:
+        if index.trials:
+            raise UserError(f"{self.folder.path} is a search's folder: give its sweep file, with --out {self.folder.path}")
+        names = {name: key for key in index.asked for name in index.entries[key].names}
+        self.total, index.wanted = len(names), index.asked
+        if self._chooses:
             points = select([Point(name, {}, 0) for name in names], self.request.pattern, self.request.limit)
             index.wanted = list(dict.fromkeys(names[point.name] for point in points))
 

@@ -66,6 +66,8 @@ class Sweep:
     seed: int = 0
     """Seed of random points."""
     wandb: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What the user should know before it runs."""
 
 
 def read(file: str | Path) -> Sweep:
@@ -135,8 +137,9 @@ def _early_end(given: Any, method: str, metric: dict[str, str], where: str) -> d
         return {"halving": {"class_path": "Halving", "init_args": own | {"metric": name, "goal": metric["goal"]}}}
     _refuse_unknown(given, {"type", "min_iter", "max_iter", "eta", "s", "strict"}, where)
     if method != "bayes":
-        # W&B prunes by it whatever the method; here a grid's groups have halving.
-        return {}
+        # W&B prunes by it whatever the method.
+        note = "all points of this " + method + " run to their end; {type: halving} would end poor ones"
+        return {"notes": (f"early_terminate: hyperband is for method bayes (or W&B): {note}",)}
     return {"pruner": {"min_resource": given.get("min_iter", 1), "max_resource": given.get("max_iter", "auto"),
                        "reduction_factor": given.get("eta", 3)}}  # fmt: skip
 

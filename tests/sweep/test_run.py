@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,18 @@ def test_ddp_gives_every_run_all_devices(capsys):
         assert row["device"] == "cpu,cpu"
     log = Path("runs/small/logs/group-000.txt").read_text()
     assert "MEMBER: 2/2" in log
+
+
+def test_a_folder_keeps_its_groups_and_a_filter_runs_a_part_of_it(capsys):
+    file = write()
+    assert saelight_("sweep", "expand", file, "--out", "s", "--max-saes", "2", "--devices", "cpu") == 0
+    before = sorted(path.name for path in Path("s/groups").iterdir())
+    assert len(before) == 3
+    assert saelight_("sweep", "run", "s", "--dry-run", "--devices", "cpu") == 0
+    assert "6 points, 3 groups" in capsys.readouterr().out
+    assert saelight_("sweep", "run", "s", "--filter", "relu", "--devices", "cpu") == 0
+    assert {row["name"]: row["state"] for row in rows("s").values()} == {
+        "relu-lr0.001": "finished", "relu-lr0.003": "finished"}  # fmt: skip
+    assert saelight_("sweep", "run", "s", "--resume", "--devices", "cpu") == 0
+    assert Counter(row["state"] for row in rows("s").values()) == {"finished": 6}
+    assert [row["group"] for name, row in rows("s").items() if name.startswith("relu")] == ["group-000"] * 2

@@ -227,3 +227,16 @@ def test_a_python_sweeps_exception_is_shown_whole():
         read(write("x = 1\n", name="sweep.py"))
     with pytest.raises(UserError, match=r"make_cfgs\(\) must return a list"):
         read(write("base = 'base.yaml'\ndef make_cfgs():\n    return []\n", name="sweep.py"))
+
+
+def test_what_a_grid_does_not_do_is_said():
+    sweep = read(write({**SWEEP, "early_terminate": {"type": "hyperband", "eta": 3}}))
+    assert "all points of this grid run to their end; {type: halving} would end poor ones" in sweep.notes[0]
+    assert read(write({**SWEEP, "early_terminate": {"type": "halving", "keep": 0.25}})).halving == {
+        "class_path": "Halving", "init_args": {"keep": 0.25, "metric": "fvu", "goal": "minimize"}}  # fmt: skip
+
+
+def test_halving_is_part_of_a_points_identity():
+    plain, halved = (read(write({**SWEEP, **more})) for more in ({}, {"early_terminate": {"type": "halving"}}))
+    hashes = [{entry.hash for entry in resolve(sweep, expand(sweep)[0]).entries} for sweep in (plain, halved)]
+    assert not hashes[0] & hashes[1]
