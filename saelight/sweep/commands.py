@@ -177,11 +177,10 @@ def _results(given: argparse.Namespace) -> int:
     settle(folder)
     rows = results.write(folder, folder.read())
     written = ["results.csv", "results.json"]
-    try:
-        results.write_parquet(folder.path / "results.parquet", rows)
+    if results.writes_parquet():
         written.append("results.parquet")
-    except UserError as error:
-        print(f"saelight: {error}", file=sys.stderr)
+    else:
+        print("saelight: no Parquet without pyarrow: pip install 'saelight[parquet]'", file=sys.stderr)
     done = sum(row["state"] == "finished" for row in rows)
     print(f"{done} of {len(rows)} SAEs have finished: {', '.join(str(Path(given.folder) / name) for name in written)}")
     return 0

@@ -1,13 +1,13 @@
 """`results.csv`, `.json` and `.parquet` in a sweep's folder: the rows of all points."""
 
 import csv
+import importlib.util
 import io
 import json
 from pathlib import Path
 from typing import Any
 
 from saelight import runs
-from saelight.errors import UserError
 from saelight.sweep.folder import Index, SweepFolder
 from saelight.sweep.rows import collect
 
@@ -15,22 +15,24 @@ _FIRST = ("name", "state", "variant", "d_sae")
 
 
 def write(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
-    """Bring the results up to date; each file is replaced whole."""
+    """Bring the results up to date; each file is replaced whole. Parquet is written where pyarrow, an extra, is installed."""
     rows = collect(folder, index)
     runs.write_atomically(folder.path / "results.json", json.dumps(rows, indent=1) + "\n")
     flat = [flattened(row) for row in rows]
     runs.write_atomically(folder.path / "results.csv", _csv(flat))
+    if writes_parquet():
+        _write_parquet(folder.path / "results.parquet", flat)
     return rows
 
 
-def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    """The same as Parquet. Raises `UserError` when pyarrow, an extra, is missing."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise UserError("Parquet needs pyarrow: pip install 'saelight[parquet]'; results.csv and .json are there") from None
-    flat = [flattened(row) for row in rows]
+def writes_parquet() -> bool:
+    return importlib.util.find_spec("pyarrow") is not None
+
+
+def _write_parquet(path: Path, flat: list[dict[str, Any]]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
     columns = {key: [row.get(key) for row in flat] for key in columns_of(flat)}
     # A setting may be a number here and text there.
     table = pyarrow.table({key: _one_type(values) for key, values in columns.items()})

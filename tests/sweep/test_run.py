@@ -1,5 +1,6 @@
 """Whole sweeps in child processes: what they train, how they survive being killed, and what they refuse."""
 
+import csv
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file
 
 from tests.sweep.files import BASE, SWEEP, changed, write
@@ -85,6 +87,12 @@ def test_grouped_is_alone_and_results_hold_every_point(capsys):
         assert row["device"] == "cpu"
         assert Path(row["folder"], "config.json").is_file()
         assert json.loads(Path(row["folder"], "config.json").read_text())["seed"] == row["seed"]
+    columns = parquet.read_table("one/results.parquet").to_pylist()
+    assert [(row["name"], row["metrics.fvu"]) for row in columns] == [(n, r["metrics"]["fvu"]) for n, r in together.items()]
+    with Path("one/results.csv").open() as file:
+        assert [(row["name"], float(row["metrics.fvu"])) for row in csv.DictReader(file)] == [
+            (row["name"], row["metrics.fvu"]) for row in columns
+        ]
     capsys.readouterr()
     assert saelight_("sweep", "status", "one") == 0
     table = capsys.readouterr().out
