@@ -27,7 +27,8 @@ SWEEP = {
     "parameters": {"sae.lr": {"values": [1e-3, 3e-3, 1e-2]}, "sae.expansion": {"values": [2, 4]}},
     "cases": [
         {"name": "topk", "parameters": {"sae.class_path": {"value": "TopK"}, "sae.k": {"values": [2, 4, 8, 16]}}},
-        {"name": "relu", "parameters": {"sae.class_path": {"value": "ReLU"}, "sae.sparsity": {"values": [0.05, 0.1, 0.2, 0.4]}}},
+        {"name": "relu", "parameters": {"sae.class_path": {"value": "ReLU"},
+                                        "sae.sparsity": {"values": [0.05, 0.1, 0.2, 0.4]}}},
     ],
 }  # fmt: skip
 
@@ -57,7 +58,7 @@ def steps(out: str) -> list[int]:
 
 
 def killed(out: str) -> list[list[int]]:
-    """Kill the runner at a quarter, then a child of the resumed one and it at two thirds; the steps its groups had come to."""
+    """Kill the runner at a quarter, then a child and the resumed one at two thirds; the steps the groups had come to."""
     where = []
     for again, step in (([], 100), (["--resume"], 250)):
         runner = start(out, *again)

@@ -15,7 +15,7 @@ _FIRST = ("name", "state", "variant", "d_sae")
 
 
 def write(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
-    """Bring the results up to date; each file is replaced whole. Parquet is written where pyarrow, an extra, is installed."""
+    """Bring the results up to date; each file is replaced whole. Parquet only where pyarrow, an extra, is there."""
     rows = collect(folder, index)
     runs.write_atomically(folder.path / "results.json", json.dumps(rows, indent=1) + "\n")
     flat = [flattened(row) for row in rows]
