@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from saelight.sweep.status import duration
+from saelight.sweep.progress import duration
 
 if TYPE_CHECKING:
     from saelight.sweep.session import Session

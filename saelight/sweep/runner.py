@@ -9,13 +9,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from saelight.errors import UserError
 from saelight.sweep import results
 from saelight.sweep.folder import Group, Index, SweepFolder
 from saelight.sweep.journal import Journal
 from saelight.sweep.launch import Launcher, Outcome
+from saelight.sweep.progress import Progress
 from saelight.sweep.work import Work
 
 _POLL = 0.3
@@ -59,8 +59,7 @@ def _locked(folder: SweepFolder) -> Iterator[None]:
         yield
 
 
-def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, say: Callable[[str], Any],
-        wait: bool = True) -> bool:  # fmt: skip
+def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, progress: Progress, wait: bool = True) -> bool:
     """Run all that `work` gives to its end; whether all succeeded. A group that fails is tried once more.
 
     Args:
@@ -87,28 +86,28 @@ def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, say: 
                     attempts[group.id] = attempts.get(group.id, 0) + 1
                     journal.add(group.id, "submitted", attempt=attempts[group.id], **facts)
                     running[group.id] = group
-                    say(f"{group.id}: {len(group.members)} SAEs on {facts['device']}")
+                    progress.say(f"{group.id}: {len(group.members)} SAEs on {facts['device']}")
             if not wait:
                 return True
             if stopped():
-                say("stopping: every run ends its batch and writes its checkpoint (--resume goes on from there)")
+                progress.say("stopping: every run ends its batch and writes its checkpoint (--resume goes on from there)")
                 launcher.cancel()
             for outcome in launcher.poll():
                 group = running.pop(outcome.group)
                 _record(journal, outcome, stopped())
                 if outcome.ok:
                     done += 1
-                    say(f"{group.id}: finished ({done})")
+                    progress.say(f"{group.id}: finished ({done})")
                 elif stopped():
-                    say(f"{group.id}: stopped")
+                    progress.say(f"{group.id}: stopped")
                     continue
                 elif outcome.again and attempts[group.id] < _ATTEMPTS:
-                    say(f"{group.id}: failed, once more: {outcome.error}")
+                    progress.say(f"{group.id}: failed, once more: {outcome.error}")
                     again.append(group)
                     continue
                 else:
                     failed.append(group.id)
-                    say(f"{group.id}: failed: {outcome.error}")
+                    progress.say(f"{group.id}: failed: {outcome.error}")
                 results.write(folder, index)
                 work.ended(group.id, outcome.error)
                 looked = time.monotonic()
@@ -116,7 +115,7 @@ def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, say: 
                 results.write(folder, index)
                 raise Stopped
             if time.monotonic() - looked > _REFRESH:
-                results.write(folder, index)
+                progress.update(results.write(folder, index))
                 looked = time.monotonic()
             time.sleep(_POLL)
     return not failed

@@ -12,6 +12,7 @@ from saelight.sweep.entries import Entry, resolve
 from saelight.sweep.folder import Group, Index, SweepFolder
 from saelight.sweep.forecast import forecast
 from saelight.sweep.points import Point, draw, expand, select
+from saelight.sweep.progress import Progress
 from saelight.sweep.runner import Stopped, only_runner, run
 from saelight.sweep.spec import Sweep, read
 from saelight.sweep.work import Listed, Work
@@ -178,7 +179,7 @@ class Session:
         launcher, work = self._launcher(launcher_options), self._work(groups)
         wait = not launcher_options.get("no_wait")
         try:
-            ok = run(self.folder, self.index, work, launcher, lambda line: print(line, flush=True), wait)
+            ok = run(self.folder, self.index, work, launcher, Progress(), wait)
         except Stopped:
             print("stopped; the same command with --resume goes on", flush=True)
             return 130

@@ -7,6 +7,7 @@ from typing import Any
 
 from saelight.sweep.folder import SweepFolder
 from saelight.sweep.launch.settle import settle
+from saelight.sweep.progress import duration
 from saelight.sweep.rows import collect
 
 _COLUMNS = ("name", "state", "device", "step", "loss", "L0", "FVU", "ETA")
@@ -68,10 +69,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03`, or `4:05` under an hour."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
