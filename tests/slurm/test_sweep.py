@@ -119,7 +119,7 @@ def test_jobs_outlive_their_runner_and_are_taken_up_by_the_next(local, cluster):
     runner.send_signal(signal.SIGINT)
     out, err = runner.communicate(timeout=60)
     assert runner.returncode == 130, out + err
-    assert out.endswith("stopped; `saelight sweep run sweep.yaml --resume` goes on\n")
+    assert out.endswith("stopped; the same command with --resume goes on\n")
     # What ran has saved, what waited was taken back.
     assert [runs.checkpoint(FOLDER / "runs" / group).is_file() for group in GROUPS] == [True, True, False]
     assert queued(cluster) == ""
