@@ -51,10 +51,10 @@ class Trainer(L.Trainer):
             kwargs["enable_model_summary"] = False
         kwargs["callbacks"] = _with_defaults(kwargs, self.writes)
         kwargs["plugins"] = slurm.plugins(kwargs.get("plugins"), kwargs.get("strategy"))
-        with warnings.catch_warnings():
-            # Lightning's advice to all who have srun installed, in a job or not. Without it, nothing waits in vain here.
-            warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
-            super().__init__(**kwargs)
+        # Lightning's advice to all who have srun installed, in a job or not; it comes again in fit. Without srun, nothing
+        # waits in vain here.
+        warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
+        super().__init__(**kwargs)
 
     def fit(
         self,

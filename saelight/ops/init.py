@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -57,6 +56,9 @@ def fit_scale(misfit: Callable[[float], float], tolerance: float = 1e-4) -> floa
 
     A misfit that falls by 1 per unit (latents linear in the scale) takes two evaluations.
     """
+    # Here, not above: a sweep's checks import the SAEs, and this takes a third of a second.
+    from scipy.optimize import brentq
+
     first = misfit(0.0)
     if abs(misfit(first)) <= tolerance:
         return first

@@ -17,11 +17,15 @@ _FIRST = ("name", "state", "variant", "d_sae")
 def write(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
     """Bring the results up to date; each file is replaced whole. Parquet only where pyarrow, an extra, is there."""
     rows = collect(folder, index)
-    runs.write_atomically(folder.path / "results.json", json.dumps(rows, indent=1) + "\n")
     flat = [flattened(row) for row in rows]
+    as_json, as_parquet = folder.path / "results.json", folder.path / "results.parquet"
+    text = json.dumps(rows, indent=1) + "\n"
+    # Where a runner has written them already: importing pyarrow would take longer than all else.
+    current = as_parquet.is_file() and as_json.is_file() and as_json.read_text() == text
+    if writes_parquet() and not current:
+        _write_parquet(as_parquet, flat)
     runs.write_atomically(folder.path / "results.csv", _csv(flat))
-    if writes_parquet():
-        _write_parquet(folder.path / "results.parquet", flat)
+    runs.write_atomically(as_json, text)
     return rows
 
 

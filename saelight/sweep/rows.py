@@ -13,7 +13,7 @@ from saelight.sweep.journal import Journal
 def collect(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
     """One dict per point and name: points that are the same SAE appear under each of their names."""
     events = Journal(folder.path).last()
-    shared = {key for entry in index.entries.values() for key in entry.settings if not key.startswith("sae.")}
+    shared = sorted({key for entry in index.entries.values() for key in entry.settings if not key.startswith("sae.")})
     rows = []
     for group in index.groups.values():
         finished = {row["name"]: row for row in _lines(folder.run(group.id) / "results.jsonl")}
