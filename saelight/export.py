@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from saelight.errors import UserError
 from saelight.ops.matmul import kernel
-from saelight.ops.parts import compiled
+from saelight.ops.parts import code_for
 from saelight.saes import SAE
 
 FORMAT = "saelight-sae"
@@ -56,7 +56,7 @@ def write(
         "training": training,
         "versions": _versions(),
         "commit": _commit(),
-        "kernels": {"matmul": kernel(), "loops": "torch" if compiled() is None else "numba"},
+        "kernels": {"matmul": kernel(), "loops": code_for(sae.W_dec)},
     }
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -8,6 +8,8 @@ import torch
 
 # Nothing here may reach out, and nothing should ask for the user's account.
 os.environ.setdefault("WANDB_MODE", "offline")
+# CUDA's kernels run here too, interpreted.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

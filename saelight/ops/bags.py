@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from saelight.ops.fallback import find_op
-from saelight.ops.parts import compiled, in_parts
+from saelight.ops.parts import in_parts, kernels_for, loops_for
 
 _DOTS = "aten._embedding_bag_per_sample_weights_backward"
 _SUM = 0  # embedding_bag's mode, as its backward numbers it
@@ -23,12 +23,17 @@ def weighted_sums(table_RD: Tensor, rows_E: Tensor, weights_E: Tensor, starts_N:
     Args:
         starts_N: Where each bag's entries begin, int64 (N + 1,), the number of entries last.
     """
+    if (kernels := kernels_for(table_RD)) is not None and table_RD.dtype == weights_E.dtype == torch.float32:
+        return kernels.weighted_sums(table_RD, rows_E, weights_E, starts_N)
     return embedding_bag(rows_E, table_RD, starts_N, mode="sum", per_sample_weights=weights_E, include_last_offset=True)
 
 
 def dots(left_ND: Tensor, bags_E: Tensor, right_RD: Tensor, rows_E: Tensor, starts_N: Tensor) -> Tensor:
     """out[e] = left[bags[e]] · right[rows[e]]: (E,)."""
-    if (loops := compiled()) is not None and left_ND.dtype == right_RD.dtype == torch.float32:
+    single = left_ND.dtype == right_RD.dtype == torch.float32
+    if single and (kernels := kernels_for(left_ND)) is not None:
+        return kernels.dots(left_ND, bags_E, right_RD, rows_E)
+    if single and (loops := loops_for(left_ND)) is not None:
         out_E = left_ND.new_empty(len(rows_E))
         given = left_ND.contiguous().numpy(), bags_E.numpy(), right_RD.detach().numpy(), rows_E.numpy()
         in_parts(lambda low, high: loops.dots(*given, low, high, out_E.numpy()), len(rows_E))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saelight.ops.counts import firing_counts
 from saelight.ops.matmul import product
-from saelight.ops.parts import compiled
+from saelight.ops.parts import loops_for
 from saelight.ops.sparse import Bags, sparse_decode
 
 
@@ -74,7 +74,7 @@ class KeptEntries:
     @cached_property
     def by_latent(self) -> tuple[Tensor, Tensor]:
         """The entries sorted by latent (E,), and where each latent's begin (F + 1,). Encoder and decoder share it."""
-        if (loops := compiled()) is None:
+        if (loops := loops_for(self.latents_E)) is None:
             return self.latents_E.argsort(stable=True), Bags(self.latents_E, self.d_sae).starts_N
         order_E, starts_F = torch.empty_like(self.latents_E), self.latents_E.new_zeros(self.d_sae + 1)
         loops.sort(self.latents_E.numpy(), starts_F.numpy(), order_E.numpy())
@@ -93,6 +93,6 @@ class KeptEntries:
         return sparse_decode(v_E, W_FD, self, self.by_token)
 
     def decode_blocks(self, v_E: Tensor, W_FD: Tensor, ends: list[int]) -> list[Tensor]:
-        blocks_E = torch.bucketize(self.latents_E, torch.tensor(ends), right=True)
+        blocks_E = torch.bucketize(self.latents_E, torch.tensor(ends, device=self.latents_E.device), right=True)
         bags = Bags(self.rows_E * len(ends) + blocks_E, self.tokens * len(ends))
         return list(sparse_decode(v_E, W_FD, self, bags).view(self.tokens, len(ends), -1).unbind(1))

@@ -1,5 +1,6 @@
-"""Compiled loops where numba is installed, shared out over as many threads as torch uses."""
+"""Which compiled code there is: on CPUs numba's loops, shared out over torch's threads; on CUDA Triton's kernels."""
 
+import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,8 @@ from types import ModuleType
 from typing import TypeVar
 
 import torch
+
+from saelight.errors import UserError
 
 T = TypeVar("T")
 _SMALLEST = 1 << 8  # of a part: starting a thread's work takes some 20 microseconds
@@ -24,6 +27,38 @@ def compiled() -> ModuleType | None:
         warnings.warn(f"no compiled loops, {error}: set NUMBA_CACHE_DIR to a folder that can be written", stacklevel=2)
         return None
     return saelight.ops.compiled
+
+
+def loops_for(values: torch.Tensor) -> ModuleType | None:
+    """The compiled loops, if they can work where `values` are."""
+    return compiled() if values.is_cpu else None
+
+
+@cache
+def _triton() -> ModuleType | None:
+    # Not measured on a GPU yet, and so only for those who ask (docs/performance.md).
+    if os.environ.get("SAELIGHT_TRITON") != "1":
+        return None
+    try:
+        import saelight.ops.cuda_kernels
+    except ImportError:
+        raise UserError("SAELIGHT_TRITON=1 needs Triton: pip install triton, or unset it") from None
+    return saelight.ops.cuda_kernels
+
+
+def kernels_for(values: torch.Tensor) -> ModuleType | None:
+    """The CUDA kernels (`cuda_kernels.py`), if they can work where `values` are and SAELIGHT_TRITON=1 asks for them."""
+    return _triton() if values.is_cuda else None
+
+
+def trains_sparsely(values: torch.Tensor) -> bool:
+    """Whether there is code for computing some entries alone where `values` are."""
+    return values.is_cpu or kernels_for(values) is not None
+
+
+def code_for(values: torch.Tensor) -> str:
+    """Whose code computes some entries alone where `values` are: triton, numba or torch."""
+    return "triton" if kernels_for(values) else "numba" if loops_for(values) else "torch"
 
 
 @cache

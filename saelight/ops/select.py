@@ -14,9 +14,10 @@ from torch import Tensor
 from saelight.ops.bags import dots
 from saelight.ops.entries import KeptEntries
 from saelight.ops.matmul import compute_dtype, matmul
-from saelight.ops.parts import compiled, in_parts
+from saelight.ops.parts import in_parts, loops_for
 
 _CHUNK = 1 << 21  # entries; 8 MB, which stays in a processor's cache
+_CHUNK_ON_DEVICE = 1 << 26  # 256 MB: few launches, and products large enough to fill a GPU
 _GROUPS = 4
 _ROUNDED = 8  # so many more than k are kept where a product in half precision has yet to be done again in float32
 
@@ -37,7 +38,7 @@ def scan(x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | N
     bias = None if bias_F is None else bias_F.to(dtype)
     tokens, d_sae = len(x_BD), W_DF.shape[1]
     # Chunks of one size: a last one of few rows would cost the kernel's preparation for little.
-    rows = -(-tokens // -(-tokens * d_sae // _CHUNK))
+    rows = -(-tokens // -(-tokens * d_sae // (_CHUNK if x_BD.is_cpu else _CHUNK_ON_DEVICE)))
     places, values = [], []
     for first, chunk_CD in zip(range(0, tokens, rows), left_BD.split(rows), strict=True):
         z_CF = matmul(chunk_CD, right_DF, bias)
@@ -55,7 +56,7 @@ def above(bound: Tensor) -> Select:
     """Keeps what exceeds the bound, a scalar or one for each latent (F,)."""
 
     def select(z_CF: Tensor) -> Tensor:
-        if (loops := compiled()) is None or z_CF.dtype == torch.float64:
+        if (loops := loops_for(z_CF)) is None or z_CF.dtype == torch.float64:
             return _true(~(z_CF <= bound.to(z_CF.dtype)))
         z_CF = z_CF.float()
         zeros_C, bound_F = np.zeros(len(z_CF), np.float32), bound.float().expand(z_CF.shape[1]).contiguous().numpy()
@@ -75,15 +76,13 @@ def largest(k: int) -> Select:
 
     def select(z_CF: Tensor) -> Tensor:
         wanted = min(k if z_CF.dtype.itemsize >= 4 else k + _ROUNDED, z_CF.shape[1])
-        loops = compiled()
+        loops = loops_for(z_CF)
         if loops is not None and z_CF.dtype != torch.float64 and z_CF.shape[1] >= 2 * _GROUPS * wanted:
             z_CF = z_CF.float()
             places_CK = torch.empty(len(z_CF), wanted, dtype=torch.int64)
             if all(in_parts(lambda low, high: loops.largest(z_CF.numpy(), wanted, low, high, places_CK.numpy()), len(z_CF))):
                 return places_CK.view(-1)
-        # What equals the bound is to exceed it.
-        bound_C1 = _bound_of_largest(z_CF, wanted)
-        return _true(~(z_CF <= torch.nextafter(bound_C1, bound_C1.new_tensor(-torch.inf))))
+        return _true(~(z_CF < _bound_of_largest(z_CF, wanted)))
 
     return select
 
@@ -98,6 +97,8 @@ def _bound_of_largest(z_CF: Tensor, k: int) -> Tensor:
 
 def _true(mask: Tensor) -> Tensor:
     """Where a mask is true, as places in the flattened one."""
+    if not mask.is_cpu:
+        return mask.view(-1).nonzero().squeeze(1)
     # numpy's is twice as fast as torch's where few are true.
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
@@ -110,7 +111,7 @@ def largest_of_each_token(by_E: Tensor, entries: KeptEntries, k: int) -> Tensor:
     widest = int(lengths_B.max())
     if widest <= k:
         return torch.ones_like(by_E, dtype=torch.bool)
-    places_E = torch.arange(len(by_E)) - starts_N[entries.rows_E]
+    places_E = torch.arange(len(by_E), device=by_E.device) - starts_N[entries.rows_E]
     padded_BW = by_E.new_full((entries.tokens, widest), -torch.inf)
     padded_BW.view(-1)[entries.rows_E * widest + places_E] = by_E
     chosen_BK = padded_BW.topk(k, dim=1, sorted=False).indices

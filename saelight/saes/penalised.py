@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saelight.ops.counts import firing_counts
 from saelight.ops.entries import KeptEntries
+from saelight.ops.parts import trains_sparsely
 from saelight.ops.select import above
 from saelight.saes.base import SAE, Entries, Fit, Losses, Moment
 from saelight.saes.config import Penalised
@@ -64,14 +65,14 @@ class PenalisedSAE(SAE):
 
         Below it, a latent must be 0 and without gradient.
         """
-        sparsely = x_BD.is_cpu and bool(self.is_sparse)
+        sparsely = trains_sparsely(x_BD) and bool(self.is_sparse)
         return self.kept_pre_activations(above(bound), x_BD, bias_F, sparsely=sparsely)
 
     def density(self, pre: Tensor, entries: Entries, bound: Tensor) -> Tensor | float:
         """The share of all pre-activations that exceed `bound`; on devices that do not train sparsely nobody asks."""
         if isinstance(entries, KeptEntries):
             return entries.density
-        return firing_counts(pre.detach() > bound).sum() / pre.numel() if pre.is_cpu else 1.0
+        return firing_counts(pre.detach() > bound).sum() / pre.numel() if trains_sparsely(pre) else 1.0
 
     def objective(
         self,

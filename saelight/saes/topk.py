@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.entries import AllEntries
+from saelight.ops.parts import trains_sparsely
 from saelight.ops.select import largest, largest_of_each_token
 from saelight.saes.auxk import auxk
 from saelight.saes.base import SAE, Entries, Losses, Moment
@@ -95,7 +96,7 @@ class TopKSAE(SAE):
 
     def is_sparse(self, k: int, x_BD: Tensor) -> bool:
         """Whether sparse execution pays at this k."""
-        return x_BD.is_cpu and k < self.sparse_below * self.d_sae
+        return trains_sparsely(x_BD) and k < self.sparse_below * self.d_sae
 
     def objective(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         """The reconstruction by the latents kept, and AuxK."""

@@ -5,13 +5,23 @@ import pytest
 from saelight.ops import bags, entries, parts, select
 
 
-@pytest.fixture(params=["compiled", "compiled, two threads", "torch"])
+@pytest.fixture(params=["compiled", "compiled, two threads", "torch", "triton"])
 def loops(request, monkeypatch):
-    """Compiled loops, and what stands in for them where numba is missing."""
-    if request.param == "torch":
+    """Compiled loops, what stands in for them where numba is missing, and on CUDA Triton's kernels, here interpreted."""
+    if request.param in ("torch", "triton"):
         for module in (bags, entries, select):
-            monkeypatch.setattr(module, "compiled", lambda: None)
+            monkeypatch.setattr(module, "loops_for", lambda values: None)
     else:
         assert parts.compiled() is not None
         monkeypatch.setattr(parts, "_SMALLEST", 1)
         monkeypatch.setattr(parts.torch, "get_num_threads", lambda: 1 + ("two" in request.param))
+    if request.param == "triton":
+        monkeypatch.setattr(bags, "kernels_for", lambda values: interpreted())
+    return request.param
+
+
+def interpreted():
+    """The CUDA kernels in Triton's interpreter, which works on the CPU."""
+    from saelight.ops import cuda_kernels
+
+    return cuda_kernels

@@ -3,12 +3,15 @@
 B batch, D width, F d_sae, E entries.
 """
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from saelight.ops import bags, matmul
+import saelight.ops
+from saelight.errors import UserError
+from saelight.ops import bags, matmul, parts
 from saelight.ops.entries import AllEntries, KeptEntries
 from saelight.ops.fallback import find_op
 from saelight.ops.matmul import centred_product
@@ -20,9 +23,9 @@ B, D, F = 96, 40, 320
 pytestmark = pytest.mark.usefixtures("loops")
 
 
-def inputs(seed: int = 0) -> dict[str, torch.Tensor]:
+def inputs(seed: int = 0, rows: int = B) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    shapes = {"x": (B, D), "centre": (D,), "W_enc": (D, F), "bias": (F,), "W_dec": (F, D)}
+    shapes = {"x": (rows, D), "centre": (D,), "W_enc": (D, F), "bias": (F,), "W_dec": (F, D)}
     tensors = {name: torch.randn(shape, generator=g) / shape[0] ** 0.5 for name, shape in shapes.items()}
     return {name: t.requires_grad_() for name, t in tensors.items()}
 
@@ -56,8 +59,9 @@ def loss(f: torch.Tensor, entries: AllEntries | KeptEntries, t: dict[str, torch.
 
 
 @pytest.mark.parametrize("bound", [-10.0, 0.0, 1.5, 100.0], ids=["all", "half", "few", "none"])
-def test_losses_and_gradients_equal_the_dense_ones(bound):
-    t, ends = inputs(), [10, 100, F]
+def test_losses_and_gradients_equal_the_dense_ones(bound, loops):
+    # The interpreter takes milliseconds for each bag.
+    t, ends = inputs(rows=6 if loops == "triton" else B), [10, 100, F]
     sparse, dense = sparse_loss(t, bound, ends), dense_loss(t, bound, ends)
     torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=0)
     assert_alike(gradients(sparse, t), gradients(dense, t))
@@ -73,7 +77,8 @@ def test_counts_and_density_equal_the_dense_ones():
 
 
 def test_operators_that_torch_does_not_promise_may_be_missing(monkeypatch):
-    monkeypatch.setattr(bags, "compiled", lambda: None)
+    monkeypatch.setattr(bags, "loops_for", lambda values: None)
+    monkeypatch.setattr(bags, "kernels_for", lambda values: None)
     t = inputs()
     with_them = gradients(sparse_loss(t, 1.0, [F]), t)
     find_op.cache_clear()
@@ -89,6 +94,25 @@ def test_operators_that_torch_does_not_promise_may_be_missing(monkeypatch):
             assert matmul.kernel() == "torch"
     torch.testing.assert_close(matmul.matmul(a, b), a @ b)
     matmul.prefers_onednn.cache_clear()
+
+
+def test_cuda_kernels_are_for_those_who_ask(monkeypatch):
+    class OnCUDA:
+        is_cpu, is_cuda = False, True
+
+    for asked, found in (("0", False), ("1", True)):
+        parts._triton.cache_clear()
+        monkeypatch.setenv("SAELIGHT_TRITON", asked)
+        assert parts.trains_sparsely(OnCUDA()) == found
+        assert parts.code_for(OnCUDA()) == ("triton" if found else "torch")
+    parts._triton.cache_clear()
+    monkeypatch.delitem(sys.modules, "saelight.ops.cuda_kernels", raising=False)
+    monkeypatch.delattr(saelight.ops, "cuda_kernels", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(UserError, match="SAELIGHT_TRITON=1 needs Triton: pip install triton"):
+        parts.trains_sparsely(OnCUDA())
+    parts._triton.cache_clear()
+    assert parts.trains_sparsely(torch.zeros(1))
 
 
 @pytest.mark.parametrize("strided", [False, True])
