@@ -30,6 +30,7 @@ SMALLER = [
     ("expansion: 8", "expansion: 1"),
     ("max_epochs: 20", "max_epochs: 2"),
     ("max_epochs: 30", "max_epochs: 1"),
+    ("expansion: {value: 4}", "expansion: {value: 1}"),
     ("max_epochs: {value: 12}", "max_epochs: {value: 1}"),
     ("run_cap: 40", "run_cap: 4"),
     ("8192, 16384, 32768", "64, 128, 256"),

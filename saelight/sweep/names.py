@@ -62,7 +62,8 @@ def _unique(names: list[str], drafts: Drafts) -> list[str]:
 
 def _part(key: str, value: Any) -> str:
     if key == "sae.class_path":
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(value).rpartition(".")[2]).lower()
+        words = str(value).rpartition(".")[2].replace("ReLU", "Relu").replace("TopK", "Topk")
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", words).lower()
     label = _SHORT.get(key, key.rpartition(".")[2])
     if isinstance(value, dict | list):
         return label + "-" + hashlib.sha256(_key(value).encode()).hexdigest()[:6]

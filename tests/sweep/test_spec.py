@@ -30,7 +30,8 @@ def names(sweep: dict | str, file: str = "sweep.yaml", **overrides) -> list[str]
 @pytest.mark.parametrize(
     ("file", "points", "distinct"),
     [("six_way.yaml", 912, 912), ("paired.yaml", 54, 54), ("paired.py", 54, 54), ("conditional.yaml", 6, 6),
-     ("conditional.py", 6, 6), ("architecture.yaml", 3, 3), ("architecture.py", 3, 3), ("quick.yaml", 22, 18)],
+     ("conditional.py", 6, 6), ("architecture.yaml", 3, 3), ("architecture.py", 3, 3), ("quick.yaml", 22, 18),
+     ("front.yaml", 20, 20)],
 )  # fmt: skip
 def test_the_shipped_sweeps_come_to_their_counts(file, points, distinct):
     sweep = read(ROOT / "sweeps" / file)
