@@ -79,7 +79,8 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="the sweep's folder (default: runs/<the sweep's name>)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="set a key for all points, as --set sae.lr=5e-4: before sweep and base")  # fmt: skip
-    parser.add_argument("--filter", metavar="TEXT", help="only points whose name holds TEXT, or matches it as a glob")
+    parser.add_argument("--filter", metavar="TEXT",
+                        help="only points whose name holds TEXT, or fits it as a glob; gated,relu: either")
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N points")
     parser.add_argument("--max-saes", type=_count, metavar="N", help="most SAEs that share a run")
     parser.add_argument("--devices", default="auto", metavar="LIST",

@@ -63,17 +63,21 @@ def expand(sweep: Sweep, overrides: dict[str, Any] | None = None) -> tuple[list[
 
 
 def select(points: list[Point], pattern: str | None = None, limit: int | None = None) -> list[Point]:
-    """The points whose name holds `pattern` (text, or a glob of the whole name), and of those the first `limit`.
+    """The points whose name holds `pattern` (text, or a glob of the whole name, or several with commas between), and of
+    those the first `limit`.
 
     Raises `UserError` when none is left.
     """
     chosen = points
     if pattern is not None:
-        glob = any(c in pattern for c in "*?[")
-        chosen = [p for p in points if (fnmatch(p.name, pattern) if glob else pattern in p.name)]
+        chosen = [point for point in points if any(_matches(point.name, part) for part in pattern.split(","))]
         if not chosen:
             raise UserError(f"--filter {pattern} leaves no point; names are like {points[0].name}, {points[-1].name}")
     return chosen[:limit]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch(name, pattern) if any(c in pattern for c in "*?[") else pattern in name
 
 
 def draw(branch: Branch, chooser: Chooser) -> Draft:

@@ -154,6 +154,8 @@ def test_filter_and_limit_choose_and_do_not_renumber():
     assert [p.name for p in relu] == ["relu-lr0.001", "relu-lr0.003"]
     assert [p.index for p in relu] == [p.index for p in points if "relu" in p.name]
     assert [p.name for p in select(points, "*k2", 1)] == ["topk-lr0.001-k2"]
+    both = {"relu-lr0.001", "relu-lr0.003", "topk-lr0.001-k2", "topk-lr0.003-k2"}
+    assert {p.name for p in select(points, "relu,*k2")} == both
     with pytest.raises(UserError, match="--filter nothing leaves no point; names are like"):
         select(points, "nothing")
 
