@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ class _SaveConfig(SaveConfigCallback):
 
 
 class _CLI(LightningCLI):
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        # Those not asked for would take half a second to build.
+        known = LightningCLI.subcommands()
+        return {command: known[command] for command in sys.argv[1:2] if command in known} or known
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = _Parser(**kwargs | {"allow_abbrev": False})
         parser.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML config; several are merged in order.")
