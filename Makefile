@@ -28,8 +28,9 @@ test-slurm: $(VENV)/.test  ## as root, after: apt-get install -y --no-install-re
 conformance-peers: $(PEERS)/.peers  ## the same weights in three other libraries (docs/conformance.md)
 	SAELIGHT_PEERS=required $(PEERS)/bin/python -m pytest tests/conformance/peers
 
-bench: $(PEERS)/.bench  ## the speed of every variant beside four other libraries: an hour (docs/performance.md)
+bench: $(PEERS)/.bench  ## the speed of every variant beside four other libraries: half an hour (docs/performance.md)
 	$(PEERS)/bin/python -m benchmarks.speed --write
+	$(PEERS)/bin/python -m benchmarks.scaling --write
 
 bench-quick: $(PEERS)/.bench
 	$(PEERS)/bin/python -m benchmarks.speed --quick --results build/speed-quick.json

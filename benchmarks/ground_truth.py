@@ -26,6 +26,7 @@ import lightning as L
 import torch
 
 import saelight
+from benchmarks.pages import insert
 from benchmarks.recovery import BARS, LOW_BARS, RANDOM, Row, controls, measure, shortcomings, table
 from saelight.data.synthetic import SyntheticRows
 from saelight.saes import SAEConfig
@@ -156,16 +157,6 @@ def machine() -> str:
         cpu = found[1] if found else cpu
     kind = f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores of {cpu}"
     return f"{torch.cuda.get_device_name()}, {kind}" if torch.cuda.is_available() else kind
-
-
-def insert(page: str, name: str, text: str) -> str:
-    """`page` with what stands between the markers of `name` replaced."""
-    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    before, _, rest = page.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise ValueError(f"no {begin} … {end} to write between")
-    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def main(arguments: list[str] | None = None) -> int:

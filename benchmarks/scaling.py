@@ -1,9 +1,11 @@
 """Time and memory of a training step as more SAEs share the batch.
 
     python -m benchmarks.scaling [--variant topk] [--d_in 384] [--d_sae 3072] [--saes 1 2 4 8 16] [--steps 8] [--threads 1]
+                                 [--write]
 
 Each number of SAEs runs in a process of its own. Memory is the process's peak above what it held after its imports, beside
-what cannot be done without: weights, AdamW's two moments, gradients, the batch.
+what cannot be done without: weights, AdamW's two moments, gradients, the batch. --write puts the table into
+docs/performance.md.
 """
 
 import argparse
@@ -13,6 +15,9 @@ import statistics
 import time
 from pathlib import Path
 
+from benchmarks.pages import insert
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 BATCH, K, SHARE = 2048, 32, 0.015
 LEARNS_ITS_SPARSITY = ("relu", "jump_relu", "gated")
 
@@ -60,8 +65,10 @@ def main() -> None:
     parser.add_argument("--saes", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    print("| SAEs | ms/step | thousand SAE-tokens/s | peak memory, MB | needed, MB | ratio |\n" + "|---:" * 6 + "|")
+    lines = ["| SAEs | ms/step | thousand SAE-tokens/s | peak memory, MB | needed, MB | ratio |", "|---:" * 6 + "|"]
+    print("\n".join(lines))
     fresh = multiprocessing.get_context("spawn")
     for saes in given.saes:
         receive, send = fresh.Pipe(duplex=False)
@@ -72,7 +79,10 @@ def main() -> None:
         child.join()
         cells = [f"{saes}", f"{1e3 * seconds:.0f}", f"{saes * BATCH / seconds / 1e3:.1f}"]
         cells += [f"{memory / 1e6:.0f}", f"{needed / 1e6:.0f}", f"{memory / needed:.2f}"]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        lines.append(f"| {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    if given.write:
+        PAGE.write_text(insert(PAGE.read_text(), "scaling", "\n".join(lines)))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import insert
+
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
-BEGIN, END = "<!-- begin: python -m benchmarks.speed --write -->", "<!-- end -->"
 OURS = "saelight"
 TARGETS = {
     "topk": (2.5, 2.8, 2.5),
@@ -84,6 +85,4 @@ def _processor() -> str:
 
 def write(results: dict[str, Any]) -> None:
     """Put the tables into docs/performance.md, between its marks."""
-    page = PAGE.read_text()
-    before, after = page.index(BEGIN) + len(BEGIN), page.index(END)
-    PAGE.write_text(f"{page[:before]}\n\n{tables(results)}\n{page[after:]}")
+    PAGE.write_text(insert(PAGE.read_text(), "speed", f"\n{tables(results)}"))
