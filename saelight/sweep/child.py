@@ -16,8 +16,8 @@ from pathlib import Path
 from saelight import runs
 from saelight.sweep.folder import SweepFolder
 
-WAIT = 60.0
-"""Seconds to wait for the last child of this group, which may still be writing its checkpoint."""
+WAIT = 600.0
+"""Seconds to wait for the last child of this group, which may still be writing a large checkpoint to a slow disk."""
 
 
 def main(args: list[str]) -> int:
