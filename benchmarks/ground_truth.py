@@ -16,7 +16,7 @@ import shlex
 import sys
 import time
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -71,8 +71,6 @@ SIZES = {
                            "magnitude_std": 0.58}, d_sae=4096, batch_size=1024, tokens=200_000_000, lr=3e-4,
                           precision="bf16-mixed"),
 }  # fmt: skip
-# What two cores can train at that size in an hour: a two-hundredth of the tokens, and steps to match.
-SIZES["synthsaebench-short"] = replace(SIZES["synthsaebench"], tokens=1_000_000, lr=3e-3, jump=SIZES["small"].jump)
 
 
 def variants(size: Size) -> dict[str, SAEConfig]:
