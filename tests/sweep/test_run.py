@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,7 +74,14 @@ def refused(capsys, *args: str) -> str:
 def test_grouped_is_alone_and_results_hold_every_point(capsys):
     file = write(changed(SWEEP, parameters={"sae.lr": {"values": [1e-3, 3e-3]}}))
     assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "one") == 0
-    assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "two", "--max-saes", "3") == 0
+    runner = start("sweep", "run", file, "--devices", "cpu", "--out", "two", "--max-saes", "3")
+    wait_for(Path("two/index.json").is_file)
+    watcher = start("sweep", "status", "two", "--watch")
+    runner.communicate()
+    assert runner.returncode == 0
+    watched = watcher.communicate(timeout=30)[0]
+    assert re.search(r"^6 SAEs: .*(running|waiting)", watched, re.MULTILINE)
+    assert watched.rstrip().endswith("6 SAEs: 6 finished")
     assert len(weights("one")) == 6
     assert_equal(weights("one"), weights("two"))
     together, apart = rows("one"), rows("two")
