@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from saelight.isolation import clip_gradients, own_gradients
+from saelight.bank.isolation import clip_gradients, own_gradients
+from saelight.bank.optimizer import adamw
 from saelight.ops.handover import hand_over
-from saelight.optimizer import adamw
 from saelight.saes import SAE, Moment
 from saelight.schedules import Horizon
 

@@ -58,19 +58,38 @@ class Size:
         return max(1, round(p[: self.d_sae].sum()))
 
     def datamodule(self, tokens: int | None = None, seed: int = 0, val_rows: int = 16_384) -> saelight.SyntheticDataModule:
-        return saelight.SyntheticDataModule(**self.data, rows=tokens or self.tokens, val_rows=val_rows, seed=seed,
-                                            batch_size=self.batch_size)  # fmt: skip
+        return saelight.SyntheticDataModule(
+            **self.data, rows=tokens or self.tokens, val_rows=val_rows, seed=seed, batch_size=self.batch_size
+        )
 
 
 SIZES = {
-    "small": Size({"d_in": 128, "n_features": 256, "mean_l0": 8.0}, d_sae=256, batch_size=256, tokens=1_500_000, lr=1e-2,
-                  jump={"bandwidth": 0.2, "initial_threshold": 0.1}),
+    "small": Size(
+        {"d_in": 128, "n_features": 256, "mean_l0": 8.0},
+        d_sae=256,
+        batch_size=256,
+        tokens=1_500_000,
+        lr=1e-2,
+        jump={"bandwidth": 0.2, "initial_threshold": 0.1},
+    ),
     # The sizes of SynthSAEBench-16k (arXiv 2602.14687) as far as these rows can express it; docs/ground-truth.md has the
     # differences. Width, batch size, lr, precision and tokens are those it recommends.
-    "synthsaebench": Size({"d_in": 768, "n_features": 16_384, "mean_l0": 34.0, "zipf_exponent": 0.5, "magnitude_mean": 4.5,
-                           "magnitude_std": 0.58}, d_sae=4096, batch_size=1024, tokens=200_000_000, lr=3e-4,
-                          precision="bf16-mixed"),
-}  # fmt: skip
+    "synthsaebench": Size(
+        {
+            "d_in": 768,
+            "n_features": 16_384,
+            "mean_l0": 34.0,
+            "zipf_exponent": 0.5,
+            "magnitude_mean": 4.5,
+            "magnitude_std": 0.58,
+        },
+        d_sae=4096,
+        batch_size=1024,
+        tokens=200_000_000,
+        lr=3e-4,
+        precision="bf16-mixed",
+    ),
+}
 
 
 def variants(size: Size) -> dict[str, SAEConfig]:
@@ -112,8 +131,11 @@ class Clock(L.Callback):
         now = time.monotonic()
         if now - self.said > _EVERY:
             self.said, done = now, trainer.global_step / bank.horizon.steps
-            print(f"{done:4.0%}  {bank.tokens_seen:,} tokens, {bank.tokens_seen / (now - self.start):,.0f}/s, "
-                  f"{(now - self.start) * (1 / done - 1):.0f} s to go", flush=True)  # fmt: skip
+            print(
+                f"{done:4.0%}  {bank.tokens_seen:,} tokens, {bank.tokens_seen / (now - self.start):,.0f}/s, "
+                f"{(now - self.start) * (1 / done - 1):.0f} s to go",
+                flush=True,
+            )
 
 
 def train(saes: dict[str, SAEConfig], data: saelight.SyntheticDataModule, precision: str, seed: int) -> saelight.SAEBank:
@@ -121,9 +143,19 @@ def train(saes: dict[str, SAEConfig], data: saelight.SyntheticDataModule, precis
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     # Names of SAEs may not have commas or spaces.
     bank = saelight.SAEBank({f"sae-{i}": config for i, config in enumerate(saes.values())}, d_in=data.d_in, seed=seed)
-    trainer = L.Trainer(max_epochs=1, accelerator="auto", devices=1, precision=precision, callbacks=[Clock()], logger=False,
-                        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-                        limit_val_batches=0, num_sanity_val_steps=0)  # fmt: skip
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="auto",
+        devices=1,
+        precision=precision,
+        callbacks=[Clock()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning.*")
         trainer.fit(bank, datamodule=data)
@@ -131,8 +163,9 @@ def train(saes: dict[str, SAEConfig], data: saelight.SyntheticDataModule, precis
     return bank.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def benchmark(size: Size, tokens: int | None = None, only: list[str] | None = None, seed: int = 0,
-              val_rows: int = 16_384) -> tuple[dict[str, Row], list[str]]:  # fmt: skip
+def benchmark(
+    size: Size, tokens: int | None = None, only: list[str] | None = None, seed: int = 0, val_rows: int = 16_384
+) -> tuple[dict[str, Row], list[str]]:
     """The rows by name, and in words what fell short."""
     data = size.datamodule(tokens, seed, val_rows)
     saes = {name: config for name, config in variants(size).items() if not only or name in only}
@@ -171,13 +204,17 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no variant {', '.join(sorted(unknown))}; there are: {'; '.join(variants(size))}")
     rows, short = benchmark(size, given.tokens, given.only, given.seed)
     words = shlex.join(word for word in arguments if word != "--write") or f"--size {given.size}"
-    print(text := "\n".join([
-        f"`python -m benchmarks.ground_truth {words}`: {given.tokens or size.tokens:,} tokens, seed {given.seed}; "
-        f"{(time.monotonic() - start) / 60:.0f} minutes on {machine()}; {date.today()}, saelight {version('saelight')}, "
-        f"torch {torch.__version__}, lightning {L.__version__}.",
-        "",
-        table(rows),
-    ]))  # fmt: skip
+    print(
+        text := "\n".join(
+            [
+                f"`python -m benchmarks.ground_truth {words}`: {given.tokens or size.tokens:,} tokens, seed {given.seed}; "
+                f"{(time.monotonic() - start) / 60:.0f} minutes on {machine()}; {date.today()}, "
+                f"saelight {version('saelight')}, torch {torch.__version__}, lightning {L.__version__}.",
+                "",
+                table(rows),
+            ]
+        )
+    )
     if given.write:
         PAGE.write_text(insert(PAGE.read_text(), given.size, text))
     for line in short:

@@ -12,25 +12,33 @@ import tempfile
 import time
 from pathlib import Path
 
-from saelight import yaml_files
+from saelight.parsing import yaml_files
 
 BASE = {
-    "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False,
-                "callbacks": [{"class_path": "saelight.callbacks.SaveCheckpoint", "init_args": {"minutes": 0.05}}]},
+    "trainer": {
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "enable_progress_bar": False,
+        "callbacks": [{"class_path": "saelight.callbacks.SaveCheckpoint", "init_args": {"minutes": 0.05}}],
+    },
     "model": {"saes": {"any": {"class_path": "TopK"}}},
-    "data": {"class_path": "SyntheticDataModule",
-             "init_args": {"d_in": 64, "n_features": 128, "mean_l0": 4, "rows": 100_000, "batch_size": 256}},
-}  # fmt: skip
+    "data": {
+        "class_path": "SyntheticDataModule",
+        "init_args": {"d_in": 64, "n_features": 128, "mean_l0": 4, "rows": 100_000, "batch_size": 256},
+    },
+}
 SWEEP = {
     "name": "grouped",
     "base": "base.yaml",
     "parameters": {"sae.lr": {"values": [1e-3, 3e-3, 1e-2]}, "sae.expansion": {"values": [2, 4]}},
     "cases": [
         {"name": "topk", "parameters": {"sae.class_path": {"value": "TopK"}, "sae.k": {"values": [2, 4, 8, 16]}}},
-        {"name": "relu", "parameters": {"sae.class_path": {"value": "ReLU"},
-                                        "sae.sparsity": {"values": [0.05, 0.1, 0.2, 0.4]}}},
+        {
+            "name": "relu",
+            "parameters": {"sae.class_path": {"value": "ReLU"}, "sae.sparsity": {"values": [0.05, 0.1, 0.2, 0.4]}},
+        },
     ],
-}  # fmt: skip
+}
 
 
 def start(out: str, *args: str) -> subprocess.Popen:

@@ -70,8 +70,9 @@ def main(rounds: int = 5, steps: int = 60, d_in: int = 384, expansion: float = 4
     times: dict[str, list[float]] = {"bare": [], "fit": []}
     for _ in range(rounds):
         # Synthetic rows cost more to make than to read: few features, so that the stream is never waited for.
-        data = saelight.SyntheticDataModule(d_in=d_in, n_features=d_in, rows=steps * batch_size, val_rows=0,
-                                            batch_size=batch_size)  # fmt: skip
+        data = saelight.SyntheticDataModule(
+            d_in=d_in, n_features=d_in, rows=steps * batch_size, val_rows=0, batch_size=batch_size
+        )
         times["bare"].append(bare(data, bank(d_in, expansion), steps))
         with tempfile.TemporaryDirectory() as folder:
             times["fit"].append(fit(data, bank(d_in, expansion), steps, folder))

@@ -55,8 +55,12 @@ def measure(sae: SAE, data: saelight.SyntheticDataModule, batch: int = 1024) -> 
         detected.update(active=rows.active(first, len(x_BD)).to(device), f=f_BF)
     found = {name: value.item() for name, value in (tokens.compute() | detected.compute()).items()}
     values = {name: found[name] for name in Row._fields if name in found}
-    return Row(**values, mcc=mcc(truth_GD, sae.W_dec).item(), mmcs=mmcs(truth_GD[: sae.d_sae], sae.W_dec, signed).item(),
-               shrinkage=1 - found["reconstruction_bias"])  # fmt: skip
+    return Row(
+        **values,
+        mcc=mcc(truth_GD, sae.W_dec).item(),
+        mmcs=mmcs(truth_GD[: sae.d_sae], sae.W_dec, signed).item(),
+        shrinkage=1 - found["reconstruction_bias"],
+    )
 
 
 @torch.no_grad()

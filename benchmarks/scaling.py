@@ -39,8 +39,8 @@ def run(variant: str, saes: int, d_in: int, d_sae: int, steps: int, threads: int
     import saelight.bank  # noqa: F401
     from benchmarks.speed import ours
     from benchmarks.speed.measure import activations
-    from saelight.ops.memory import keep_freed_memory
-    from saelight.ops.parts import compiled
+    from saelight.ops.allocator import keep_freed_memory
+    from saelight.ops.dispatch import compiled
 
     torch.set_num_threads(threads)
     keep_freed_memory()

@@ -12,9 +12,9 @@ _HOMES = {
     "SAEBank": "saelight.bank",
     "StopEarly": "saelight.callbacks",
     "SyntheticDataModule": "saelight.data.synthetic_datamodule",
-    "Trainer": "saelight.trainer",
+    "Trainer": "saelight.run.trainer",
     "UserError": "saelight.errors",
-    "load": "saelight.export",
+    "load": "saelight.run.export",
 }
 _ROOMS = ("metrics", "saes", "sweep")
 __all__ = list(_HOMES)

@@ -1,5 +1,5 @@
 import sys
 
-from saelight.cli import main
+from saelight.cli.main import main
 
 sys.exit(main())

@@ -1,5 +1,16 @@
-"""The one exception for what a user can mend: the CLI prints it as a single line and exits with 1."""
+"""The one exception for what a user can mend, and the nearest name for its message."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Bad input. The message is one line that says what is wrong and what to do about it."""
+    """Bad input. The message is one line that says what is wrong and what to do about it; the CLI prints it and exits
+    with 1."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the known name nearest to `name`, whatever its case, or nothing."""
+    by_lower = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""

@@ -7,9 +7,12 @@ A schedule is a small dataclass in the config; with the horizon (the length of t
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from saelight.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning as L
 
 Time = int | float | dict[str, float]
 """A length of time: int = optimizer steps, float <= 1 = fraction of training, {epochs: n} or {tokens: n}."""
@@ -30,14 +33,46 @@ class Horizon(NamedTuple):
         return self.steps * self.tokens_per_step
 
 
+def measure(trainer: "L.Trainer", max_tokens: int | None) -> Horizon:
+    """The horizon of the fit about to begin: the first of max_epochs, max_steps and max_tokens to be reached."""
+    trainer.fit_loop.setup_data()
+    batches = trainer.num_training_batches
+    batch_size = getattr(trainer.train_dataloader, "batch_size", None)
+    if batch_size is None:
+        raise UserError("the training loader has no batch_size; use a saelight data module or a torch DataLoader")
+    tokens_per_step = batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    # The last batches of an epoch make a step even when fewer than accumulate_grad_batches are left.
+    steps_per_epoch = None if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
+    limits = []
+    if steps_per_epoch is not None and trainer.max_epochs not in (None, -1):
+        limits.append(steps_per_epoch * trainer.max_epochs)
+    if trainer.max_steps != -1:
+        limits.append(trainer.max_steps)
+    if max_tokens is not None:
+        limits.append(math.ceil(max_tokens / tokens_per_step))
+    if not limits:
+        raise UserError("training has no end: set trainer.max_epochs, trainer.max_steps or model.max_tokens")
+    return Horizon(min(limits), steps_per_epoch or min(limits), tokens_per_step)
+
+
+def limit_steps(trainer: "L.Trainer", horizon: Horizon, max_tokens: int | None) -> None:
+    """Let the fit end with max_tokens: as a limit on steps, which Lightning's loops already know how to meet."""
+    if max_tokens is not None:
+        steps = math.ceil(max_tokens / horizon.tokens_per_step)
+        limit = trainer.fit_loop.epoch_loop.max_steps
+        trainer.fit_loop.epoch_loop.max_steps = steps if limit == -1 else min(limit, steps)
+
+
 def check_time(value: Time, name: str) -> None:
     """Raise `UserError` unless `value` is a `Time`."""
     if isinstance(value, dict):
         if len(value) != 1 or next(iter(value)) not in ("epochs", "tokens") or next(iter(value.values())) < 0:
             raise UserError(f"{name}: {value} is no length of time; write {{epochs: n}} or {{tokens: n}}, n >= 0")
     elif value < 0 or (isinstance(value, float) and value > 1):
-        raise UserError(f"{name}: {value} is no length of time; write an int (steps), a float in [0, 1] (fraction of "
-                        "training), {epochs: n} or {tokens: n}")  # fmt: skip
+        raise UserError(
+            f"{name}: {value} is no length of time; write an int (steps), a float in [0, 1] (fraction of "
+            "training), {epochs: n} or {tokens: n}"
+        )
 
 
 def in_steps(time: Time, horizon: Horizon) -> int:
@@ -135,4 +170,3 @@ def _cycle_position(step: int, T_0: int, T_mult: int) -> float:
     while step >= start + length:
         start, length = start + length, length * T_mult
     return (step - start) / length
-

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import saelight
-from saelight.cli import main
+from saelight.cli.main import main
 from tests.variants import VARIANTS
 
 CONFIG = {
@@ -179,7 +179,7 @@ def test_every_variant_goes_from_the_command_line_to_python_and_back(tmp_path):
 @pytest.fixture
 def shards():
     """A small folder of shards, and the config that trains on it."""
-    from saelight.data.shard_writer import ShardWriter
+    from saelight.data.shards.writer import ShardWriter
 
     with ShardWriter(Path("shards"), model="none", hook="none", d_in=8, dtype="float32", rows_per_shard=400) as writer:
         writer.append(torch.randn(1000, 8))

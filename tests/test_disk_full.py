@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from saelight.cli import main
+from saelight.cli.main import main
 from tests.test_cli import changed
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import saelight
-from saelight import export
+from saelight.run import export
 from tests.variants import VARIANTS
 
 

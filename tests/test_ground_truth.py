@@ -10,8 +10,14 @@ from benchmarks.ground_truth import SIZES, Size, benchmark, main, variants
 from benchmarks.pages import insert
 from benchmarks.recovery import BARS, LOW_BARS, RANDOM, TRUE, Row, controls, measure, shortcomings, table
 
-TINY = Size({"d_in": 24, "n_features": 32, "mean_l0": 2.0}, d_sae=32, batch_size=128, tokens=100_000, lr=1e-2,
-            jump=SIZES["small"].jump)  # fmt: skip
+TINY = Size(
+    {"d_in": 24, "n_features": 32, "mean_l0": 2.0},
+    d_sae=32,
+    batch_size=128,
+    tokens=100_000,
+    lr=1e-2,
+    jump=SIZES["small"].jump,
+)
 PERFECT = Row(2, 0, 1, 1, 1, 1, 1, 0, 0)
 
 

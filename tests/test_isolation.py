@@ -4,8 +4,8 @@ import lightning as L
 import pytest
 import torch
 
+from saelight.bank.isolation import clip_gradients, derived_seed
 from saelight.errors import UserError
-from saelight.isolation import clip_gradients, derived_seed
 from saelight.saes import ReLU, TopK
 from saelight.schedules import Schedule
 from tests.banks import assert_equal, bank, fit, weights

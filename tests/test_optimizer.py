@@ -3,7 +3,7 @@
 import lightning as L
 import torch
 
-from saelight.optimizer import adamw, learning_rates
+from saelight.bank.optimizer import adamw, learning_rates
 from saelight.saes import JumpReLU, ReLU
 from saelight.schedules import Horizon, Schedule
 from tests.banks import assert_equal, bank, fit, weights

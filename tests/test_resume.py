@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import saelight
-from saelight import runs
+from saelight.run import run_folder
 from tests.test_trainer import data, trainer
 from tests.variants import VARIANTS
 
@@ -69,7 +69,7 @@ def unbroken(tmp_path_factory):
     t = trainer(tmp_path_factory.mktemp("unbroken"), **SETTINGS)
     t.fit(saelight.SAEBank(dict(VARIANTS), d_in=16), data(**DATA))
     assert t.global_step == 24
-    return runs.checkpoint(t.folder)
+    return run_folder.checkpoint(t.folder)
 
 
 # Inside an epoch, before and after a validation in its middle, at its end, at the next one's first step, at the last.
@@ -83,7 +83,7 @@ def test_every_stop_resumes_exactly(step, unbroken, tmp_path):
     t = trainer(tmp_path, **SETTINGS)
     t.fit(saelight.SAEBank(dict(VARIANTS), d_in=16), data(**DATA), ckpt_path=str(path))
     assert t.folder == tmp_path / "stopped"
-    assert_same_state(runs.checkpoint(t.folder), unbroken)
+    assert_same_state(run_folder.checkpoint(t.folder), unbroken)
 
 
 def test_accumulation_resumes_exactly(tmp_path):
@@ -101,7 +101,7 @@ def test_accumulation_resumes_exactly(tmp_path):
             t.fit(saelight.SAEBank(dict(VARIANTS), d_in=16), data(**DATA), ckpt_path=str(path))
         else:
             t.fit(**fit)
-        checkpoints.append(runs.checkpoint(t.folder))
+        checkpoints.append(run_folder.checkpoint(t.folder))
     assert_same_state(*checkpoints)
 
 
@@ -151,8 +151,14 @@ CONFIG = {
 
 def start(folder: Path, *extra: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "saelight", "fit", "--config", "config.yaml", *extra]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
 
 
 def wait_for(path: Path, process: subprocess.Popen, seconds: float = 90) -> None:
@@ -174,7 +180,7 @@ def unbroken_command(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": CONFIG["trainer"] | {"name": "job"}}))
     finish(start(folder))
-    return runs.checkpoint(folder / "runs" / "job")
+    return run_folder.checkpoint(folder / "runs" / "job")
 
 
 class Impatient(L.Callback):
@@ -190,7 +196,7 @@ def test_a_second_sigterm_costs_no_checkpoint(tmp_path):
     t, d = trainer(tmp_path, callbacks=[Impatient()]), data()
     with pytest.raises(SystemExit):
         t.fit(saelight.SAEBank({"topk": VARIANTS["topk"]}, d_in=d.d_in), d)
-    assert torch.load(runs.checkpoint(t.folder), weights_only=True)["global_step"] == 4
+    assert torch.load(run_folder.checkpoint(t.folder), weights_only=True)["global_step"] == 4
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
@@ -202,7 +208,7 @@ def test_a_stopped_command_goes_on_exactly(how, unbroken_command, tmp_path):
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": settings}))
     process = start(tmp_path)
-    checkpoint = runs.checkpoint(tmp_path / "runs" / "job")
+    checkpoint = run_folder.checkpoint(tmp_path / "runs" / "job")
     wait_for(checkpoint, process)
     time.sleep(0.5)
     process.send_signal(how)

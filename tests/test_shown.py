@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saelight.sweep import commands
+from saelight.cli import sweep_commands
 from tests.test_cli import saelight_
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +72,7 @@ def test_every_config_and_command_shown_runs(shipped, capsys):
         configs |= {word for word in words if word.startswith("configs/")}
         if "slurm" in words:
             # tests/slurm runs these; here is no Slurm.
-            assert commands._parser().parse_args(words[2:]).launcher == "slurm"
+            assert sweep_commands._parser().parse_args(words[2:]).launcher == "slurm"
         elif words[0] == "saelight":
             assert saelight_(*words[1:]) == 0, (command, capsys.readouterr().err)
             ran.append(command)
@@ -116,7 +116,7 @@ def test_the_readmes_other_commands_are_what_make_and_ci_run():
 
 
 def test_help_and_version_answer_without_torch():
-    code = "import sys; from saelight.cli import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    code = "import sys; from saelight.cli.main import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     for flag in ("--help", "--version"):
         done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, check=True)
         assert "saelight" in done.stdout

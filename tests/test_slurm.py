@@ -9,12 +9,19 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from lightning.pytorch.strategies import DDPStrategy
 
 import saelight
-from saelight import slurm
-from saelight.cli import main
+from saelight.cli.main import main
+from saelight.run import slurm_job
 from tests.test_cli import CONFIG
 
-JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
-       "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # fmt: skip
+JOB = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_NTASKS": "2",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+}
 
 
 @pytest.fixture
@@ -45,7 +52,7 @@ def test_a_users_own_environment_stays(job, monkeypatch):
     own = SLURMEnvironment(auto_requeue=True)
     assert environment(plugins=own) is own
     assert environment(plugins=[own]) is own
-    assert slurm.plugins(None, DDPStrategy(cluster_environment=own)) is None
+    assert slurm_job.plugins(None, DDPStrategy(cluster_environment=own)) is None
 
 
 def test_srun_on_path_is_no_reason_to_warn(monkeypatch, tmp_path):
@@ -60,7 +67,7 @@ def test_srun_on_path_is_no_reason_to_warn(monkeypatch, tmp_path):
 
 def test_only_a_job_is_requeued(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert not slurm.requeue(signal.SIGUSR1)
+    assert not slurm_job.requeue(signal.SIGUSR1)
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,14 @@ def test_variants_are_brought_to_the_sparsity_that_is_measured():
 
 
 def test_the_table_names_the_fastest_peer(tmp_path, monkeypatch):
-    rates = {"saelight fp32": [30, 29, 31], "saelight bf16": [40, 39, 41], "slow fp32": [3, 2, 4], "quick fp32": [10, 9, 11],
-             "quick bf16": [15, 14, 16], "slow bf16": [16, 15, 17]}  # fmt: skip
+    rates = {
+        "saelight fp32": [30, 29, 31],
+        "saelight bf16": [40, 39, 41],
+        "slow fp32": [3, 2, 4],
+        "quick fp32": [10, 9, 11],
+        "quick bf16": [15, 14, 16],
+        "slow bf16": [16, 15, 17],
+    }
     entry = {"saes": 9, "rounds": 5, "rates": rates, "floor": {"fp32": 60.0, "bf16": 120.0}}
     assert "fp32 x3.00  any x2.50" in table.line("384x3072", 1, "topk", entry)
     page = tmp_path / "performance.md"

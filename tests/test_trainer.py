@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import saelight
-from saelight import runs
+from saelight.run import run_folder
 from tests.banks import assert_equal
 from tests.test_isolation import Explode, Poison
 from tests.variants import VARIANTS
@@ -74,7 +74,7 @@ def test_results_hold_the_final_metrics(finished):
     rows = [json.loads(line) for line in (t.folder / "results.jsonl").read_text().splitlines()]
     assert [row["name"] for row in rows] == list(VARIANTS)
     for row in rows:
-        finite = {key: value for key, value in bank.evaluation[row["name"]].items() if math.isfinite(value)}
+        finite = {key: value for key, value in bank.last_metrics[row["name"]].items() if math.isfinite(value)}
         once = {"weight_correlation", "clusters", "silhouette"}  # measured when training is over, by no validation
         assert {k: v for k, v in row["metrics"].items() if v is not None and k not in once} == finite
         assert {"l0", "fvu", "mmcs", "dead"} | once <= row["metrics"].keys()
@@ -95,7 +95,7 @@ def test_names_are_numbered_and_explicit_folders_refused(tmp_path):
         t = trainer(tmp_path, max_steps=1)
         t.fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16), data())
         assert t.folder.name == expected
-    assert runs.latest(tmp_path / "runs", "run").name == "run-3"
+    assert run_folder.latest(tmp_path / "runs", "run").name == "run-3"
     again = trainer(tmp_path, folder=str(tmp_path / "runs" / "run"))
     with pytest.raises(saelight.UserError, match="exists"):
         again.fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16), data())
@@ -111,10 +111,10 @@ def test_evaluation_needs_no_training_and_writes_no_logs(finished, capsys):
     bank, t, d = finished
     before = {path: path.stat().st_mtime_ns for path in t.folder.rglob("*")}
     again = trainer(t.folder.parent)
-    again.validate(saelight.SAEBank(dict(VARIANTS), d_in=16), datamodule=d, ckpt_path=str(runs.checkpoint(t.folder)))
+    again.validate(saelight.SAEBank(dict(VARIANTS), d_in=16), datamodule=d, ckpt_path=str(run_folder.checkpoint(t.folder)))
     assert "first/saes/topk" in capsys.readouterr().out
     again.test(datamodule=d, model=bank)
-    assert bank.evaluation["relu"].keys() == {"mmcs"} | bank.evaluation["relu"].keys()
+    assert bank.last_metrics["relu"].keys() == {"mmcs"} | bank.last_metrics["relu"].keys()
     assert {path: path.stat().st_mtime_ns for path in t.folder.rglob("*")} == before
 
 

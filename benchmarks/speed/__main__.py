@@ -20,7 +20,7 @@ import torch
 from benchmarks.speed import ours, table
 from benchmarks.speed.measure import Times, activations, interleaved, product_seconds
 from benchmarks.speed.naive import NaiveLoop
-from saelight.ops.memory import keep_freed_memory
+from saelight.ops.allocator import keep_freed_memory
 
 BATCH, K = 2048, 32
 ALONE = 3  # SAEs of a library that shares nothing among them but the batch: as fast each as nine, in a third of the time

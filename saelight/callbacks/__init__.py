@@ -2,10 +2,10 @@
 
 from saelight.callbacks.checkpoint import SaveCheckpoint
 from saelight.callbacks.early_stopping import StopEarly
-from saelight.callbacks.export import ExportSAEs
+from saelight.callbacks.export_saes import ExportSAEs
 from saelight.callbacks.halving import Halving
 from saelight.callbacks.health import WatchHealth
-from saelight.callbacks.progress import TokenProgress
+from saelight.callbacks.progress_bar import TokenProgress
 from saelight.callbacks.prune_trials import PruneTrials
 from saelight.callbacks.top_latents import WriteTopLatents
 from saelight.callbacks.write_progress import WriteProgress

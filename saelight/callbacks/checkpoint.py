@@ -1,5 +1,6 @@
 """The run's checkpoint: every ten minutes, at the end, and when the run is told to stop."""
 
+import contextlib
 import signal
 import threading
 import time
@@ -8,7 +9,8 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from saelight import runs, slurm
+from saelight.files import replacing
+from saelight.run import run_folder, slurm_job
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -18,7 +20,7 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
 
     Ctrl-C, SIGTERM and SIGUSR1 only set a flag: the batch ends, with the validation that may follow it, the checkpoint is
     written, then training stops, and resuming goes on exactly from there. A second Ctrl-C stops at once. A Slurm job goes
-    back to the queue on SIGUSR1, and when it is preempted (`saelight/slurm.py`).
+    back to the queue on SIGUSR1, and when it is preempted (`saelight/run/slurm_job.py`).
     """
 
     def __init__(self, minutes: float = 10.0) -> None:
@@ -83,7 +85,7 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
             L.pytorch.utilities.rank_zero_info(f"Stopped after step {trainer.global_step}; --ckpt_path last continues.")
             if stop == signal.SIGINT:
                 raise KeyboardInterrupt
-            if trainer.is_global_zero and slurm.requeue(stop):
+            if trainer.is_global_zero and slurm_job.requeue(stop):
                 # The loggers are yet to be closed: what Slurm now sends is noted still.
                 self._handlers.pop(signal.SIGTERM, None)
             # Lightning kills the first process when another one has ended.
@@ -108,14 +110,8 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
         if trainer.fast_dev_run:
             return
         folder: Path | None = getattr(trainer, "folder", None) or Path(trainer.default_root_dir)
-        path = runs.checkpoint(folder)
-        partial = path.with_name(path.name + ".partial")
-        try:
+        path = run_folder.checkpoint(folder)
+        # Every rank takes part; the first one writes.
+        with replacing(path) if trainer.is_global_zero else contextlib.nullcontext(path) as partial:
             trainer.save_checkpoint(partial)
-            if trainer.is_global_zero:
-                partial.replace(path)
-        except OSError:
-            if trainer.is_global_zero:
-                partial.unlink(missing_ok=True)
-            raise
         self._saved_at = time.monotonic()

@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
+from saelight.bank.optimizer import learning_rates
 from saelight.callbacks.validations import expect_validations, in_training
 from saelight.errors import UserError
-from saelight.optimizer import learning_rates
 from saelight.schedules import Time, check_time, in_steps
 
 Metric = Literal["fvu", "l0", "l1", "dead", "dense"]
@@ -65,11 +65,11 @@ class StopEarly(L.Callback):
         bank.read_quarantine()
         rates = learning_rates(trainer.optimizers[0])
         for i, name in enumerate(bank.names):
-            if i in bank.resting:
+            if i in bank.inactive:
                 continue
             if rates[name] > self._rates.get(name, math.inf):
                 self._best[name] = []
-            now = [bank.evaluation[name][metric] for metric in self.metrics]
+            now = [bank.last_metrics[name][metric] for metric in self.metrics]
             self._waited[name] = 0 if self._progress(name, now) else self._waited.get(name, 0) + 1
             if self._waited[name] >= self.patience:
                 rank_zero_info(f"SAE {name!r} made no progress in {self.patience} validations: its training ends here")

@@ -8,9 +8,8 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from saelight.callbacks.validations import expect_validations, in_training
-from saelight.errors import UserError
+from saelight.errors import UserError, did_you_mean
 from saelight.schedules import Time, check_time, in_steps
-from saelight.suggest import did_you_mean
 
 
 class Halving(L.Callback):
@@ -54,7 +53,7 @@ class Halving(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         expect_validations(trainer, "Halving")
-        known = bank.gauges.keys(getattr(trainer.datamodule, "features", None))
+        known = bank.evaluation.keys(getattr(trainer.datamodule, "features", None))
         if self.metric not in known:
             suggestion = did_you_mean(self.metric, known)
             raise UserError(f"Halving: no metric {self.metric!r}{suggestion}; a validation has {', '.join(known)}")
@@ -81,8 +80,8 @@ class Halving(L.Callback):
         return [step for rung in self.rungs if (step := in_steps(rung, bank.horizon)) > self._decided]
 
     def _halve(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
-        training = [name for i, name in enumerate(bank.names) if i not in bank.resting]
-        values = {name: bank.evaluation[name][self.metric] for name in training}
+        training = [name for i, name in enumerate(bank.names) if i not in bank.inactive]
+        values = {name: bank.last_metrics[name][self.metric] for name in training}
         sign = 1 if self.goal == "minimize" else -1
         best_first = sorted(
             training, key=lambda name: (sign * values[name] if math.isfinite(values[name]) else math.inf, name)

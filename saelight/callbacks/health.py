@@ -95,9 +95,9 @@ class WatchHealth(L.Callback):
         tokens = sum(trainer.num_val_batches) * getattr(trainer.val_dataloaders, "batch_size", 0) * trainer.world_size
         where = f"in the validation at step {step}"
         for i, (name, sae) in enumerate(zip(bank.names, bank.saes, strict=True)):
-            if i in bank.resting:
+            if i in bank.inactive:
                 continue
-            values = bank.evaluation[name]
+            values = bank.last_metrics[name]
             if tokens >= sae.d_sae:  # fewer may be too few for each latent to fire
                 self._look_at_alive(name, sae, values["dead"], where, self._history[name].sparsity)
             if step >= _FALLEN * bank.horizon.steps or values["fvu"] >= self._history[name].validated_fvu:
@@ -119,8 +119,12 @@ class WatchHealth(L.Callback):
     def _look_at_fvu(self, name: str, fvu: float, where: str) -> None:
         # That a collapsed SAE explains nothing is no news.
         if fvu > 1 and "alive" not in self._told.get(name, []):
-            self._warn(name, "fvu", f"FVU is {fvu:.2f} {where}, worse than predicting the mean: lower lr, and check that "
-                       "the activations are normalised (data.normalise rms)")  # fmt: skip
+            self._warn(
+                name,
+                "fvu",
+                f"FVU is {fvu:.2f} {where}, worse than predicting the mean: lower lr, and check that "
+                "the activations are normalised (data.normalise rms)",
+            )
 
     def _look_at_l0(self, name: str, sae: SAE, now: dict[str, float], history: "_History", done: float) -> None:
         since = history.still_since()
@@ -131,17 +135,29 @@ class WatchHealth(L.Callback):
         if target is not None:
             if done >= _TARGET_FROM and not 1 / _MISSED < l0 / target < _MISSED:
                 wider = ", widen bandwidth" if hasattr(sae.config, "bandwidth") else ""
-                self._warn(name, "l0", f"{stuck}, far from target_l0 = {target:g}: raise lr{wider}, train longer, or take a "
-                           "target nearer to it")  # fmt: skip
+                self._warn(
+                    name,
+                    "l0",
+                    f"{stuck}, far from target_l0 = {target:g}: raise lr{wider}, train longer, or take a "
+                    "target nearer to it",
+                )
         elif l0 > _DENSE * sae.d_sae:
-            self._warn(name, "l0", f"{stuck}, of {sae.d_sae} latents: raise sparsity (λ is {now['sparsity']:.3g}), or lr if "
-                       "the loss hardly falls")  # fmt: skip
+            self._warn(
+                name,
+                "l0",
+                f"{stuck}, of {sae.d_sae} latents: raise sparsity (λ is {now['sparsity']:.3g}), or lr if "
+                "the loss hardly falls",
+            )
 
     def _look_for_spike(self, name: str, step: int, loss: float, history: "_History") -> None:
         if len(history.losses) == _FEW and loss > _SPIKE * max(history.losses):
-            self._warn(name, "spike", f"its reconstruction loss rose to {loss:.3g} at step {step}, "
-                       f"{loss / median(history.losses):.0f} times the median before: lower lr or clip; if other SAEs spike "
-                       "at the same step, look at the data")  # fmt: skip
+            self._warn(
+                name,
+                "spike",
+                f"its reconstruction loss rose to {loss:.3g} at step {step}, "
+                f"{loss / median(history.losses):.0f} times the median before: lower lr or clip; if other SAEs spike "
+                "at the same step, look at the data",
+            )
         history.losses.append(loss)
 
     def _warn(self, name: str, trouble: Trouble, message: str) -> None:

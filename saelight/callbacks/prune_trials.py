@@ -40,7 +40,7 @@ class PruneTrials(L.Callback):
         if missing := set(bank.names) - self.trials.keys():
             raise UserError(f"PruneTrials: no trial for {', '.join(sorted(missing))}")
         if trainer.is_global_zero:
-            from saelight.sweep.study import open_study
+            from saelight.sweep.execute.study import open_study
 
             self._study = open_study(self.journal, self.study_name, self.pruner)
 
@@ -49,8 +49,8 @@ class PruneTrials(L.Callback):
             return
         bank.read_quarantine()
         self._validations += 1
-        running = [name for i, name in enumerate(bank.names) if i not in bank.resting]
-        poor = self._judge(running, bank.evaluation) if trainer.is_global_zero else []
+        running = [name for i, name in enumerate(bank.names) if i not in bank.inactive]
+        poor = self._judge(running, bank.last_metrics) if trainer.is_global_zero else []
         if trainer.global_step >= trainer.estimated_stepping_batches:
             return  # there is nothing left to save
         for name in trainer.strategy.broadcast(poor):
@@ -58,7 +58,7 @@ class PruneTrials(L.Callback):
             bank.retire(name, f"pruned at validation {self._validations}, step {trainer.global_step}")
 
     def _judge(self, names: list[str], evaluation: dict[str, dict[str, float]]) -> list[str]:
-        from saelight.sweep.study import trial_of
+        from saelight.sweep.execute.study import trial_of
 
         trials = {name: trial_of(self._study, self.trials[name]) for name in names}
         for name, trial in trials.items():

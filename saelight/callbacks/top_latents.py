@@ -1,6 +1,5 @@
 """What `saelight predict` writes: the strongest latents of every token, one safetensors file per SAE."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import lightning as L
 import numpy as np
 
 from saelight.data.pairs import as_pair
+from saelight.files import safetensors_header
 
 
 class WriteTopLatents(L.Callback):
@@ -62,16 +62,8 @@ class _TopFile:
     def __init__(self, path: Path, rows: int, k: int) -> None:
         self.path, self.shape = path, (rows, k)
         self.partial = path.with_name(path.name + ".partial")
-        size = 4 * rows * k
-        header = {
-            "values": {"dtype": "F32", "shape": [rows, k], "data_offsets": [0, size]},
-            "indices": {"dtype": "I32", "shape": [rows, k], "data_offsets": [size, 2 * size]},
-        }
-        text = json.dumps(header).encode()
-        # The format wants the data to start at a multiple of 8 bytes; spaces fill the header up.
-        text += b" " * (-len(text) % 8)
-        self.header = len(text).to_bytes(8, "little") + text
-        self.size = size
+        self.size = size = 4 * rows * k
+        self.header = safetensors_header({"values": ("F32", (rows, k), size), "indices": ("I32", (rows, k), size)})
 
     def create(self) -> None:
         with self.partial.open("wb") as file:

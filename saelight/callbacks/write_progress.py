@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
-from saelight import runs
+from saelight.files import write_text
 
 FILE = "progress.json"
 
@@ -61,7 +61,7 @@ class WriteProgress(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        for name, metrics in bank.evaluation.items():
+        for name, metrics in bank.last_metrics.items():
             self._saes[name]["val"] = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         self._write(trainer, bank)
 
@@ -81,8 +81,8 @@ class WriteProgress(L.Callback):
             "seconds": self.seconds,
         }
         self._saes[name] |= self.ended[name]
-        if name in bank.evaluation:
-            self._saes[name]["val"] = {k: v if math.isfinite(v) else None for k, v in bank.evaluation[name].items()}
+        if name in bank.last_metrics:
+            self._saes[name]["val"] = {k: v if math.isfinite(v) else None for k, v in bank.last_metrics[name].items()}
         self._write(trainer, bank)
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
@@ -113,4 +113,4 @@ class WriteProgress(L.Callback):
             "seconds": self.seconds,
             "saes": self._saes,
         }
-        runs.write_atomically(folder / FILE, json.dumps(content), durable=False)
+        write_text(folder / FILE, json.dumps(content), durable=False)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from saelight.data.pairs import Pair, PairedRows
-from saelight.data.plan import Blocks, cut, sample
-from saelight.data.rows import Rows
-from saelight.data.shards import ShardedRows
-from saelight.data.stream import SequentialStream, TrainStream
+from saelight.data.shards.reader import ShardedRows
+from saelight.data.source import Rows
+from saelight.data.stream.loaders import SequentialStream, TrainStream
+from saelight.data.stream.order import Blocks, cut, sample
 from saelight.errors import UserError
 
 Normalise = Literal["rms", "none"]
@@ -47,12 +47,27 @@ class RowsDataModule(pl.LightningDataModule):
     features: Tensor | None = None
     """The true directions, (G, D) unit rows, when they are known."""
 
-    def __init__(self, rows: Rows, n_train_rows: int, val: Span | None, mean_square_norm: float, *, batch_size: int,
-                 val_batch_size: int | None, max_samples: int | None, predict_rows: int | None, normalise: Normalise,
-                 seed: int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        rows: Rows,
+        n_train_rows: int,
+        val: Span | None,
+        mean_square_norm: float,
+        *,
+        batch_size: int,
+        val_batch_size: int | None,
+        max_samples: int | None,
+        predict_rows: int | None,
+        normalise: Normalise,
+        seed: int,
+    ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size),
-                            ("max_samples", max_samples), ("predict_rows", predict_rows)):  # fmt: skip
+        for name, value in (
+            ("batch_size", batch_size),
+            ("val_batch_size", val_batch_size),
+            ("max_samples", max_samples),
+            ("predict_rows", predict_rows),
+        ):
             if value is not None and value < 1:
                 raise UserError(f"data.{name} must be at least 1, got {value}")
         if seed < 0:
@@ -167,8 +182,10 @@ class RowsDataModule(pl.LightningDataModule):
 def _scale(what: str, width: int, mean_square_norm: float) -> float:
     """What rms multiplies by. Raises `UserError` when nothing does."""
     if not 0 < mean_square_norm < math.inf:
-        raise UserError(f"data.normalise rms is impossible: the {what}' mean ‖x‖² is {mean_square_norm}; check the data, or "
-                        "set data.normalise none")  # fmt: skip
+        raise UserError(
+            f"data.normalise rms is impossible: the {what}' mean ‖x‖² is {mean_square_norm}; check the data, or "
+            "set data.normalise none"
+        )
     return math.sqrt(width / mean_square_norm)
 
 
@@ -197,19 +214,33 @@ class ActivationDataModule(RowsDataModule):
         target_val_path: The targets of `val_path`'s rows. Needed with both `val_path` and `target_path`.
     """
 
-    def __init__(self, path: str, batch_size: int = 4096, val_path: str | None = None, val_fraction: float = 0.02,
-                 max_samples: int | None = None, normalise: Normalise = "rms", seed: int = 0,
-                 val_batch_size: int | None = None, predict_rows: int | None = None, target_path: str | None = None,
-                 target_val_path: str | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        path: str,
+        batch_size: int = 4096,
+        val_path: str | None = None,
+        val_fraction: float = 0.02,
+        max_samples: int | None = None,
+        normalise: Normalise = "rms",
+        seed: int = 0,
+        val_batch_size: int | None = None,
+        predict_rows: int | None = None,
+        target_path: str | None = None,
+        target_val_path: str | None = None,
+    ) -> None:
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction must be in [0, 1), got {val_fraction}")
         if target_val_path is not None and (target_path is None or val_path is None):
             missing = "target_path" if target_path is None else "val_path"
-            raise UserError(f"data.target_val_path is for data.val_path's rows, in runs with a data.target_path; set data."
-                            f"{missing}, or leave it out")  # fmt: skip
+            raise UserError(
+                f"data.target_val_path is for data.val_path's rows, in runs with a data.target_path; set data."
+                f"{missing}, or leave it out"
+            )
         if target_path is not None and val_path is not None and target_val_path is None:
-            raise UserError("data.val_path has no targets; set data.target_val_path to the shards of its tokens from "
-                            "data.target_path's hook")  # fmt: skip
+            raise UserError(
+                "data.val_path has no targets; set data.target_val_path to the shards of its tokens from "
+                "data.target_path's hook"
+            )
         inputs = ShardedRows(path)
         targets = None if target_path is None else ShardedRows(target_path)
         rows = inputs if targets is None else PairedRows(inputs, targets)
@@ -223,17 +254,28 @@ class ActivationDataModule(RowsDataModule):
             documents = targets if targets is not None and "document_ids" not in inputs.columns else inputs
             n_train_rows = held_out_from(documents, val_fraction)
             val = Span(rows, n_train_rows, rows.n_rows)
-        super().__init__(rows, n_train_rows, val, inputs.mean_square_norm, batch_size=batch_size,
-                         val_batch_size=val_batch_size, max_samples=max_samples, predict_rows=predict_rows,
-                         normalise=normalise, seed=seed)  # fmt: skip
+        super().__init__(
+            rows,
+            n_train_rows,
+            val,
+            inputs.mean_square_norm,
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            max_samples=max_samples,
+            predict_rows=predict_rows,
+            normalise=normalise,
+            seed=seed,
+        )
 
 
 def _like(rows: ShardedRows, name: str, val_path: str) -> ShardedRows:
     """The validation shards for `rows`. Raises `UserError` when they are of another width."""
     val_rows = ShardedRows(val_path)
     if val_rows.d_in != rows.d_in:
-        raise UserError(f"data.{name.replace('path', 'val_path')} {val_path} has width {val_rows.d_in}, data.{name} has "
-                        f"{rows.d_in}; harvest both from the same hook")  # fmt: skip
+        raise UserError(
+            f"data.{name.replace('path', 'val_path')} {val_path} has width {val_rows.d_in}, data.{name} has "
+            f"{rows.d_in}; harvest both from the same hook"
+        )
     return val_rows
 
 
@@ -254,8 +296,9 @@ def held_out_from(rows: ShardedRows, fraction: float) -> int:
     near += [int(s[-1]) for s in itertools.islice(filter(len, before), 1)]
     if near:
         return min(near, key=lambda row: abs(row - target))
-    raise UserError(f"the shards at {rows.path} are a single document, none can be held out; set data.val_path, or "
-                    "data.val_fraction 0")  # fmt: skip
+    raise UserError(
+        f"the shards at {rows.path} are a single document, none can be held out; set data.val_path, or data.val_fraction 0"
+    )
 
 
 def _document_starts(rows: ShardedRows, low: int, high: int) -> Tensor:

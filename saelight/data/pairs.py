@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saelight.data.finite import first_non_finite
-from saelight.data.shards import ShardedRows
+from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
 
 _RUNS, _RUN = 64, 1024
@@ -87,17 +87,20 @@ def _check_same_tokens(inputs: ShardedRows, targets: ShardedRows) -> None:
     """Compare how many rows there are, and in 64 runs of 1024 spread from the first to the last the columns that both have.
     That is every row of up to 65,536; of more, no 63rd part of the rows is shifted or of another text unseen."""
     if inputs.n_rows != targets.n_rows:
-        raise UserError(f"inputs and targets are no pairs: {inputs.path} has {inputs.n_rows} rows, {targets.path} has "
-                        f"{targets.n_rows}; harvest both hooks in one command")  # fmt: skip
+        raise UserError(
+            f"inputs and targets are no pairs: {inputs.path} has {inputs.n_rows} rows, {targets.path} has "
+            f"{targets.n_rows}; harvest both hooks in one command"
+        )
     run = min(_RUN, inputs.n_rows)
     shared = [name for name in inputs.columns if name in targets.columns]
     for start in np.unique(np.linspace(0, inputs.n_rows - run, _RUNS).astype(np.int64)).tolist():
         for name in shared:
             differ = inputs.column(name, start, run) != targets.column(name, start, run)
             if differ.any():
-                raise UserError(f"inputs and targets are not of the same tokens: {inputs.path} and {targets.path} differ in "
-                                f"{name} at row {start + int(differ.int().argmax())}; harvest both hooks in one command"
-                                )  # fmt: skip
+                raise UserError(
+                    f"inputs and targets are not of the same tokens: {inputs.path} and {targets.path} differ in "
+                    f"{name} at row {start + int(differ.int().argmax())}; harvest both hooks in one command"
+                )
 
 
 def _finite(rows: ShardedRows, row: int) -> bool:

@@ -144,8 +144,13 @@ class SyntheticRows:
         size = np.abs(rng.normal(self.magnitude_mean, self.magnitude_std, len(row))).astype(np.float32)
         offsets = np.searchsorted(row, np.arange(BLOCK))
         # A gather and a sum per row: sparse, and without the thread-dependent rounding of a matrix product.
-        x_ND = F.embedding_bag(torch.from_numpy(feature), self.features, torch.from_numpy(offsets), mode="sum",
-                               per_sample_weights=torch.from_numpy(size))  # fmt: skip
+        x_ND = F.embedding_bag(
+            torch.from_numpy(feature),
+            self.features,
+            torch.from_numpy(offsets),
+            mode="sum",
+            per_sample_weights=torch.from_numpy(size),
+        )
         if self.noise:
             x_ND += self.noise * torch.from_numpy(rng.standard_normal((BLOCK, self.d_in), dtype=np.float32))
         return x_ND, row, feature

@@ -3,7 +3,7 @@
 import torch
 
 from saelight.data.datamodule import Normalise, RowsDataModule, Span
-from saelight.data.plan import cut, sample
+from saelight.data.stream.order import cut, sample
 from saelight.data.synthetic import BLOCK, SyntheticRows
 from saelight.errors import UserError
 
@@ -34,22 +34,56 @@ class SyntheticDataModule(RowsDataModule):
         predict_rows: Rows that `predict` runs over, from the first on. Default: all, validation's last.
     """
 
-    def __init__(self, d_in: int = 64, n_features: int = 256, mean_l0: float = 8.0, zipf_exponent: float = 0.5,
-                 magnitude_mean: float = 1.0, magnitude_std: float = 0.25, correlation: float = 0.0,
-                 group_size: int = 8, noise: float = 0.0, rows: int = 200_000, val_rows: int = 16_384,
-                 batch_size: int = 4096, val_batch_size: int | None = None, max_samples: int | None = None,
-                 normalise: Normalise = "rms", seed: int = 0, predict_rows: int | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        d_in: int = 64,
+        n_features: int = 256,
+        mean_l0: float = 8.0,
+        zipf_exponent: float = 0.5,
+        magnitude_mean: float = 1.0,
+        magnitude_std: float = 0.25,
+        correlation: float = 0.0,
+        group_size: int = 8,
+        noise: float = 0.0,
+        rows: int = 200_000,
+        val_rows: int = 16_384,
+        batch_size: int = 4096,
+        val_batch_size: int | None = None,
+        max_samples: int | None = None,
+        normalise: Normalise = "rms",
+        seed: int = 0,
+        predict_rows: int | None = None,
+    ) -> None:
         if rows < 1 or val_rows < 0:
             raise UserError(f"data.rows must be at least 1 and data.val_rows at least 0, got {rows} and {val_rows}")
         if seed < 0:
             raise UserError(f"data.seed must be at least 0, got {seed}")
-        source = SyntheticRows(rows=rows + val_rows, d_in=d_in, n_features=n_features, mean_l0=mean_l0,
-                               zipf_exponent=zipf_exponent, magnitude_mean=magnitude_mean, magnitude_std=magnitude_std,
-                               correlation=correlation, group_size=group_size, noise=noise, seed=seed)  # fmt: skip
+        source = SyntheticRows(
+            rows=rows + val_rows,
+            d_in=d_in,
+            n_features=n_features,
+            mean_l0=mean_l0,
+            zipf_exponent=zipf_exponent,
+            magnitude_mean=magnitude_mean,
+            magnitude_std=magnitude_std,
+            correlation=correlation,
+            group_size=group_size,
+            noise=noise,
+            seed=seed,
+        )
         val = Span(source, rows, rows + val_rows) if val_rows else None
-        super().__init__(source, rows, val, _mean_square_norm(source), batch_size=batch_size,
-                         val_batch_size=val_batch_size, max_samples=max_samples, predict_rows=predict_rows,
-                         normalise=normalise, seed=seed)  # fmt: skip
+        super().__init__(
+            source,
+            rows,
+            val,
+            _mean_square_norm(source),
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            max_samples=max_samples,
+            predict_rows=predict_rows,
+            normalise=normalise,
+            seed=seed,
+        )
         self.features = source.features
 
 

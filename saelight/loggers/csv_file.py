@@ -4,9 +4,10 @@ Lightning's CSVLogger deletes the file of the run that it goes on with, and hold
 """
 
 import csv
-import os
 from collections.abc import Callable
 from pathlib import Path
+
+from saelight.files import replacing
 
 STEP = "step"
 
@@ -50,10 +51,8 @@ class CSVFile:
         if self._columns or self.path.is_file():
             whole = self.path.read_text().rpartition("\n")[0]
             rows = [row for row in csv.DictReader(whole.splitlines()) if keep(row)]
-        beside = self.path.with_name(self.path.name + ".tmp")
-        with beside.open("w", newline="") as file:
+        with replacing(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(beside, self.path)
         self._columns = columns

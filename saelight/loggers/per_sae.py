@@ -12,10 +12,9 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from saelight.errors import UserError
-from saelight.loggers.run import Run
+from saelight.errors import UserError, did_you_mean
+from saelight.loggers.sae_run import Run
 from saelight.loggers.wandb_runs import WandbRuns
-from saelight.suggest import did_you_mean
 
 BANK = "bank"  # the run of what belongs to no single SAE
 _TARGETS = ("csv", "tensorboard", "wandb")

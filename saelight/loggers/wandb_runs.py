@@ -9,8 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from saelight.errors import UserError
-from saelight.suggest import did_you_mean
+from saelight.errors import UserError, did_you_mean
+from saelight.files import write_text
 
 # The axis that Lightning's own W&B logger uses. W&B's step must only ever grow, which a resumed run's does not.
 AXIS = "trainer/global_step"
@@ -109,9 +109,7 @@ def run_id(book: Path, name: str, wanted: str | None = None) -> str:
     ids = json.loads(book.read_text()) if book.is_file() else {}
     if name not in ids or wanted:
         ids[name] = wanted or secrets.token_hex(6)
-        beside = book.with_name(book.name + ".tmp")
-        beside.write_text(json.dumps(ids, indent=1) + "\n")
-        os.replace(beside, book)
+        write_text(book, json.dumps(ids, indent=1) + "\n", durable=False)
     return ids[name]
 
 

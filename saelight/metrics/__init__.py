@@ -10,8 +10,8 @@ from saelight.metrics.clusters import Clusters, find_clusters, latent_features
 from saelight.metrics.detection import F1, Precision, Recall, detection_metrics
 from saelight.metrics.dictionary import MCC, MMCS, Coherence, WeightCorrelation
 from saelight.metrics.directions import Matching, coherence, mcc, mmcs, nearest, one_to_one, own_cosines, weight_correlation
+from saelight.metrics.firing import L0, L1, Dead, Dense, Density
 from saelight.metrics.functional import DensityHistogram, density_histogram
-from saelight.metrics.latents import L0, L1, Dead, Dense, Density
 from saelight.metrics.reconstruction import (
     FVU,
     Cosine,

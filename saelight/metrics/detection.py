@@ -18,8 +18,8 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from saelight.errors import UserError
-from saelight.metrics.base import Sums
 from saelight.metrics.directions import Matching
+from saelight.metrics.sums import Sums
 
 
 class Hits(NamedTuple):

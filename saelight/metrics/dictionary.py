@@ -7,8 +7,8 @@ Several updates are averaged. Shapes: D d_in, F d_sae, G ground-truth features.
 import torch
 from torch import Tensor
 
-from saelight.metrics.base import Sums
 from saelight.metrics.directions import coherence, mcc, mmcs, weight_correlation
+from saelight.metrics.sums import Sums
 
 
 class OfWeights(Sums):

@@ -112,8 +112,10 @@ def own_cosines(W_enc_DF: Tensor, W_dec_FD: Tensor, block_elements: int = _BLOCK
         UserError: as `weight_correlation`.
     """
     if W_enc_DF.T.shape != W_dec_FD.shape:
-        raise UserError(f"W_enc is {tuple(W_enc_DF.shape)} and W_dec {tuple(W_dec_FD.shape)}: cosines between them need "
-                        "(D, F) and (F, D)")  # fmt: skip
+        raise UserError(
+            f"W_enc is {tuple(W_enc_DF.shape)} and W_dec {tuple(W_dec_FD.shape)}: cosines between them need "
+            "(D, F) and (F, D)"
+        )
     blocks = (directions.split(max(1, block_elements // W_dec_FD.shape[1])) for directions in (W_enc_DF.T, W_dec_FD))
     return torch.cat([cosine_similarity(_wide(enc), _wide(dec)) for enc, dec in zip(*blocks, strict=True)])
 

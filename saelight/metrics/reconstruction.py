@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saelight.errors import UserError
 from saelight.metrics import functional as fn
-from saelight.metrics.base import Sums
+from saelight.metrics.sums import Sums
 
 
 class Reconstruction(Sums):

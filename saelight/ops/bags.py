@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from saelight.ops.dispatch import in_parts, kernels_for, loops_for
 from saelight.ops.fallback import find_op
-from saelight.ops.parts import in_parts, kernels_for, loops_for
 
 _DOTS = "aten._embedding_bag_per_sample_weights_backward"
 _SUM = 0  # embedding_bag's mode, as its backward numbers it

@@ -54,8 +54,9 @@ def weighted_sums(table_RD: Tensor, rows_E: Tensor, weights_E: Tensor, starts_N:
     bags, width = len(starts_N) - 1, table_RD.shape[1]
     out_ND = torch.empty(bags, width, dtype=torch.float32, device=table_RD.device)
     grid = (bags, triton.cdiv(width, _WIDTH))
-    _weighted_sums[grid](table_RD.contiguous(), rows_E, weights_E.contiguous(), starts_N, out_ND, width,
-                         ENTRIES=_ENTRIES, WIDTH=_WIDTH)  # fmt: skip
+    _weighted_sums[grid](
+        table_RD.contiguous(), rows_E, weights_E.contiguous(), starts_N, out_ND, width, ENTRIES=_ENTRIES, WIDTH=_WIDTH
+    )
     return out_ND
 
 
@@ -64,6 +65,14 @@ def dots(left_ND: Tensor, bags_E: Tensor, right_RD: Tensor, rows_E: Tensor) -> T
     out_E = torch.empty(len(rows_E), dtype=torch.float32, device=left_ND.device)
     if len(rows_E):
         _dots[(triton.cdiv(len(rows_E), _ENTRIES_OF_DOTS),)](
-            left_ND.contiguous(), bags_E, right_RD.contiguous(), rows_E, out_E, len(rows_E), left_ND.shape[1],
-            ENTRIES=_ENTRIES_OF_DOTS, WIDTH=_WIDTH)  # fmt: skip
+            left_ND.contiguous(),
+            bags_E,
+            right_RD.contiguous(),
+            rows_E,
+            out_E,
+            len(rows_E),
+            left_ND.shape[1],
+            ENTRIES=_ENTRIES_OF_DOTS,
+            WIDTH=_WIDTH,
+        )
     return out_E

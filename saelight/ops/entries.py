@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from saelight.ops.counts import firing_counts
+from saelight.ops.dispatch import loops_for
 from saelight.ops.matmul import product
-from saelight.ops.parts import loops_for
 from saelight.ops.sparse import Bags, sparse_decode
 
 

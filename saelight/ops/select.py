@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from saelight.ops.bags import dots
+from saelight.ops.dispatch import in_parts, loops_for
 from saelight.ops.entries import KeptEntries
 from saelight.ops.matmul import compute_dtype, matmul
-from saelight.ops.parts import in_parts, loops_for
 
 _CHUNK = 1 << 21  # entries; 8 MB, which stays in a processor's cache
 _CHUNK_ON_DEVICE = 1 << 26  # 256 MB: few launches, and products large enough to fill a GPU
@@ -26,8 +26,9 @@ Select = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def scan(x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | None, select: Select,
-         signed: bool = False) -> tuple[Tensor, KeptEntries]:  # fmt: skip
+def scan(
+    x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | None, select: Select, signed: bool = False
+) -> tuple[Tensor, KeptEntries]:
     """The pre-activations z = (x - centre) @ W + bias that `select` keeps; if `signed` it is shown their absolute values.
 
     Under autocast the product that finds them runs in half precision, and the kept ones are computed again in float32.

@@ -1,12 +1,7 @@
 """The variants, one file and one line each. `saelight.saes.TopK` is a config; its `build(d_in)` gives the module."""
 
 from saelight.saes.abs_topk import AbsTopK as AbsTopK
-from saelight.saes.base import SAE as SAE
-from saelight.saes.base import Losses as Losses
-from saelight.saes.base import Moment as Moment
 from saelight.saes.batch_topk import BatchTopK as BatchTopK
-from saelight.saes.config import Penalised as Penalised
-from saelight.saes.config import SAEConfig as SAEConfig
 from saelight.saes.gated import Gated as Gated
 from saelight.saes.gated_hard_concrete import GatedHardConcrete as GatedHardConcrete
 from saelight.saes.hard_concrete import HardConcrete as HardConcrete
@@ -14,4 +9,9 @@ from saelight.saes.jump_relu import JumpReLU as JumpReLU
 from saelight.saes.matching_pursuit import MatchingPursuit as MatchingPursuit
 from saelight.saes.matryoshka import Matryoshka as Matryoshka
 from saelight.saes.relu import ReLU as ReLU
+from saelight.saes.sae import SAE as SAE
+from saelight.saes.sae import Losses as Losses
+from saelight.saes.sae import Moment as Moment
+from saelight.saes.sae_config import Penalised as Penalised
+from saelight.saes.sae_config import SAEConfig as SAEConfig
 from saelight.saes.topk import TopK as TopK

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saelight.ops.entries import AllEntries, KeptEntries
 from saelight.ops.select import above, largest_of_batch
-from saelight.saes.base import Entries, Losses, Moment
+from saelight.saes.sae import Entries, Losses, Moment
 from saelight.saes.topk import TopK, TopKSAE
 
 _MARGIN = 0.8

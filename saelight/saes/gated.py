@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from saelight.ops.entries import AllEntries
-from saelight.saes.base import Entries, Losses, Moment
-from saelight.saes.config import Penalised
 from saelight.saes.penalised import PenalisedSAE
+from saelight.saes.sae import Entries, Losses, Moment
+from saelight.saes.sae_config import Penalised
 
 
 @dataclass(kw_only=True)
@@ -65,7 +65,7 @@ class GatedSAE(PenalisedSAE):
         gate = torch.relu(z + entries.at(self.b_gate))
         f = self._latents(z, gate, entries)
         return self.objective(
-            self.fit(f, entries, x_BD, y_BD, moment),
+            self.reconstruction(f, entries, x_BD, y_BD, moment),
             entries.per_latent(gate).sum() / len(x_BD),
             entries.counts(f.detach()),
             moment,

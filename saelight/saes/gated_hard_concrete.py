@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from saelight.ops import gates
 from saelight.ops.counts import firing_counts
 from saelight.ops.entries import AllEntries
-from saelight.saes.base import Losses, Moment
 from saelight.saes.hard_concrete import GatesAtRandom, HardConcretePenalised
+from saelight.saes.sae import Losses, Moment
 
 
 @dataclass(kw_only=True)
@@ -67,7 +67,7 @@ class GatedHardConcreteSAE(GatesAtRandom):
         gates_BF, open_sum = gates.sampled(logits_BF, self.noise(magnitude_BF, moment), beta)
         fires_BF = (logits_BF.detach() > gates.OPEN) & (magnitude_BF.detach() > 0)
         return self.objective(
-            self.fit(gates_BF * magnitude_BF, AllEntries(), x_BD, y_BD, moment),
+            self.reconstruction(gates_BF * magnitude_BF, AllEntries(), x_BD, y_BD, moment),
             open_sum / len(x_BD),
             firing_counts(fires_BF),
             moment,

@@ -18,9 +18,9 @@ from saelight.ops import gates
 from saelight.ops.counts import firing_counts
 from saelight.ops.entries import AllEntries
 from saelight.ops.noise import uniform
-from saelight.saes.base import Losses, Moment
-from saelight.saes.config import Penalised
 from saelight.saes.penalised import PenalisedSAE
+from saelight.saes.sae import Losses, Moment
+from saelight.saes.sae_config import Penalised
 
 
 @dataclass(kw_only=True)
@@ -55,8 +55,10 @@ class HardConcrete(HardConcretePenalised):
     def check_target(self) -> None:
         super().check_target()
         if self.target_l0 is not None and not self.input_dependent:
-            raise UserError("target_l0 needs input_dependent gates: gates that are the same for all tokens cannot aim at an "
-                            "L0 per token; give sparsity instead")  # fmt: skip
+            raise UserError(
+                "target_l0 needs input_dependent gates: gates that are the same for all tokens cannot aim at an "
+                "L0 per token; give sparsity instead"
+            )
 
     def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "HardConcreteSAE":
         return HardConcreteSAE(self, d_in, seed, d_out)
@@ -112,5 +114,5 @@ class HardConcreteSAE(GatesAtRandom):
         penalty = open_sum / (len(x_BD) if self.config.input_dependent else 1)
         # What would fire at inference: noise opens nearly every gate now and then.
         fires_BF = (logits.detach() > gates.OPEN) & (magnitude_BF.detach() > 0)
-        fit = self.fit(gates_BF * magnitude_BF, AllEntries(), x_BD, y_BD, moment)
-        return self.objective(fit, penalty, firing_counts(fires_BF), moment)
+        reconstruction = self.reconstruction(gates_BF * magnitude_BF, AllEntries(), x_BD, y_BD, moment)
+        return self.objective(reconstruction, penalty, firing_counts(fires_BF), moment)

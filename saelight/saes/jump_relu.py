@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.jump import jump, step
-from saelight.saes.base import Entries, Losses, Moment
-from saelight.saes.config import Penalised
 from saelight.saes.penalised import PenalisedSAE
+from saelight.saes.sae import Entries, Losses, Moment
+from saelight.saes.sae_config import Penalised
 from saelight.schedules import Horizon
 
 _REACH = 20.0  # e-folds of θ at a constant learning rate; schedules halve it
@@ -109,12 +109,14 @@ class JumpReLUSAE(PenalisedSAE):
         theta = entries.at(self.threshold)
         f = self._latents(pre, theta)
         penalty = self._penalty(pre, f, theta, entries, len(x_BD))
-        fit = self.fit(f, entries, x_BD, y_BD, moment)
+        reconstruction = self.reconstruction(f, entries, x_BD, y_BD, moment)
         coefficient = self.config.pre_activation_coefficient
         aux = self._below(x_BD) if coefficient > 0 else None
         density = self.density(pre, entries, lowest_F)
         counts_F = entries.counts(f.detach())
-        return self.objective(fit, penalty, counts_F, moment, density=density, aux=aux, aux_coefficient=coefficient)
+        return self.objective(
+            reconstruction, penalty, counts_F, moment, density=density, aux=aux, aux_coefficient=coefficient
+        )
 
     def _penalty(self, pre: Tensor, f: Tensor, theta: Tensor, entries: Entries, tokens: int) -> Tensor:
         if self.config.penalty == "tanh":

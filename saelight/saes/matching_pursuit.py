@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.counts import firing_counts
-from saelight.saes.base import SAE, Losses, Moment
-from saelight.saes.config import SAEConfig
+from saelight.saes.sae import SAE, Losses, Moment
+from saelight.saes.sae_config import SAEConfig
 
 _EXPLAINED = 0.01  # a residual below this share of ‖x‖² is noise
 

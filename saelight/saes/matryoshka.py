@@ -18,11 +18,11 @@ from torch import Tensor
 
 from saelight.errors import UserError
 from saelight.ops.noise import generator
-from saelight.saes.base import SAE, Entries, Fit, Moment
 from saelight.saes.batch_topk import BatchTopK, BatchTopKSAE
-from saelight.saes.config import SAEConfig
 from saelight.saes.jump_relu import JumpReLU, JumpReLUSAE
 from saelight.saes.relu import ReLU, ReLUSAE
+from saelight.saes.sae import SAE, Entries, Moment, Reconstruction
+from saelight.saes.sae_config import SAEConfig
 from saelight.saes.topk import TopK, TopKSAE
 
 _PARETO_POWER = 0.5
@@ -85,14 +85,14 @@ class _Nested(SAE):
         draw = generator(torch.device("cpu"), self.seed, moment.step, moment.micro_batch, "prefixes")
         return [*sorted((torch.multinomial(weights, drawn, generator=draw) + 1).tolist()), self.d_sae]
 
-    def fit(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Fit:
+    def reconstruction(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Reconstruction:
         error_BD = y_BD - (self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip)
         ends, total = self.prefixes(moment), 0.0
         for block_BD in entries.decode_blocks(f, self.W_dec, ends):
             # Each block is decoded once, and takes from what those before it left over.
             error_BD = error_BD - block_BD.to(y_BD.dtype)
             total = total + error_BD.square().mean()
-        return Fit(error_BD, total / len(ends))
+        return Reconstruction(error_BD, total / len(ends))
 
 
 class _NestedTopK(_Nested, TopKSAE):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from saelight.ops.counts import firing_counts
+from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import KeptEntries
-from saelight.ops.parts import trains_sparsely
 from saelight.ops.select import above
-from saelight.saes.base import SAE, Entries, Fit, Losses, Moment
-from saelight.saes.config import Penalised
+from saelight.saes.sae import SAE, Entries, Losses, Moment, Reconstruction
+from saelight.saes.sae_config import Penalised
 from saelight.schedules import Horizon, in_steps, ramp
 
 # The controller of log λ: proportional to the distance of log L0 from its set-point, and to the sum of that. Gates and
@@ -76,7 +76,7 @@ class PenalisedSAE(SAE):
 
     def objective(
         self,
-        fit: Fit,
+        reconstruction: Reconstruction,
         penalty: Tensor,
         counts_F: Tensor,
         moment: Moment,
@@ -96,13 +96,20 @@ class PenalisedSAE(SAE):
             measured: What the variant's own `absorb` needs, beside this batch's L0 and density, which come first.
         """
         sparsity = self.sparsity(moment)
-        total = fit.loss + self.coefficient(sparsity) * penalty
+        total = reconstruction.loss + self.coefficient(sparsity) * penalty
         if aux is not None:
             total = total + aux_coefficient * aux
-        l0 = counts_F.sum().to(total.dtype) / len(fit.error_BD)
+        l0 = counts_F.sum().to(total.dtype) / len(reconstruction.error_BD)
         density = l0 / self.d_sae if density is None else torch.as_tensor(density).to(l0)
-        return Losses(total, fit.error_BD.square().mean(), penalty, aux, counts_F, sparsity,
-                      torch.stack([l0, density, *(measured or [])]).detach())  # fmt: skip
+        return Losses(
+            total,
+            reconstruction.error_BD.square().mean(),
+            penalty,
+            aux,
+            counts_F,
+            sparsity,
+            torch.stack([l0, density, *(measured or [])]).detach(),
+        )
 
     def gates_error(self, gates: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor) -> Tensor:
         """The auxiliary term of gated variants: mean_B ‖y - ŷ‖² / D with the gates themselves decoded, decoder detached."""
@@ -132,6 +139,8 @@ class PenalisedSAE(SAE):
     def concerns(self, horizon: Horizon) -> list[str]:
         restart = self.config.schedule.last_restart(horizon)
         if self.aims_at_l0 and restart > 0.75 * horizon.steps:
-            return [f"the learning rate restarts at step {restart}, in the last quarter of training, which moves L0 off its "
-                    "target; set schedule.T_0 so that no cycle begins there, or schedule.kind cosine"]  # fmt: skip
+            return [
+                f"the learning rate restarts at step {restart}, in the last quarter of training, which moves L0 off its "
+                "target; set schedule.T_0 so that no cycle begins there, or schedule.kind cosine"
+            ]
         return []

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
-from saelight.saes.base import Entries, Losses, Moment
-from saelight.saes.config import Penalised
 from saelight.saes.penalised import PenalisedSAE
 from saelight.saes.resampling import Resampling
+from saelight.saes.sae import Entries, Losses, Moment
+from saelight.saes.sae_config import Penalised
 from saelight.schedules import Horizon, Time, check_time, in_steps
 
 _ZERO = torch.tensor(0.0)
@@ -83,8 +83,8 @@ class ReLUSAE(Resampling, PenalisedSAE):
                 after = self.power(moment.step, moment.horizon, ahead=1)
                 next_penalty = penalty if after == p else self.penalty(f, entries, after) / len(x_BD)
                 measured = [penalty.detach(), next_penalty.detach()]
-        fit = self.fit(f, entries, x_BD, y_BD, moment)
-        return self.objective(fit, penalty, entries.counts(f.detach()), moment, measured=measured)
+        reconstruction = self.reconstruction(f, entries, x_BD, y_BD, moment)
+        return self.objective(reconstruction, penalty, entries.counts(f.detach()), moment, measured=measured)
 
     def penalty(self, f: Tensor, entries: Entries, p: float) -> Tensor:
         """Σ_B Σ_i (f_i ‖d_i‖)^p, with gradient 0 where f = 0."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saelight.ops.noise import generator
-from saelight.saes.base import SAE, Moment
+from saelight.saes.sae import SAE, Moment
 from saelight.schedules import in_steps
 
 _ENCODER_NORM = 0.2  # of the alive columns' mean norm

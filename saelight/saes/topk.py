@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
+from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import AllEntries
-from saelight.ops.parts import trains_sparsely
 from saelight.ops.select import largest, largest_of_each_token
 from saelight.saes.auxk import auxk
-from saelight.saes.base import SAE, Entries, Losses, Moment
-from saelight.saes.config import SAEConfig
+from saelight.saes.sae import SAE, Entries, Losses, Moment
+from saelight.saes.sae_config import SAEConfig
 from saelight.schedules import Time, check_time, in_steps, ramp
 
 
@@ -100,10 +100,12 @@ class TopKSAE(SAE):
 
     def objective(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         """The reconstruction by the latents kept, and AuxK."""
-        fit = self.fit(f, entries, x_BD, y_BD, moment)
-        total, aux = fit.loss, None
+        reconstruction = self.reconstruction(f, entries, x_BD, y_BD, moment)
+        total, aux = reconstruction.loss, None
         if self.config.aux_coefficient > 0:
             dead_A = self.dead().nonzero().squeeze(1)
-            aux = auxk(self.pre_activations_of(dead_A, x_BD), fit.error_BD, self.W_dec[dead_A], self.k_aux, self.signed)
+            aux = auxk(
+                self.pre_activations_of(dead_A, x_BD), reconstruction.error_BD, self.W_dec[dead_A], self.k_aux, self.signed
+            )
             total = total + self.config.aux_coefficient * aux
-        return Losses(total, fit.error_BD.square().mean(), None, aux, entries.counts(f.detach()))
+        return Losses(total, reconstruction.error_BD.square().mean(), None, aux, entries.counts(f.detach()))

@@ -5,7 +5,7 @@ __all__ = ["run"]
 
 def __getattr__(name: str):
     if name == "run":
-        from saelight.sweep.in_memory import run
+        from saelight.sweep.execute.in_memory import run
 
         return run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

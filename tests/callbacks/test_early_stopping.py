@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import saelight
-from saelight import StopEarly, runs
+from saelight import StopEarly
+from saelight.run import run_folder
 from saelight.schedules import Schedule
 from tests.banks import assert_equal
 from tests.test_cli import changed, saelight_, write
@@ -110,7 +111,7 @@ class Terminate(L.Callback):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     _, t = fit(tmp_path_factory.mktemp("unbroken"), {"still": STILL, "learning": LEARNING}, [StopEarly(patience=3)])
-    return runs.checkpoint(t.folder)
+    return run_folder.checkpoint(t.folder)
 
 
 # Validations follow the even steps; at the eighth one SAE is ended.
@@ -121,8 +122,10 @@ def test_a_resumed_run_ends_the_same_sae_at_the_same_step(step, unbroken, tmp_pa
         fit(tmp_path, saes, [StopEarly(patience=3), Terminate(step)])
     t = trainer(tmp_path, callbacks=[StopEarly(patience=3)], **VALIDATIONS)
     t.fit(saelight.SAEBank(saes, d_in=16), data(**DATA), ckpt_path="last")
-    assert_same_state(runs.checkpoint(t.folder), unbroken)
-    stopped, whole = (torch.load(ckpt, weights_only=True)["callbacks"] for ckpt in (runs.checkpoint(t.folder), unbroken))
+    assert_same_state(run_folder.checkpoint(t.folder), unbroken)
+    stopped, whole = (
+        torch.load(ckpt, weights_only=True)["callbacks"] for ckpt in (run_folder.checkpoint(t.folder), unbroken)
+    )
     assert_same(stopped["StopEarly"], whole["StopEarly"])
 
 
@@ -145,9 +148,7 @@ def test_without_validation_there_is_nothing_to_judge_by(tmp_path):
     with pytest.raises(saelight.UserError, match="hold out data"):
         trainer(tmp_path, callbacks=[StopEarly()]).fit(saelight.SAEBank({"a": STILL}, d_in=16), data(val_rows=0))
     with pytest.raises(saelight.UserError, match="hold out data"):
-        trainer(tmp_path, callbacks=[StopEarly()], limit_val_batches=0).fit(
-            saelight.SAEBank({"a": STILL}, d_in=16), data()
-        )
+        trainer(tmp_path, callbacks=[StopEarly()], limit_val_batches=0).fit(saelight.SAEBank({"a": STILL}, d_in=16), data())
 
 
 def test_a_config_names_it_in_short(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import saelight
-from saelight import Halving, StopEarly, runs
+from saelight import Halving, StopEarly
+from saelight.run import run_folder
 from saelight.schedules import Schedule
 from tests.banks import assert_equal
 from tests.callbacks.test_early_stopping import DATA, LEARNING, STILL, Terminate, fit
@@ -32,7 +33,7 @@ class Dictate(saelight.Halving):
         self.values = values
 
     def on_validation_end(self, trainer, bank):
-        bank.evaluation = {name: {self.metric: self.values[name]} for name in bank.names}
+        bank.last_metrics = {name: {self.metric: self.values[name]} for name in bank.names}
         super().on_validation_end(trainer, bank)
 
 
@@ -155,8 +156,10 @@ def test_a_resumed_run_ends_the_same_saes(step, unbroken, tmp_path):
     halving = Halving()
     t = trainer(tmp_path, callbacks=[halving], max_epochs=3, val_check_interval=0.25)
     t.fit(saelight.SAEBank(dict(SAES), d_in=16), data(**DATA), ckpt_path="last")
-    assert_same_state(runs.checkpoint(t.folder), runs.checkpoint(whole.folder))
-    states = (torch.load(runs.checkpoint(f), weights_only=True)["callbacks"]["Halving"] for f in (t.folder, whole.folder))
+    assert_same_state(run_folder.checkpoint(t.folder), run_folder.checkpoint(whole.folder))
+    states = (
+        torch.load(run_folder.checkpoint(f), weights_only=True)["callbacks"]["Halving"] for f in (t.folder, whole.folder)
+    )
     assert_same(*states)
     assert halving.saved == pytest.approx(0.4)
 

@@ -221,9 +221,7 @@ def test_annealing_p_leaves_the_loss_where_it_was():
     assert p == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
     coefficient = annealed_coefficient(0.3, [latents], w, p[1], p[2])
     assert coefficient != pytest.approx(0.3)
-    before, after = (
-        REFERENCES["relu"](x, None, w, coefficient=c, p=q).loss for c, q in ((0.3, p[1]), (coefficient, p[2]))
-    )
+    before, after = (REFERENCES["relu"](x, None, w, coefficient=c, p=q).loss for c, q in ((0.3, p[1]), (coefficient, p[2])))
     torch.testing.assert_close(before, after)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saelight.data.shard_writer import ShardWriter
+from saelight.data.shards.writer import ShardWriter
 
 
 def counted(rows: int, d_in: int = 4) -> Tensor:
@@ -14,13 +14,28 @@ def counted(rows: int, d_in: int = 4) -> Tensor:
     return torch.arange(1.0, rows + 1).unsqueeze(1).expand(rows, d_in).contiguous()
 
 
-def write(path: Path, x_ND: Tensor, *, dtype: str = "float32", rows_per_shard: int | None = 100, piece: int = 37,
-          document: int | None = None, **columns: Tensor) -> Path:  # fmt: skip
+def write(
+    path: Path,
+    x_ND: Tensor,
+    *,
+    dtype: str = "float32",
+    rows_per_shard: int | None = 100,
+    piece: int = 37,
+    document: int | None = None,
+    **columns: Tensor,
+) -> Path:
     """A shard folder of `x_ND`, appended in pieces; `document` is the length of each document."""
     if document is not None:
         columns["document_ids"] = torch.arange(len(x_ND)) // document
-    with ShardWriter(path, model="test", hook="layer", dtype=dtype, d_in=x_ND.shape[1], rows_per_shard=rows_per_shard,
-                     source={"note": "made by a test"}) as writer:  # fmt: skip
+    with ShardWriter(
+        path,
+        model="test",
+        hook="layer",
+        dtype=dtype,
+        d_in=x_ND.shape[1],
+        rows_per_shard=rows_per_shard,
+        source={"note": "made by a test"},
+    ) as writer:
         for start in range(0, len(x_ND), piece):
             writer.append(x_ND[start : start + piece], **{k: c[start : start + piece] for k, c in columns.items()})
     return path

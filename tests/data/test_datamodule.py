@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from saelight.data.datamodule import ActivationDataModule, held_out_from
-from saelight.data.shards import ShardedRows
-from saelight.data.stream import SequentialStream
+from saelight.data.shards.reader import ShardedRows
+from saelight.data.stream.loaders import SequentialStream
 from saelight.errors import UserError
 from tests.data.folders import counted, write
 
@@ -60,10 +60,16 @@ def test_the_last_whole_documents_are_held_out(folder):
     assert numbers(data.val_dataloader()) == numbers(data.test_dataloader()) == list(range(840, 1000))
 
 
-@pytest.mark.parametrize(("document", "fraction", "first"), [
-    (100, 0.05, 900),  # the last document is longer than the fraction: all of it
-    (7, 0.5, 497), (7, 0.498, 504), (1, 0.02, 980), (None, 0.02, 980),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("document", "fraction", "first"),
+    [
+        (100, 0.05, 900),  # the last document is longer than the fraction: all of it
+        (7, 0.5, 497),
+        (7, 0.498, 504),
+        (1, 0.02, 980),
+        (None, 0.02, 980),
+    ],
+)
 def test_where_validation_starts(tmp_path, document, fraction, first):
     rows = ShardedRows(write(tmp_path / "s", counted(1000), document=document))
     assert held_out_from(rows, fraction) == first
@@ -115,13 +121,21 @@ def test_predict_reads_all_rows_in_order(folder):
     assert torch.equal(torch.cat(list(loader)), counted(700))
 
 
-@pytest.mark.parametrize(("bad", "words"), [
-    ({"batch_size": 0}, "batch_size must be at least 1"), ({"val_fraction": 1.0}, r"val_fraction must be in \[0, 1\)"),
-    ({"val_fraction": -0.1}, "val_fraction"), ({"val_fraction": float("nan")}, "val_fraction"),
-    ({"max_samples": 0}, "max_samples"), ({"seed": -1}, "seed"), ({"normalise": "std"}, "normalise"),
-    ({"predict_rows": 0}, "predict_rows"), ({"val_path": "nowhere"}, "no shards at nowhere"),
-    ({"val_batch_size": -3}, "val_batch_size"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"val_fraction": 1.0}, r"val_fraction must be in \[0, 1\)"),
+        ({"val_fraction": -0.1}, "val_fraction"),
+        ({"val_fraction": float("nan")}, "val_fraction"),
+        ({"max_samples": 0}, "max_samples"),
+        ({"seed": -1}, "seed"),
+        ({"normalise": "std"}, "normalise"),
+        ({"predict_rows": 0}, "predict_rows"),
+        ({"val_path": "nowhere"}, "no shards at nowhere"),
+        ({"val_batch_size": -3}, "val_batch_size"),
+    ],
+)
 def test_bad_settings_get_one_line(folder, bad, words):
     with pytest.raises(UserError, match=words) as caught:
         ActivationDataModule(folder, **bad)

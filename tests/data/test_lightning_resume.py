@@ -49,8 +49,17 @@ class Save(pl.Callback):
 
 def trainer(tmp_path, **fields):
     length = {} if "max_steps" in fields else {"max_epochs": EPOCHS}
-    return pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                      enable_model_summary=False, default_root_dir=tmp_path, **length, **fields)  # fmt: skip
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        **length,
+        **fields,
+    )
 
 
 def run(tmp_path, *, ckpt=None, callbacks=(), data=None, **fields):

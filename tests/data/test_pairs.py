@@ -8,9 +8,9 @@ import torch
 
 from saelight.data.datamodule import ActivationDataModule
 from saelight.data.pairs import Pair, PairedRows
-from saelight.data.plan import cut
-from saelight.data.shards import ShardedRows
-from saelight.data.stream import SequentialStream, TrainStream
+from saelight.data.shards.reader import ShardedRows
+from saelight.data.stream.loaders import SequentialStream, TrainStream
+from saelight.data.stream.order import cut
 from saelight.data.synthetic_datamodule import SyntheticDataModule
 from saelight.errors import UserError
 from tests.data.folders import counted, poison, write
@@ -80,14 +80,23 @@ def test_rms_is_each_sides_own(folders):
     assert y.square().sum(1).mean() == pytest.approx(3, rel=1e-5)
 
 
-@pytest.mark.parametrize(("left", "right", "kept"), [
-    ("bfloat16", "bfloat16", torch.bfloat16), ("bfloat16", "float32", torch.float32), ("float32", "float16", torch.float32),
-    ("float16", "bfloat16", torch.float32),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("left", "right", "kept"),
+    [
+        ("bfloat16", "bfloat16", torch.bfloat16),
+        ("bfloat16", "float32", torch.float32),
+        ("float32", "float16", torch.float32),
+        ("float16", "bfloat16", torch.float32),
+    ],
+)
 def test_sides_of_any_dtypes_keep_their_values(tmp_path, left, right, kept):
     x, y = torch.randn(300, 5), torch.randn(300, 70)
-    rows = PairedRows(*(ShardedRows(write(tmp_path / d, z, dtype=d2, rows_per_shard=k))
-                        for d, z, d2, k in (("x", x, left, 90), ("y", y, right, 64))))  # fmt: skip
+    rows = PairedRows(
+        *(
+            ShardedRows(write(tmp_path / d, z, dtype=d2, rows_per_shard=k))
+            for d, z, d2, k in (("x", x, left, 90), ("y", y, right, 64))
+        )
+    )
     assert (rows.d_in, rows.dtype) == (75, kept)
     for start, n in [(0, 300), (299, 1), (63, 2), (80, 150)]:
         out = torch.empty(n, 75, dtype=kept)
@@ -138,11 +147,14 @@ def test_documents_of_either_side_bound_validation(tmp_path):
     assert ActivationDataModule(str(without), val_fraction=0.1, target_path=str(without)).n_train_rows == 810
 
 
-@pytest.mark.parametrize(("bad", "named"), [
-    ("y", r"^NaN or infinite activations: \S*/y/activations-00003\.safetensors, row 17 \(row 317 in all\)"),
-    ("x", r"^NaN or infinite activations: \S*/x/activations-00003\.safetensors, row 17 \(row 317 in all\)"),
-    ("xy", r"/x/activations-00003\.safetensors, row 17 and \S*/y/activations-00003\.safetensors, row 17 \(row 317"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ("y", r"^NaN or infinite activations: \S*/y/activations-00003\.safetensors, row 17 \(row 317 in all\)"),
+        ("x", r"^NaN or infinite activations: \S*/x/activations-00003\.safetensors, row 17 \(row 317 in all\)"),
+        ("xy", r"/x/activations-00003\.safetensors, row 17 and \S*/y/activations-00003\.safetensors, row 17 \(row 317"),
+    ],
+)
 def test_nan_names_the_side_it_is_on(tmp_path, bad, named):
     paths = {side: write(tmp_path / side, counted(400)) for side in "xy"}
     for side in bad:
@@ -183,12 +195,15 @@ def test_a_shifted_stretch_of_many_rows_is_found(tmp_path):
             ActivationDataModule(str(tmp_path / "x"), target_path=str(tmp_path / f"{start}"))
 
 
-@pytest.mark.parametrize(("fields", "words"), [
-    ({"val_path": "v"}, r"data.val_path has no targets; set data.target_val_path"),
-    ({"target_val_path": "v"}, r"set data.val_path, or leave it out"),
-    ({"target_path": None, "val_path": "v", "target_val_path": "w"}, r"set data.target_path, or leave it out"),
-    ({"target_path": "nowhere"}, "no shards at nowhere"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"val_path": "v"}, r"data.val_path has no targets; set data.target_val_path"),
+        ({"target_val_path": "v"}, r"set data.val_path, or leave it out"),
+        ({"target_path": None, "val_path": "v", "target_val_path": "w"}, r"set data.target_path, or leave it out"),
+        ({"target_path": "nowhere"}, "no shards at nowhere"),
+    ],
+)
 def test_settings_that_do_not_fit_get_one_line(folders, fields, words):
     with pytest.raises(UserError, match=words) as caught:
         ActivationDataModule(**folders | fields)
@@ -205,8 +220,10 @@ def test_targets_of_zeros_cannot_be_normalised(tmp_path, folders):
 
 def test_resume_with_another_target_is_refused(tmp_path, folders):
     other = str(write(tmp_path / "y", torch.randn(N, 3)))
-    streams = [ActivationDataModule(folders["path"], batch_size=100, target_path=target).train_dataloader()
-               for target in (folders["target_path"], other, None)]  # fmt: skip
+    streams = [
+        ActivationDataModule(folders["path"], batch_size=100, target_path=target).train_dataloader()
+        for target in (folders["target_path"], other, None)
+    ]
     for stream in streams[1:]:
         with pytest.raises(UserError, match="cannot resume the data: the checkpoint has data fingerprint"):
             stream.load_state_dict(streams[0].state_dict())

@@ -18,8 +18,10 @@ def test_the_targets_width_goes_to_the_bank_and_stays_on_resume(tmp_path, monkey
     }
     (tmp_path / "cfg.yaml").write_text(yaml.safe_dump(config))
     assert saelight_("fit", "--config", "cfg.yaml") == 0
-    widths = [torch.load(tmp_path / "runs/cfg/checkpoints/last.ckpt", weights_only=True)["hyper_parameters"][k]
-              for k in ("d_in", "d_out")]  # fmt: skip
+    widths = [
+        torch.load(tmp_path / "runs/cfg/checkpoints/last.ckpt", weights_only=True)["hyper_parameters"][k]
+        for k in ("d_in", "d_out")
+    ]
     assert widths == [8, 5]
     assert saelight_("fit", "--config", "runs/cfg/config.yaml", "--trainer.name", "again") == 0
     assert saelight_("validate", "--config", "cfg.yaml") == 0

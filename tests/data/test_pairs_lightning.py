@@ -92,8 +92,17 @@ def test_two_processes_share_the_pairs(tmp_path, folders):
 
 def main(out, folders):
     module = Recorder()
-    two = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, num_sanity_val_steps=0, logger=False,
-                     enable_checkpointing=False, enable_progress_bar=False, default_root_dir=out)  # fmt: skip
+    two = pl.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_epochs=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=out,
+    )
     two.fit(module, data_module(folders))
     two.predict(module, data_module(folders), return_predictions=False)
     (Path(out) / f"{two.global_rank}.json").write_text(json.dumps(module.rows))

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saelight.data.plan import Plan, cut, sample
+from saelight.data.stream.order import Plan, cut, sample
 
 cases = settings(max_examples=80, deadline=None)
 sizes = {"rows": st.integers(1, 400), "block": st.integers(1, 60), "window": st.integers(1, 6), "seed": st.integers(0, 3)}

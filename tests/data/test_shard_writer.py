@@ -11,8 +11,8 @@ import time
 import pytest
 import torch
 
-from saelight.data.shard_writer import ShardWriter
-from saelight.data.shards import ShardedRows
+from saelight.data.shards.reader import ShardedRows
+from saelight.data.shards.writer import ShardWriter
 from saelight.errors import UserError
 from tests.data.folders import counted, write
 
@@ -84,7 +84,7 @@ def test_a_file_size_limit_is_one_line(tmp_path):
 
 _ENDLESS = """
 import sys, torch
-from saelight.data.shard_writer import ShardWriter
+from saelight.data.shards.writer import ShardWriter
 with ShardWriter(sys.argv[1], model="m", hook="h", dtype="float32", d_in=4, rows_per_shard=1000) as writer:
     while True:
         writer.append(torch.ones(500, 4))

@@ -7,9 +7,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from saelight.data.check import summary, verify
 from saelight.data.finite import first_non_finite
-from saelight.data.shards import ShardedRows
+from saelight.data.shards.reader import ShardedRows
+from saelight.data.shards.verify import summary, verify
 from saelight.errors import UserError
 from tests.data.folders import counted, edit, poison, write
 
@@ -100,8 +100,10 @@ BAD = {
     "no json": (lambda p: (p / "metadata.json").write_text("{"), "is no JSON"),
     "not ours": (lambda p: edit(p, format="other"), "not saelight's shards"),
     "newer": (lambda p: edit(p, version=7), "written by a newer saelight: version 7, this one reads up to 1; upgrade"),
-    "a key missing": (lambda p: (p / "metadata.json").write_text('{"format": "saelight-shards", "version": 1}'),
-                      "lacks model"),
+    "a key missing": (
+        lambda p: (p / "metadata.json").write_text('{"format": "saelight-shards", "version": 1}'),
+        "lacks model",
+    ),
     "a shard line broken": (lambda p: edit(p, shards=[{"file": "x"}]), "does not say file, rows, bytes and sha256"),
     "odd dtype": (lambda p: edit(p, dtype="int8"), "dtype 'int8' is none of"),
     "empty": (lambda p: edit(p, rows=0), r"empty \(0 rows\)"),

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saelight.data.plan import cut
-from saelight.data.shards import ShardedRows
-from saelight.data.stream import SequentialStream, TrainStream
+from saelight.data.shards.reader import ShardedRows
+from saelight.data.stream.loaders import SequentialStream, TrainStream
+from saelight.data.stream.order import cut
 from saelight.errors import UserError
 from tests.data.folders import counted, poison, write
 from tests.data.memory import MemoryRows, numbered
@@ -40,8 +40,13 @@ def epochs(loader, n):
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 300), batch=st.integers(1, 70), block=st.integers(1, 40), window=st.integers(1, 5),
-       world=st.integers(1, 3))  # fmt: skip
+@given(
+    n=st.integers(1, 300),
+    batch=st.integers(1, 70),
+    block=st.integers(1, 40),
+    window=st.integers(1, 5),
+    world=st.integers(1, 3),
+)
 def test_batches_are_the_endless_order_cut_up(n, batch, block, window, world):
     if n < batch * world:
         with pytest.raises(UserError, match="do not fill one batch"):
@@ -59,8 +64,13 @@ def test_batches_are_the_endless_order_cut_up(n, batch, block, window, world):
 
 
 @settings(max_examples=25, deadline=None)
-@given(n=st.integers(40, 200), batch=st.integers(1, 40), start=st.integers(0, 60), rank=st.integers(0, 1),
-       world=st.integers(1, 2))  # fmt: skip
+@given(
+    n=st.integers(40, 200),
+    batch=st.integers(1, 40),
+    start=st.integers(0, 60),
+    rank=st.integers(0, 1),
+    world=st.integers(1, 2),
+)
 def test_a_batch_does_not_depend_on_where_one_starts(n, batch, start, rank, world):
     rank = rank % world
     if n < batch * world:
@@ -155,7 +165,7 @@ def test_stopping_does_not_wait_for_a_window():
 
 def test_exit_with_a_running_reader_is_quiet():
     code = (
-        "import torch\nfrom saelight.data.plan import cut\nfrom saelight.data.stream import TrainStream\n"
+        "import torch\nfrom saelight.data.stream.order import cut\nfrom saelight.data.stream.loaders import TrainStream\n"
         "from saelight.data.synthetic import SyntheticRows\n"
         "it = iter(TrainStream(SyntheticRows(rows=200_000), cut(0, 200_000), 64))\nnext(it)\nprint('end')"
     )
@@ -186,13 +196,16 @@ def test_a_shard_cut_while_training_is_one_line(tmp_path):
         list(TrainStream(rows, cut(0, 400, 32), 50))
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"batch_size": 20}, "batch size 10, this run has 20"),
-    ({"seed": 5}, "seed 0, this run has 5"),
-    ({"world": 2, "rank": 1}, "world size 1, this run has 2"),
-    ({"n": 90}, "training rows 100, this run has 90"),
-    ({"rows": "other"}, "data fingerprint memory, this run has other"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch_size": 20}, "batch size 10, this run has 20"),
+        ({"seed": 5}, "seed 0, this run has 5"),
+        ({"world": 2, "rank": 1}, "world size 1, this run has 2"),
+        ({"n": 90}, "training rows 100, this run has 90"),
+        ({"rows": "other"}, "data fingerprint memory, this run has other"),
+    ],
+)
 def test_resume_with_another_order_is_refused(change, words):
     fields = {"n": 100, "batch": 10} | change
     if "batch_size" in fields:

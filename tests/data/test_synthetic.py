@@ -108,9 +108,22 @@ def test_magnitudes_and_noise():
     assert noisy.std() == pytest.approx(0.3, abs=0.01)
 
 
-@pytest.mark.parametrize("bad", [{"d_in": 0}, {"n_features": 0}, {"mean_l0": 0}, {"mean_l0": 300}, {"correlation": 1.0},
-                                 {"noise": -1}, {"group_size": 0}, {"rows": 0}, {"val_rows": -1}, {"seed": -1},
-                                 {"zipf_exponent": float("nan")}])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"d_in": 0},
+        {"n_features": 0},
+        {"mean_l0": 0},
+        {"mean_l0": 300},
+        {"correlation": 1.0},
+        {"noise": -1},
+        {"group_size": 0},
+        {"rows": 0},
+        {"val_rows": -1},
+        {"seed": -1},
+        {"zipf_exponent": float("nan")},
+    ],
+)
 def test_impossible_settings_get_one_line(bad):
     with pytest.raises(UserError, match=f"data.{next(iter(bad))}"):
         SyntheticDataModule(**bad)

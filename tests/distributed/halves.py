@@ -1,6 +1,6 @@
 """Train and evaluate a bank on one or two processes, each fed its part of every batch; run as a program.
 
-    python -m tests.distributed.halves PROCESSES OUT.pt [SAE to poison with NaN on the last rank]
+python -m tests.distributed.halves PROCESSES OUT.pt [SAE to poison with NaN on the last rank]
 """
 
 import os
@@ -81,7 +81,7 @@ def main(world: int, out: str, poisoned: str | None = None) -> None:
             "weights": {name: dict(b[name].named_parameters()) for name in b.names},
             "counters": counters,
             "tokens": b.tokens_seen,
-            "evaluation": b.evaluation,
+            "evaluation": b.last_metrics,
             "stopped": sorted(b.quarantine.stopped),
         }
         torch.save(result, out)

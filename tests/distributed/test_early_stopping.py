@@ -21,7 +21,9 @@ def test_two_processes_end_the_same_sae(tmp_path):
     assert out.count(why) == 1
     rows = map(json.loads, (tmp_path / "runs" / "cfg" / "results.jsonl").read_text().splitlines())
     assert {row["name"]: (row["state"], row["steps"]) for row in rows} == {
-        "relu": ("finished", 15), "topk": ("finished", 15), "still": (why, 7)
-    }  # fmt: skip
+        "relu": ("finished", 15),
+        "topk": ("finished", 15),
+        "still": (why, 7),
+    }
     exported = json.loads((tmp_path / "runs" / "cfg" / "saes" / "still" / "config.json").read_text())
     assert exported["training"] == {"state": "retired", "steps": 7, "tokens": 1400}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from saelight.isolation import clip_gradients, derived_seed
-from saelight.optimizer import forget
+from saelight.bank.isolation import clip_gradients, derived_seed
+from saelight.bank.optimizer import forget
 from saelight.saes import Moment
 from saelight.schedules import Horizon
 from tests.conftest import sparse_activations

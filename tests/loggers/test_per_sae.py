@@ -199,9 +199,13 @@ class Tiny(L.LightningModule):
 def test_with_a_plain_trainer(tmp_path):
     logger = PerSAE(tmp_path)
     trainer = L.Trainer(
-        max_steps=4, log_every_n_steps=2, logger=logger, accelerator="cpu", enable_progress_bar=False,
+        max_steps=4,
+        log_every_n_steps=2,
+        logger=logger,
+        accelerator="cpu",
+        enable_progress_bar=False,
         enable_model_summary=False,
-    )  # fmt: skip
+    )
     trainer.fit(Tiny(SAES), torch.utils.data.DataLoader(torch.ones(4, 3)))
     assert trainer.log_dir == str(tmp_path)
     assert [row["step"] for row in rows(tmp_path, "topk-8")] == ["1", "3"]

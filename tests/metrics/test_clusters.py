@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import silhouette_score
 
 import saelight
-from saelight.evaluation import Evaluation
+from saelight.bank.evaluation import Evaluation
 from saelight.metrics import find_clusters, latent_features, own_cosines, weight_correlation
 from tests.test_isolation import Poison
 from tests.test_trainer import data, trainer
@@ -176,5 +176,5 @@ def test_without_validation_there_are_none(tmp_path):
 
 
 def test_scikit_learn_is_imported_where_it_is_used():
-    code = "import sys, saelight.evaluation; print([m for m in sys.modules if m.split('.')[0] == 'sklearn'])"
+    code = "import sys, saelight.bank.evaluation; print([m for m in sys.modules if m.split('.')[0] == 'sklearn'])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

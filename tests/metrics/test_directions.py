@@ -142,8 +142,12 @@ def test_weight_correlation_is_the_mean_cosine_of_alive_latents():
 
 def test_the_metrics_are_the_functions_and_average_over_updates():
     truth, first, second = directions(5, 0), directions(8, 1).bfloat16(), directions(8, 2)
-    cases = [(MMCS(truth), lambda w: mmcs(truth, w)), (MMCS(truth, signed=True), lambda w: mmcs(truth, w, signed=True)),
-             (MCC(truth), lambda w: mcc(truth, w)), (Coherence(), coherence)]  # fmt: skip
+    cases = [
+        (MMCS(truth), lambda w: mmcs(truth, w)),
+        (MMCS(truth, signed=True), lambda w: mmcs(truth, w, signed=True)),
+        (MCC(truth), lambda w: mcc(truth, w)),
+        (Coherence(), coherence),
+    ]
     for metric, function in cases:
         assert metric.compute().isnan()
         metric.update(W_dec=first)
@@ -165,8 +169,10 @@ def test_a_collection_never_takes_two_of_them_for_one():
     assert {name: value.item() for name, value in metrics.compute().items()} == {"MMCS": 0.5, "MCC": 1.0}
 
 
-@pytest.mark.parametrize(("truth", "decoder", "said"), [((3, 4), (5, 6), "one space"), ((0, 4), (5, 4), "at least one"),
-                                                        ((4,), (5, 4), "as rows")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("truth", "decoder", "said"),
+    [((3, 4), (5, 6), "one space"), ((0, 4), (5, 4), "at least one"), ((4,), (5, 4), "as rows")],
+)
 @pytest.mark.parametrize("function", [mmcs, nearest, one_to_one, mcc])
 def test_unusable_shapes_are_said(truth, decoder, said, function):
     with pytest.raises(UserError, match=said):

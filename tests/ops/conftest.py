@@ -2,7 +2,7 @@
 
 import pytest
 
-from saelight.ops import bags, entries, parts, select
+from saelight.ops import bags, dispatch, entries, select
 
 
 @pytest.fixture(params=["compiled", "compiled, two threads", "torch", "triton"])
@@ -12,9 +12,9 @@ def loops(request, monkeypatch):
         for module in (bags, entries, select):
             monkeypatch.setattr(module, "loops_for", lambda values: None)
     else:
-        assert parts.compiled() is not None
-        monkeypatch.setattr(parts, "_SMALLEST", 1)
-        monkeypatch.setattr(parts.torch, "get_num_threads", lambda: 1 + ("two" in request.param))
+        assert dispatch.compiled() is not None
+        monkeypatch.setattr(dispatch, "_SMALLEST", 1)
+        monkeypatch.setattr(dispatch.torch, "get_num_threads", lambda: 1 + ("two" in request.param))
     if request.param == "triton":
         monkeypatch.setattr(bags, "kernels_for", lambda values: interpreted())
     return request.param

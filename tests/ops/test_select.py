@@ -27,10 +27,16 @@ def of_each(z_BF: torch.Tensor, k: int) -> torch.Tensor:
     return torch.zeros_like(z_BF, dtype=torch.bool).scatter(1, z_BF.topk(k, dim=1).indices, True)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-@given(rows=st.integers(1, 9), d_sae=st.integers(1, 300), k=st.integers(1, 300), chunk=st.integers(1, 900),
-       signed=st.booleans())  # fmt: skip
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    rows=st.integers(1, 9), d_sae=st.integers(1, 300), k=st.integers(1, 300), chunk=st.integers(1, 900), signed=st.booleans()
+)
 def test_the_largest_of_each_token(rows, d_sae, k, chunk, signed):
     k = min(k, d_sae)
     x_BD, W_DF = problem(rows, d_sae)

@@ -11,7 +11,7 @@ import torch
 
 import saelight.ops
 from saelight.errors import UserError
-from saelight.ops import bags, matmul, parts
+from saelight.ops import bags, dispatch, matmul
 from saelight.ops.entries import AllEntries, KeptEntries
 from saelight.ops.fallback import find_op
 from saelight.ops.matmul import centred_product
@@ -101,18 +101,18 @@ def test_cuda_kernels_are_for_those_who_ask(monkeypatch):
         is_cpu, is_cuda = False, True
 
     for asked, found in (("0", False), ("1", True)):
-        parts._triton.cache_clear()
+        dispatch._triton.cache_clear()
         monkeypatch.setenv("SAELIGHT_TRITON", asked)
-        assert parts.trains_sparsely(OnCUDA()) == found
-        assert parts.code_for(OnCUDA()) == ("triton" if found else "torch")
-    parts._triton.cache_clear()
+        assert dispatch.trains_sparsely(OnCUDA()) == found
+        assert dispatch.code_for(OnCUDA()) == ("triton" if found else "torch")
+    dispatch._triton.cache_clear()
     monkeypatch.delitem(sys.modules, "saelight.ops.cuda_kernels", raising=False)
     monkeypatch.delattr(saelight.ops, "cuda_kernels", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(UserError, match="SAELIGHT_TRITON=1 needs Triton: pip install triton"):
-        parts.trains_sparsely(OnCUDA())
-    parts._triton.cache_clear()
-    assert parts.trains_sparsely(torch.zeros(1))
+        dispatch.trains_sparsely(OnCUDA())
+    dispatch._triton.cache_clear()
+    assert dispatch.trains_sparsely(torch.zeros(1))
 
 
 @pytest.mark.parametrize("strided", [False, True])

@@ -101,9 +101,15 @@ class Cluster:
     def _start(self, *command: str) -> None:
         with (self.folder / "daemons.txt").open("ab") as log:
             self._children.append(
-                subprocess.Popen(command, env=os.environ | self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                 start_new_session=True)
-            )  # fmt: skip
+                subprocess.Popen(
+                    command,
+                    env=os.environ | self.env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
 
 
 def missing() -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from saelight import runs
+from saelight.run import run_folder
 from tests.slurm.test_sweep import BASE, wait_until
 from tests.test_resume import assert_same_state
 
@@ -40,4 +40,4 @@ def test_a_run_on_two_nodes_is_requeued_and_goes_on_exactly(cluster, monkeypatch
     assert "Restored all states" in Path("log.txt").read_text()
     command = [sys.executable, "-m", "saelight", "fit", "--config", "config.yaml", "--trainer.devices", "2"]
     subprocess.run([*command, "--trainer.folder", "runs/unbroken"], check=True, capture_output=True)
-    assert_same_state(*(runs.checkpoint(Path("runs") / name) for name in ("job", "unbroken")))
+    assert_same_state(*(run_folder.checkpoint(Path("runs") / name) for name in ("job", "unbroken")))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from saelight import runs
-from saelight.sweep.journal import Journal
+from saelight.run import run_folder
+from saelight.sweep.store.journal import Journal
 from tests.test_resume import assert_same_state
 
 pytestmark = pytest.mark.slurm
@@ -81,7 +81,7 @@ def queued(cluster) -> str:
 
 def assert_as_on_this_machine(local: Path) -> None:
     for group in GROUPS:
-        assert_same_state(*(runs.checkpoint(root / "runs" / "tiny" / "runs" / group) for root in (Path(), local)))
+        assert_same_state(*(run_folder.checkpoint(root / "runs" / "tiny" / "runs" / group) for root in (Path(), local)))
     here, there = (json.loads((root / "results.json").read_text()) for root in (FOLDER, local / FOLDER))
     for ours, theirs in zip(here, there, strict=True):
         assert ours["metrics"] == theirs["metrics"] != {}
@@ -121,7 +121,7 @@ def test_jobs_outlive_their_runner_and_are_taken_up_by_the_next(local, cluster):
     assert runner.returncode == 130, out + err
     assert out.endswith("stopped; the same command with --resume goes on\n")
     # What ran has saved, what waited was taken back.
-    assert [runs.checkpoint(FOLDER / "runs" / group).is_file() for group in GROUPS] == [True, True, False]
+    assert [run_folder.checkpoint(FOLDER / "runs" / group).is_file() for group in GROUPS] == [True, True, False]
     assert queued(cluster) == ""
 
     sweep("run", "sweep.yaml", *SLURM, "--resume")

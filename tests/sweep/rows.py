@@ -31,13 +31,23 @@ def make_row(i: int, settings: dict, rng: random.Random, group: str = "group-000
     batch = settings.get("data.batch_size", 1024)
     speed = 60_000 * (batch / 1024) ** 0.4 / (fields["expansion"] / 16) ** 0.3 * math.exp(rng.gauss(0, 0.05))
     return {
-        "name": f"point-{i}", "hash": f"{i:08x}", "group": group, "state": "finished", "error": None, "seed": i,
+        "name": f"point-{i}",
+        "hash": f"{i:08x}",
+        "group": group,
+        "state": "finished",
+        "error": None,
+        "seed": i,
         "config": {"class_path": f"saelight.saes.{kind.lower()}.{kind}", "init_args": fields},
         "settings": settings | {"sae.class_path": kind},
         "metrics": {"l0": l0, "fvu": fvu, "dead": 0.02, "silhouette": None},
-        "loss": 1.3 * fvu, "steps": 20_000, "tokens": 20_000 * batch, "seconds": 20_000 * batch / speed,
-        "tokens_per_second": speed, "device": "cpu", "folder": f"saes/point-{i}",
-    } | changes  # fmt: skip
+        "loss": 1.3 * fvu,
+        "steps": 20_000,
+        "tokens": 20_000 * batch,
+        "seconds": 20_000 * batch / speed,
+        "tokens_per_second": speed,
+        "device": "cpu",
+        "folder": f"saes/point-{i}",
+    } | changes
 
 
 def sweep(n: int, axes: dict | None = None, seed: int = 0, **changes) -> list[dict]:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
-from saelight.sweep.figures import FIGURES, NothingToDraw, png
-from saelight.sweep.figures.canvas import COLOURS
-from saelight.sweep.figures.rows import front
+from saelight.sweep.show.figures import FIGURES, NothingToDraw, png
+from saelight.sweep.show.figures.canvas import COLOURS
+from saelight.sweep.show.figures.selection import front
 from tests.sweep.rows import GRID, SETTINGS, make_row, sweep
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from saelight.sweep.groups import memory_of
-from saelight.sweep.spec import read
+from saelight.sweep.plan.groups import memory_of
+from saelight.sweep.plan.spec import read
 from tests.sweep.files import changed, write
 
 MEASURE = """
 import sys
 import sklearn.cluster
-import saelight.training_cli
+import saelight.cli.training
 from torch.utils.tensorboard import SummaryWriter
-from saelight.cli import main
+from saelight.cli.main import main
 
 def read(key):
     return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
@@ -28,10 +28,11 @@ print("peak", read("VmHWM") - before)
 BASE = {
     "trainer": {"max_steps": 10, "accelerator": "cpu", "enable_progress_bar": False},
     "model": {"saes": {"any": {"class_path": "TopK"}}},
-    "data": {"class_path": "SyntheticDataModule",
-             "init_args": {"d_in": 384, "n_features": 512, "mean_l0": 16, "rows": 200_000, "val_rows": 2048,
-                           "batch_size": 2048}},
-}  # fmt: skip
+    "data": {
+        "class_path": "SyntheticDataModule",
+        "init_args": {"d_in": 384, "n_features": 512, "mean_l0": 16, "rows": 200_000, "val_rows": 2048, "batch_size": 2048},
+    },
+}
 
 
 @pytest.fixture(autouse=True)
@@ -42,23 +43,29 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def entries(sweep: dict, base: dict) -> list:
-    from saelight.sweep.entries import resolve
-    from saelight.sweep.points import expand
+    from saelight.sweep.plan.points import expand
+    from saelight.sweep.plan.resolve import resolve
 
     found = read(write(sweep, base))
     return resolve(found, expand(found)[0]).entries
 
 
-MIXED = {"base": "base.yaml", "parameters": {"sae.expansion": {"values": [4, 8, 12]}},
-         "cases": [{"parameters": {"sae.class_path": {"value": kind}}} for kind in ("TopK", "ReLU")]}  # fmt: skip
-DENSE = {"base": "base.yaml", "parameters": {"sae.expansion": {"value": 8}, "sae.lr": {"values": [1e-3, 2e-3]}},
-         "cases": [{"parameters": {"sae.class_path": {"value": kind}}} for kind in ("Gated", "HardConcrete")]}  # fmt: skip
+MIXED = {
+    "base": "base.yaml",
+    "parameters": {"sae.expansion": {"values": [4, 8, 12]}},
+    "cases": [{"parameters": {"sae.class_path": {"value": kind}}} for kind in ("TopK", "ReLU")],
+}
+DENSE = {
+    "base": "base.yaml",
+    "parameters": {"sae.expansion": {"value": 8}, "sae.lr": {"values": [1e-3, 2e-3]}},
+    "cases": [{"parameters": {"sae.class_path": {"value": kind}}} for kind in ("Gated", "HardConcrete")],
+}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 @pytest.mark.parametrize("sweep", [MIXED, DENSE], ids=["widths and variants mixed", "dense variants"])
 def test_the_prediction_is_within_a_fifth(sweep):
-    from saelight.sweep.folder import config_of
+    from saelight.sweep.store.sweep_folder import config_of
 
     members = entries(sweep, BASE)
     outside = {key: BASE[key] for key in ("trainer", "data")} | {"model": {}}
@@ -69,7 +76,7 @@ def test_the_prediction_is_within_a_fifth(sweep):
 
 
 def test_groups_are_split_by_memory():
-    from saelight.sweep.groups import split
+    from saelight.sweep.plan.groups import split
 
     members = entries(MIXED, BASE)
     whole = memory_of(members)
@@ -83,7 +90,7 @@ def test_groups_are_split_by_memory():
 
 
 def test_groups_have_about_equal_work_and_at_most_max_saes():
-    from saelight.sweep.groups import split
+    from saelight.sweep.plan.groups import split
 
     members = entries(changed(MIXED, parameters={"sae.expansion": {"values": list(range(1, 13))}}), BASE)
     parts = split(members, None, None, at_least=3)

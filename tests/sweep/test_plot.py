@@ -10,7 +10,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from saelight.errors import UserError
-from saelight.sweep.plot import plot
+from saelight.sweep.show.plot import plot
 from tests.sweep.rows import SETTINGS, sweep
 
 ALL = ["pareto.png", "time_loss.png", "sensitivity.png", "throughput.png"]
@@ -20,12 +20,16 @@ def pngs(files) -> list[str]:
     return [file.name for file in files if file.suffix == ".png"]
 
 
-@pytest.mark.parametrize(("rows", "names"), [
-    (sweep(1), ALL[:2]),
-    (sweep(6, {"sae.class_path": ("Gated", "ReLU"), "sae.sparsity": (0.01, 0.03, 0.1)}), ALL[:2]),
-    (sweep(54, SETTINGS), ALL),
-    (sweep(912), ALL[:3]),
-], ids=["1", "6", "54", "912"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        (sweep(1), ALL[:2]),
+        (sweep(6, {"sae.class_path": ("Gated", "ReLU"), "sae.sparsity": (0.01, 0.03, 0.1)}), ALL[:2]),
+        (sweep(54, SETTINGS), ALL),
+        (sweep(912), ALL[:3]),
+    ],
+    ids=["1", "6", "54", "912"],
+)
 def test_figures_are_pngs_of_full_size(rows, names, tmp_path):
     said = []
     files = plot(rows, tmp_path / "plots", said.append)
@@ -83,10 +87,10 @@ def test_plotting_loads_neither_torch_nor_lightning_nor_pyplot(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-import saelight.sweep.plot
+import saelight.sweep.show.plot
 assert "matplotlib" not in sys.modules
 from tests.sweep.rows import sweep
-saelight.sweep.plot.plot(sweep(6), Path({str(tmp_path)!r}))
+saelight.sweep.show.plot.plot(sweep(6), Path({str(tmp_path)!r}))
 print([name for name in ("torch", "lightning", "matplotlib.pyplot") if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,15 +2,21 @@
 
 import io
 
-from saelight.sweep.progress import Progress, line
+from saelight.sweep.execute.progress_line import Progress, line
 
 
 def row(group: str, state: str = "running", steps: int | None = None) -> dict:
     return {"group": group, "state": state, "steps": steps, "of_steps": steps and 200, "eta": steps and 200.0 - steps}
 
 
-ROWS = [row("group-000", "finished", 200), row("group-000", "retired: worst half", 50), row("group-001", steps=50),
-        row("group-001", steps=50), row("group-002"), row("group-003", "waiting")]  # fmt: skip
+ROWS = [
+    row("group-000", "finished", 200),
+    row("group-000", "retired: worst half", 50),
+    row("group-001", steps=50),
+    row("group-001", steps=50),
+    row("group-002"),
+    row("group-003", "waiting"),
+]
 
 
 def test_the_line_says_what_has_ended_and_how_far_each_run_is():

@@ -36,8 +36,9 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def start(*args: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "saelight", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "saelight", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def rows(folder: str) -> dict[str, dict]:
@@ -268,14 +269,21 @@ def test_missing_data_is_said_at_once_and_refused_only_when_it_is_to_run(capsys)
 
 @pytest.mark.parametrize(
     ("args", "absent"),
-    [(["sweep", "--help"], "torch"), (["sweep", "run", "--help"], "torch"), (["sweep", "status", "s"], "torch"),
-     (["sweep", "results", "s"], "torch"), (["sweep", "expand", "sweep.yaml", "--out", "t"], "lightning"),
-     (["sweep", "run", "sweep.yaml", "--dry-run"], "lightning")],
-)  # fmt: skip
+    [
+        (["sweep", "--help"], "torch"),
+        (["sweep", "run", "--help"], "torch"),
+        (["sweep", "status", "s"], "torch"),
+        (["sweep", "results", "s"], "torch"),
+        (["sweep", "expand", "sweep.yaml", "--out", "t"], "lightning"),
+        (["sweep", "run", "sweep.yaml", "--dry-run"], "lightning"),
+    ],
+)
 def test_the_front_is_light(args, absent):
     assert saelight_("sweep", "expand", write(), "--out", "s") == 0
-    code = (f"import sys\nfrom saelight.cli import main\ntry:\n    main({args!r})\nexcept SystemExit:\n    pass\n"
-            f"assert {absent!r} not in sys.modules")  # fmt: skip
+    code = (
+        f"import sys\nfrom saelight.cli.main import main\ntry:\n    main({args!r})\nexcept SystemExit:\n    pass\n"
+        f"assert {absent!r} not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
@@ -315,7 +323,9 @@ def test_a_folder_keeps_its_groups_and_a_filter_runs_a_part_of_it(capsys):
     assert "6 points, 3 groups" in capsys.readouterr().out
     assert saelight_("sweep", "run", "s", "--filter", "relu", "--devices", "cpu") == 0
     assert {row["name"]: row["state"] for row in rows("s").values()} == {
-        "relu-lr0.001": "finished", "relu-lr0.003": "finished"}  # fmt: skip
+        "relu-lr0.001": "finished",
+        "relu-lr0.003": "finished",
+    }
     assert saelight_("sweep", "run", "s", "--resume", "--devices", "cpu") == 0
     assert Counter(row["state"] for row in rows("s").values()) == {"finished": 6}
     assert [row["group"] for name, row in rows("s").items() if name.startswith("relu")] == ["group-000"] * 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from saelight.sweep.study import open_study
+from saelight.sweep.execute.study import open_study
 from tests.sweep.files import BASE, changed, write
 from tests.test_cli import saelight_
 
@@ -22,13 +22,15 @@ SEARCH = {
     "run_cap": 9,
     "max_saes": 3,
     "metric": {"name": "val/fvu", "goal": "minimize"},
-    "parameters": {"sae.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 3e-2},
-                   "trainer.val_check_interval": {"value": 0.1}},
+    "parameters": {
+        "sae.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 3e-2},
+        "trainer.val_check_interval": {"value": 0.1},
+    },
     "cases": [
         {"name": "topk", "parameters": {"sae.class_path": {"value": "TopK"}, "sae.k": {"values": [2, 4]}}},
         {"name": "relu", "parameters": {"sae.class_path": {"value": "ReLU"}}},
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +108,7 @@ def test_refusals(sweep, args, message, capsys):
 
 
 def test_values_stay_within_their_ranges_and_are_the_drawn_ones():
-    from saelight.sweep.study import OptunaChooser
+    from saelight.sweep.execute.study import OptunaChooser
 
     chooser = OptunaChooser(open_study("j.log", "s", direction="minimize", seed=1).ask())
     assert 2 <= chooser.number("k", 2, 5, log=False, step=1, whole=True) <= 5

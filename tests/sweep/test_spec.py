@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saelight.errors import UserError
-from saelight.sweep.entries import resolve
-from saelight.sweep.names import LONGEST, name_points
-from saelight.sweep.points import expand, select
-from saelight.sweep.spec import read
+from saelight.sweep.plan.names import LONGEST, name_points
+from saelight.sweep.plan.points import expand, select
+from saelight.sweep.plan.resolve import resolve
+from saelight.sweep.plan.spec import read
 from tests.sweep.files import SWEEP, changed, write
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +29,18 @@ def names(sweep: dict | str, file: str = "sweep.yaml", **overrides) -> list[str]
 
 @pytest.mark.parametrize(
     ("file", "points", "distinct"),
-    [("six_way.yaml", 912, 912), ("paired.yaml", 54, 54), ("paired.py", 54, 54), ("conditional.yaml", 6, 6),
-     ("conditional.py", 6, 6), ("architecture.yaml", 3, 3), ("architecture.py", 3, 3), ("quick.yaml", 22, 18),
-     ("front.yaml", 20, 20)],
-)  # fmt: skip
+    [
+        ("six_way.yaml", 912, 912),
+        ("paired.yaml", 54, 54),
+        ("paired.py", 54, 54),
+        ("conditional.yaml", 6, 6),
+        ("conditional.py", 6, 6),
+        ("architecture.yaml", 3, 3),
+        ("architecture.py", 3, 3),
+        ("quick.yaml", 22, 18),
+        ("front.yaml", 20, 20),
+    ],
+)
 def test_the_shipped_sweeps_come_to_their_counts(file, points, distinct):
     sweep = read(ROOT / "sweeps" / file)
     expanded, _ = expand(sweep)
@@ -68,15 +76,25 @@ def test_duplicates_keep_their_names():
 
 
 def test_names_say_what_varies():
-    assert sorted(names(SWEEP)) == ["relu-lr0.001", "relu-lr0.003", "topk-lr0.001-k2", "topk-lr0.001-k4", "topk-lr0.003-k2",
-                                    "topk-lr0.003-k4"]  # fmt: skip
+    assert sorted(names(SWEEP)) == [
+        "relu-lr0.001",
+        "relu-lr0.003",
+        "topk-lr0.001-k2",
+        "topk-lr0.001-k4",
+        "topk-lr0.003-k2",
+        "topk-lr0.003-k4",
+    ]
     sweep = read(ROOT / "sweeps" / "six_way.yaml")
     assert "gated-x16-lr0.0003-s0.03-a0.1" in [point.name for point in expand(sweep)[0]]
 
 
-settings = st.dictionaries(st.sampled_from(["sae.lr", "sae.k", "sae.class_path", "data.path", "trainer.max_epochs"]),
-                           st.one_of(st.integers(), st.floats(allow_nan=False), st.text(max_size=90), st.booleans(),
-                                     st.lists(st.integers(), max_size=2)), max_size=4)  # fmt: skip
+settings = st.dictionaries(
+    st.sampled_from(["sae.lr", "sae.k", "sae.class_path", "data.path", "trainer.max_epochs"]),
+    st.one_of(
+        st.integers(), st.floats(allow_nan=False), st.text(max_size=90), st.booleans(), st.lists(st.integers(), max_size=2)
+    ),
+    max_size=4,
+)
 
 
 @given(st.lists(st.tuples(st.lists(st.text(max_size=30), max_size=2).map(tuple), settings), min_size=1, max_size=6))
@@ -102,15 +120,27 @@ def test_the_sweep_goes_before_its_defaults_and_those_before_nothing():
     sweep = read(write(changed(SWEEP, sae={"lr": 9.0, "expansion": 2, "k": 3, "schedule": {"kind": "cosine"}})))
     resolved = resolve(sweep, expand(sweep)[0])
     by_name = {entry.name: entry.sae for entry in resolved.entries}
-    assert by_name["topk-lr0.001-k2"] == {"class_path": "TopK", "lr": 1e-3, "k": 2, "expansion": 2,
-                                          "schedule": {"kind": "cosine"}}  # fmt: skip
+    assert by_name["topk-lr0.001-k2"] == {
+        "class_path": "TopK",
+        "lr": 1e-3,
+        "k": 2,
+        "expansion": 2,
+        "schedule": {"kind": "cosine"},
+    }
     assert by_name["relu-lr0.001"]["expansion"] == 2
     assert resolved.notes == ["the default sae.k is dropped for 2 points, whose class has no such field"]
 
 
 def test_nested_mappings_merge():
-    sweep = read(write({"base": "base.yaml", "sae": {"class_path": "TopK", "schedule": {"kind": "cosine", "warmup": 0.5}},
-                        "parameters": {"sae.schedule.warmup": {"values": [0.1, 0.2]}}}))  # fmt: skip
+    sweep = read(
+        write(
+            {
+                "base": "base.yaml",
+                "sae": {"class_path": "TopK", "schedule": {"kind": "cosine", "warmup": 0.5}},
+                "parameters": {"sae.schedule.warmup": {"values": [0.1, 0.2]}},
+            }
+        )
+    )
     assert [entry.sae["schedule"] for entry in resolve(sweep, expand(sweep)[0]).entries] == [
         {"kind": "cosine", "warmup": 0.1},
         {"kind": "cosine", "warmup": 0.2},
@@ -121,8 +151,14 @@ def test_cases_nest_and_multiply():
     inner = [{"name": "a"}, {"name": "b", "parameters": {"sae.k": {"values": [1, 2]}}}]
     cases = [{"name": "x", "parameters": {"sae.lr": {"values": [0.1, 0.2]}}, "cases": inner}, {"name": "y"}]
     assert names({"base": "base.yaml", "sae": {"class_path": "TopK"}, "cases": cases}) == [
-        "x-a-lr0.1", "x-a-lr0.2", "x-b-lr0.1-k1", "x-b-lr0.2-k1", "x-b-lr0.1-k2", "x-b-lr0.2-k2", "y",
-    ]  # fmt: skip
+        "x-a-lr0.1",
+        "x-a-lr0.2",
+        "x-b-lr0.1-k1",
+        "x-b-lr0.2-k1",
+        "x-b-lr0.1-k2",
+        "x-b-lr0.2-k2",
+        "y",
+    ]
 
 
 def test_numbers_without_a_point_are_numbers():
@@ -131,16 +167,25 @@ def test_numbers_without_a_point_are_numbers():
 
 
 def test_random_points_are_the_same_each_time_and_within_their_ranges():
-    sweep = {"base": "base.yaml", "method": "random", "run_cap": 30, "sae": {"class_path": "TopK"}, "parameters": {
-        "sae.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
-        "sae.k": {"min": 2, "max": 5},
-        "sae.encoder_scale": {"distribution": "q_uniform", "min": 0.5, "max": 2.0, "q": 0.25},
-        "sae.tied_init": {"values": [True, False]},
-    }}  # fmt: skip
+    sweep = {
+        "base": "base.yaml",
+        "method": "random",
+        "run_cap": 30,
+        "sae": {"class_path": "TopK"},
+        "parameters": {
+            "sae.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
+            "sae.k": {"min": 2, "max": 5},
+            "sae.encoder_scale": {"distribution": "q_uniform", "min": 0.5, "max": 2.0, "q": 0.25},
+            "sae.tied_init": {"values": [True, False]},
+        },
+    }
     first, again = (expand(read(write(sweep)))[0] for _ in range(2))
     assert [p.settings for p in first] == [p.settings for p in again]
-    for key, accept in {"sae.lr": lambda v: 1e-4 <= v <= 1e-2, "sae.k": lambda v: v in (2, 3, 4, 5),
-                        "sae.encoder_scale": lambda v: v in [0.5 + i / 4 for i in range(7)]}.items():  # fmt: skip
+    for key, accept in {
+        "sae.lr": lambda v: 1e-4 <= v <= 1e-2,
+        "sae.k": lambda v: v in (2, 3, 4, 5),
+        "sae.encoder_scale": lambda v: v in [0.5 + i / 4 for i in range(7)],
+    }.items():
         assert all(accept(point.settings[key]) for point in first)
     assert {point.settings["sae.k"] for point in first} == {2, 3, 4, 5}
     assert sum(point.settings["sae.lr"] < 1e-3 for point in first) in range(8, 23)
@@ -179,14 +224,15 @@ BAD = {
     "random without an end": (TOP | {"method": "random", "parameters": {"sae.k": {"min": 1, "max": 2}}}, "`run_cap: 50`"),
     "range in a grid": (TOP | {"parameters": {"sae.k": {"min": 1, "max": 2}}}, "a grid needs `values`"),
     "range the wrong way": (
-        TOP | {"method": "random", "run_cap": 2, "parameters": {"sae.k": {"min": 3, "max": 2}}}, "min < max, got min 3"
+        TOP | {"method": "random", "run_cap": 2, "parameters": {"sae.k": {"min": 3, "max": 2}}},
+        "min < max, got min 3",
     ),
     "unknown distribution": (
         TOP | {"method": "random", "run_cap": 2, "parameters": {"sae.k": {"distribution": "unifrm", "min": 1, "max": 2}}},
         r"unknown distribution 'unifrm'; did you mean 'uniform'\?",
     ),
     "the bank's SAEs": (TOP | {"parameters": {"model.saes.x": {"value": 1}}}, "a sweep makes model.saes itself"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -205,7 +251,7 @@ BAD_POINTS = {
     "unknown class": ({"sae.class_path": {"value": "TopKay"}}, r"no SAE class 'TopKay'; did you mean 'TopK'\?"),
     "unknown trainer key": ({"trainer.max_epoch": {"value": 2}}, r"unknown key 'trainer.max_epoch'; .*'max_epochs'"),
     "unknown data key": ({"data.layer": {"values": [1, 2]}}, "unknown key 'data.layer'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_POINTS)
@@ -236,7 +282,9 @@ def test_what_a_grid_does_not_do_is_said():
     sweep = read(write({**SWEEP, "early_terminate": {"type": "hyperband", "eta": 3}}))
     assert "all points of this grid run to their end; {type: halving} would end poor ones" in sweep.notes[0]
     assert read(write({**SWEEP, "early_terminate": {"type": "halving", "keep": 0.25}})).halving == {
-        "class_path": "Halving", "init_args": {"keep": 0.25, "metric": "fvu", "goal": "minimize"}}  # fmt: skip
+        "class_path": "Halving",
+        "init_args": {"keep": 0.25, "metric": "fvu", "goal": "minimize"},
+    }
 
 
 def test_halving_is_part_of_a_points_identity():

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import saelight
-from saelight import runs
-from saelight.sweep.wandb_logger import with_wandb
+from saelight.run import run_folder
+from saelight.sweep.wandb.logger_settings import with_wandb
 from tests.sweep.wandb_server import serving
 from tests.test_cli import CONFIG, saelight_
 
@@ -26,16 +26,22 @@ PLAIN = {
     "base": "base.yaml",
     "method": "grid",
     "sae": {"class_path": "TopK", "k": 4, "expansion": 2},
-    "parameters": {"sae.lr": {"values": [1e-3, 1e-5]}, "sae.betas": {"value": [0.8, 0.99]}, "sae.clip": {"value": None},
-                   "sae.schedule": {"value": {"kind": "constant"}}},
-}  # fmt: skip
+    "parameters": {
+        "sae.lr": {"values": [1e-3, 1e-5]},
+        "sae.betas": {"value": [0.8, 0.99]},
+        "sae.clip": {"value": None},
+        "sae.schedule": {"value": {"kind": "constant"}},
+    },
+}
 CASES = {
     "base": "base.yaml",
     "sae": {"expansion": 2},
     "max_saes": 2,
-    "cases": [{"name": "relu", "parameters": {"sae.class_path": {"value": "ReLU"}, "sae.lr": {"values": [1e-3, 1e-4]}}},
-              {"name": "topk", "parameters": {"sae.class_path": {"value": "TopK"}, "sae.k": {"values": [2, 4]}}}],
-}  # fmt: skip
+    "cases": [
+        {"name": "relu", "parameters": {"sae.class_path": {"value": "ReLU"}, "sae.lr": {"values": [1e-3, 1e-4]}}},
+        {"name": "topk", "parameters": {"sae.class_path": {"value": "TopK"}, "sae.k": {"values": [2, 4]}}},
+    ],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +62,21 @@ def server():
 def wandb(server, *args):
     """A command of the real client, begun."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    env = clean | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "k" * 40, "OMP_NUM_THREADS": "1",
-                   "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": HOME}  # fmt: skip
-    return subprocess.Popen([sys.executable, "-m", "wandb", *args], env=env, text=True, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    env = clean | {
+        "WANDB_BASE_URL": server.url,
+        "WANDB_API_KEY": "k" * 40,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": HOME,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "wandb", *args],
+        env=env,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def output(process):
@@ -154,7 +171,7 @@ def test_every_way_to_stop_leaves_a_checkpoint_from_which_the_run_comes_back(ser
     until(lambda: step() > 0)
     running.kill()  # of all ways the one that tells nobody
     running.communicate()
-    until(runs.checkpoint(folder).is_file)
+    until(run_folder.checkpoint(folder).is_file)
     until(lambda: events()[-1]["event"] == "interrupted")
     before = step()
     [run] = server.runs.values()
@@ -183,13 +200,19 @@ def export(capsys, sweep, *args, name="my.yaml"):
 
 def test_a_search_goes_over_as_it_is(capsys):
     search = PLAIN | {
-        "name": "search", "method": "bayes", "run_cap": 20, "early_terminate": {"type": "hyperband", "min_iter": 3},
-        "entity": "me", "parameters": {"sae.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-2},
-                                       "sae.clip": {"min": 1, "max": 2.5},
-                                       "sae": {"parameters": {"k": {"min": 1, "max": 4}}}},
-    }  # fmt: skip
+        "name": "search",
+        "method": "bayes",
+        "run_cap": 20,
+        "early_terminate": {"type": "hyperband", "min_iter": 3},
+        "entity": "me",
+        "parameters": {
+            "sae.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-2},
+            "sae.clip": {"min": 1, "max": 2.5},
+            "sae": {"parameters": {"k": {"min": 1, "max": 4}}},
+        },
+    }
     _, written = export(capsys, search, "--set", "data.batch_size=50")
-    assert written.pop("command")[2:] == ["-m", "saelight.sweep.agent", "out", "${args_json_file}"]
+    assert written.pop("command")[2:] == ["-m", "saelight.sweep.wandb.agent", "out", "${args_json_file}"]
     parameters = written.pop("parameters")
     assert parameters.pop("sae.lr") == search["parameters"]["sae.lr"]
     # wandb refuses one whole bound beside one with a fraction, unless told what is between them.
@@ -218,7 +241,7 @@ REFUSED = {
     "a value that no point can have": (PLAIN | {"parameters": {"sae.k": {"values": [4, 99]}}}, [], "k = 99 exceeds d_sae"),
     "an unknown override": (PLAIN, ["--set", "sea.k=2"], "did you mean 'sae'"),
     "no data yet": (CASES | {"base": "without.yaml"}, [], "nowhere"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -235,7 +258,7 @@ def test_an_agent_says_what_is_wrong(capsys):
     export(capsys, CASES)
     Path("args.json").write_text('{"group": "group-007"}')
     for folder, message in (("out", "out has no group-007 any more"), ("elsewhere", "elsewhere is no sweep's folder")):
-        command = [sys.executable, "-m", "saelight.sweep.agent", folder, "args.json"]
+        command = [sys.executable, "-m", "saelight.sweep.wandb.agent", folder, "args.json"]
         done = subprocess.run(command, env=os.environ | {"PYTHONPATH": HOME}, capture_output=True, text=True)
         assert done.returncode == 1
         assert re.fullmatch(f"saelight: error: {message}.*\n", done.stderr)

@@ -12,8 +12,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import yaml
 
 ENTITY = {"id": "e1", "name": "local"}
-USER = {"id": "u1", "entity": "local", "username": "local", "name": "local", "email": "", "admin": False, "flags": "{}",
-        "deletedAt": None, "teams": {"edges": []}, "apiKeys": {"edges": []}}  # fmt: skip
+USER = {
+    "id": "u1",
+    "entity": "local",
+    "username": "local",
+    "name": "local",
+    "email": "",
+    "admin": False,
+    "flags": "{}",
+    "deletedAt": None,
+    "teams": {"edges": []},
+    "apiKeys": {"edges": []},
+}
 
 
 class Server(ThreadingHTTPServer):
@@ -37,8 +47,14 @@ class Server(ThreadingHTTPServer):
         config = yaml.safe_load(given["config"])
         points = itertools.product(*(spec.get("values", [spec.get("value")]) for spec in config["parameters"].values()))
         points = [dict(zip(config["parameters"], point, strict=True)) for point in points]
-        self.sweeps[name] = {"name": name, "text": given["config"], "config": config, "points": points,
-                             "again": [], "project": given["projectName"]}  # fmt: skip
+        self.sweeps[name] = {
+            "name": name,
+            "text": given["config"],
+            "config": config,
+            "points": points,
+            "again": [],
+            "project": given["projectName"],
+        }
         project = {"id": "p1", "name": given["projectName"], "entity": ENTITY}
         return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
 
@@ -89,11 +105,22 @@ class Server(ThreadingHTTPServer):
 
     def bucket(self, run):
         project = {"id": "p1", "name": run.get("project"), "entity": ENTITY}
-        return {"id": run["name"], "name": run["name"], "displayName": run.get("display"),
-                "config": json.dumps(run["config"]),
-                "summaryMetrics": json.dumps(run["summary"]), "sweepName": run.get("sweep"), "project": project,
-                "historyLineCount": run["rows"], "eventsLineCount": 0, "logLineCount": 0,
-                "historyTail": "[]", "eventsTail": "[]", "tags": [], "wandbConfig": json.dumps({"t": 1})}  # fmt: skip
+        return {
+            "id": run["name"],
+            "name": run["name"],
+            "displayName": run.get("display"),
+            "config": json.dumps(run["config"]),
+            "summaryMetrics": json.dumps(run["summary"]),
+            "sweepName": run.get("sweep"),
+            "project": project,
+            "historyLineCount": run["rows"],
+            "eventsLineCount": 0,
+            "logLineCount": 0,
+            "historyTail": "[]",
+            "eventsTail": "[]",
+            "tags": [],
+            "wandbConfig": json.dumps({"t": 1}),
+        }
 
     def stream(self, run, content):
         for name, part in (content.get("files") or {}).items():

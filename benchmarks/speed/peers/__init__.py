@@ -1,7 +1,7 @@
 """Other libraries' training steps behind one call each (training.py), for benchmarks against saelight's own.
 
-    pip install --no-deps -r benchmarks/speed/requirements.txt    # into the environment of `make conformance-peers`
-    python -m benchmarks.speed.peers --help                       # checks that each of them trains
+pip install --no-deps -r benchmarks/speed/requirements.txt    # into the environment of `make conformance-peers`
+python -m benchmarks.speed.peers --help                       # checks that each of them trains
 """
 
 import io

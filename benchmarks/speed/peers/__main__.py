@@ -1,7 +1,7 @@
 """Every peer makes a few training steps on fixed random data; those whose weights do not move, or leave the finite, fail.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.speed.peers [--d_in 64] [--d_sae 256] [--batch 128] [--k 32] [--steps 3]
-        [--sparse true] [--libraries '[sparsify]']
+OMP_NUM_THREADS=1 python -m benchmarks.speed.peers [--d_in 64] [--d_sae 256] [--batch 128] [--k 32] [--steps 3]
+    [--sparse true] [--libraries '[sparsify]']
 """
 
 import statistics

@@ -38,8 +38,9 @@ def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int
     if variant == "jump_relu":
         settings["target_l0"] = float(k)
     torch.manual_seed(seed)  # the JumpReLU trainer does not seed
-    trainer = KINDS[variant](steps=STEPS, activation_dim=d_in, dict_size=d_sae, layer=0, lm_name="none", seed=seed,
-                             device="cpu", **settings)  # fmt: skip
+    trainer = KINDS[variant](
+        steps=STEPS, activation_dim=d_in, dict_size=d_sae, layer=0, lm_name="none", seed=seed, device="cpu", **settings
+    )
     steps = count()
 
     def step(x_BD: torch.Tensor) -> None:

@@ -50,8 +50,9 @@ def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int
     torch.manual_seed(seed)
     sae = kind(config(d_in=d_in, d_sae=d_sae, **settings))
     # What has no default: the numbers only count samples and end `fit`, and lr_end matters to no constant rate.
-    trainer_config = SAETrainerConfig(total_training_samples=10**9, train_batch_size_samples=4096, lr_end=3e-5,
-                                      autocast=precision == "bf16")  # fmt: skip
+    trainer_config = SAETrainerConfig(
+        total_training_samples=10**9, train_batch_size_samples=4096, lr_end=3e-5, autocast=precision == "bf16"
+    )
     trainer = SAETrainer(trainer_config, sae, data_provider=iter(()))
 
     def step(x_BD: torch.Tensor) -> None:

@@ -52,9 +52,7 @@ def gate_logits(x: Tensor, y: Tensor | None, w: Weights) -> Tensor:
     return projections(x, y, w) + w["b_enc"]
 
 
-def hard_concrete(
-    x: Tensor, y: Tensor | None, w: Weights, *, coefficient: float, noise: Tensor, beta: float
-) -> Reference:
+def hard_concrete(x: Tensor, y: Tensor | None, w: Weights, *, coefficient: float, noise: Tensor, beta: float) -> Reference:
     w = leaves(w)
     B, width = per_token(x, y)
     log_alpha = gate_logits(x, y, w)

@@ -64,6 +64,4 @@ def gated(
     from_gates = torch.einsum("bf,fo->bo", open_gate, held["W_dec"]) + added(x, held)
     aux = (((x if y is None else y) - from_gates) ** 2).sum() / (B * width)
     penalty = open_gate.sum() / B
-    return differentiate(
-        reconstruction_loss(f, x, y, w) + coefficient / width**0.5 * penalty + aux_coefficient * aux, w, f
-    )
+    return differentiate(reconstruction_loss(f, x, y, w) + coefficient / width**0.5 * penalty + aux_coefficient * aux, w, f)

@@ -1,0 +1,300 @@
+"""SAEBank: the LightningModule that trains many SAEs on one stream of batches, each as if it were alone.
+
+Shapes: B batch, D d_in (d_out of a target).
+"""
+
+import re
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+import saelight.parsing.settings  # noqa: F401  (teaches load_from_checkpoint to read the SAEs' configs)
+from saelight.bank.evaluation import Evaluation
+from saelight.bank.isolation import Quarantine, clip_gradients, derived_seed, own_gradients
+from saelight.bank.optimizer import adamw, forget, learning_rates
+from saelight.bank.predictions import TopLatents, strongest
+from saelight.bank.ranks import share_least, share_mean
+from saelight.bank.record import StepRecord
+from saelight.bank.resume import check_same_config
+from saelight.bank.start import begin, sample
+from saelight.data.pairs import as_pair
+from saelight.errors import UserError
+from saelight.ops.handover import hand_over
+from saelight.saes import SAE, Moment, SAEConfig
+from saelight.schedules import Horizon, limit_steps, measure
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+class SAEBank(L.LightningModule):
+    """A bank of named SAEs sharing every batch: activations (B, d_in), or for transcoders pairs of them and targets
+    (B, d_out).
+
+    Each SAE has its own seed, loss, learning rate, schedule, clipping and fate: trained together or alone, its weights
+    come out the same bit for bit. One SAE's graph is alive at a time, and one fused AdamW steps them all.
+    """
+
+    def __init__(
+        self,
+        saes: dict[str, SAEConfig],
+        d_in: int,
+        seed: int = 0,
+        max_tokens: int | None = None,
+        predict_top: int = 32,
+        d_out: int | None = None,
+    ) -> None:
+        """
+        Args:
+            saes: The SAEs by name. Names become log prefixes, folders and W&B run names.
+            d_in: Width of the activations. The CLI takes it from the data.
+            seed: Seed of the run; each SAE's own seed derives from it and the SAE's name.
+            max_tokens: Length of training in tokens, beside trainer.max_epochs and trainer.max_steps; the first reached
+                ends it.
+            predict_top: Latents per token that predict keeps.
+            d_out: Width of the targets when the SAEs are transcoders. The CLI takes it from the data.
+        """
+        super().__init__()
+        if not saes:
+            raise UserError("model.saes is empty: name at least one SAE")
+        for name in saes:
+            if not _NAME.fullmatch(name):
+                raise UserError(f"{name!r} cannot name an SAE: use letters, digits, '_', '-' and '.' (not first)")
+        if max_tokens is not None and max_tokens < 1:
+            raise UserError(f"model.max_tokens must be positive, got {max_tokens}")
+        # Plain data, so that the next checkpoint loads with weights_only=True and the CLI reads it back.
+        self.save_hyperparameters(
+            {
+                "saes": {name: config.spec() for name, config in saes.items()},
+                "d_in": d_in,
+                "d_out": d_out,
+                "seed": seed,
+                "max_tokens": max_tokens,
+                "_instantiator": "lightning.pytorch.cli.instantiate_module",
+            }
+        )
+        self.d_in, self.d_out = d_in, d_out
+        self.predict_top = predict_top
+        self.names = list(saes)
+        self.seeds = [derived_seed(seed, name) if c.seed is None else c.seed for name, c in saes.items()]
+        # A ModuleList with the names beside it: a ModuleDict refuses dots.
+        self.saes = nn.ModuleList(map(self._build, saes, saes.values(), self.seeds))
+        self.quarantine = Quarantine(len(saes))
+        self.retired: dict[int, str] = {}
+        """The SAEs whose training was ended before the run's, and why."""
+        self.evaluation = Evaluation(list(self.saes))
+        self.horizon: Horizon | None = None
+        self.tokens_seen = 0
+        self.normalisation: dict[str, Any] = {"kind": "none", "scale": 1.0}
+        self.target_normalisation: dict[str, Any] | None = None
+        self.last_metrics: dict[str, dict[str, float]] = {}
+        """The last validation's or test's metrics, by SAE."""
+        self.evaluated_at: int | None = None
+        """The optimizer step of the last validation."""
+        self._record: StepRecord | None = None
+        self._recorded_at = -1
+        self._moment: Moment | None = None
+        self._measured: dict[int, list[Tensor]] = {}
+
+    def _build(self, name: str, config: SAEConfig, seed: int) -> SAE:
+        try:
+            return config.build(self.d_in, seed, self.d_out)
+        except UserError as error:
+            raise UserError(f"SAE {name!r}: {error}") from None
+
+    def __getitem__(self, name: str) -> SAE:
+        return self.saes[self.names.index(name)]
+
+    def forward(self, x_BD: Tensor) -> dict[str, Tensor]:
+        """Each SAE's reconstruction (B, d_out) of normalised activations (B, d_in)."""
+        return {name: sae(x_BD) for name, sae in zip(self.names, self.saes, strict=True)}
+
+    # --- setting up
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.precision not in ("32-true", "64-true", "bf16-mixed"):
+            raise UserError(f"a bank trains in bf16-mixed or 32-true, not {self.trainer.precision}: set trainer.precision")
+        if self.trainer.gradient_clip_val:
+            raise UserError("trainer.gradient_clip_val would clip all SAEs as one: give each SAE its own `clip` instead")
+        data = self.trainer.datamodule
+        for width, built in (("d_in", self.d_in), ("d_out", self.d_out)):
+            if getattr(data, width, built) != built:
+                have = getattr(data, width)
+                raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
+
+    def configure_optimizers(self):
+        planned = measure(self.trainer, self.hparams["max_tokens"])
+        if self.horizon is None or self.trainer.ckpt_path is None:
+            # A new training, if of weights that another one left.
+            self.horizon, self.tokens_seen = planned, 0
+        elif self.horizon.steps != planned.steps:
+            rank_zero_warn(
+                f"this run was begun for {self.horizon.steps} optimizer steps and is now to end at {planned.steps}; "
+                f"schedules and fractions of training still refer to {self.horizon.steps}"
+            )
+        limit_steps(self.trainer, self.horizon, self.hparams["max_tokens"])
+        return adamw(zip(self.names, self.saes, strict=True), self.horizon)
+
+    def on_fit_start(self) -> None:
+        data = self.trainer.datamodule
+        self.normalisation = getattr(data, "normalisation", self.normalisation)
+        self.target_normalisation = getattr(data, "target_normalisation", self.target_normalisation)
+        self.quarantine.newly_stopped()  # those of a resumed run are old news
+        begin(self, self.trainer)
+
+    # --- training
+
+    @property
+    def inactive(self) -> set[int]:
+        """The SAEs that train no more: quarantined or retired."""
+        return self.quarantine.stopped | self.retired.keys()
+
+    def training_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x_BD, y_BD = as_pair(batch)
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        self._moment = Moment(self.trainer.global_step, self.horizon, micro_batch, self.trainer.global_rank)
+        tokens = len(x_BD) * self.trainer.world_size
+        self._record = self._new_record(y_BD)
+        total = torch.zeros((), device=self.device)
+        parameters, gradients = [], []
+        for i, sae in enumerate(self.saes):
+            own = list(sae.parameters())
+            parameters += own
+            if i in self.inactive:
+                # DDP waits for every parameter's gradient; without DDP there is nothing to hand over.
+                gradients += [torch.zeros_like(p) if self.trainer.world_size > 1 else None for p in own]
+                continue
+            losses = sae.losses(x_BD, y_BD, self._moment)
+            gradients += own_gradients(losses.total, own)
+            self.quarantine.note_loss(i, losses.total)
+            sae.tokens_since_fired.add_(tokens).masked_fill_(losses.counts_F > 0, 0)
+            total += losses.total.detach()
+            if losses.measured is not None:
+                self._measured.setdefault(i, []).append(losses.measured)
+            if self._record is not None:
+                self._record.add_losses(i, sae, losses)
+        if self.trainer.world_size > 1:
+            # A latent that fired on any rank fired.
+            share_least([sae.tokens_since_fired for sae in self.saes])
+        self.tokens_seen += tokens
+        return hand_over(total, gradients, parameters)
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        for i, sae in enumerate(self.saes):
+            if i in self.inactive:
+                sae.zero_grad(set_to_none=True)
+                continue
+            sae.constrain_gradients()
+            norm, finite = clip_gradients([p.grad for p in sae.parameters()], sae.config.clip)
+            self.quarantine.note_gradient(i, finite, self.trainer.global_step)
+            if self._record is not None:
+                self._record.add_norm(i, norm)
+        # Reading the marks waits for the device: free on the CPU, elsewhere once per log interval.
+        if self.device.type == "cpu" or (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self.read_quarantine()
+
+    def read_quarantine(self) -> None:
+        """Stop the SAEs that were marked since the last reading, and tell the callbacks."""
+        for i in self.quarantine.newly_stopped():
+            self.saes[i].zero_grad(set_to_none=True)
+            self._tell("on_quarantine", self.names[i], self.quarantine.describe(i))
+        self._stop_when_none_trains()
+
+    def retire(self, name: str, why: str) -> None:
+        """End the training of one SAE, for good, and tell the callbacks; the others go on. Call it on every rank alike."""
+        i = self.names.index(name)
+        if i not in self.inactive:
+            self.retired[i] = why
+            self.saes[i].zero_grad(set_to_none=True)
+            self._tell("on_retire", name, why)
+            self._stop_when_none_trains()
+
+    def _stop_when_none_trains(self) -> None:
+        if len(self.inactive) == len(self.saes):
+            self.trainer.should_stop = True
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        measured = {i: torch.stack(values).mean(0) for i, values in self._measured.items()}
+        self._measured.clear()
+        if measured and self.trainer.world_size > 1:
+            share_mean(list(measured.values()), self.trainer.world_size)
+        for i, sae in enumerate(self.saes):
+            if i in self.inactive:
+                continue
+            sae.constrain_weights()
+            if i in measured:
+                sae.absorb(measured[i], self._moment)
+            if sae.resample_due(self._moment):
+                forget(optimizer, sae, sae.resample(*sample(self, self.trainer), self._moment))
+
+    def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
+        # An accumulated batch has no gradient norm yet: wait for the step.
+        if self._record is None or self.trainer.global_step == self._recorded_at:
+            return
+        values, self._record = self._record.read(lambda t: self.trainer.strategy.reduce(t, reduce_op="mean")), None
+        values["tokens"] = float(self.tokens_seen)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values, step=self.trainer.global_step)
+        self._tell("on_record", values)
+
+    def _new_record(self, y_BD: Tensor) -> StepRecord | None:
+        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps
+        self._recorded_at = self.trainer.global_step
+        if not every or (step % every and step > 1):
+            return None
+        return StepRecord(self.names, y_BD, learning_rates(self.trainer.optimizers[0]))
+
+    # --- evaluation
+
+    def _finish_evaluation(self, stage: str) -> None:
+        results = self.evaluation.finish(list(self.saes), getattr(self.trainer.datamodule, "features", None))
+        if self.trainer.sanity_checking:
+            return
+        self.last_metrics, self.evaluated_at = dict(zip(self.names, results, strict=True)), self.trainer.global_step
+        for name, values in self.last_metrics.items():
+            scalars = {f"{name}/{stage}/{key}": value for key, value in values.items()}
+            # The metrics are already summed over ranks; sync_dist only tells Lightning so.
+            self.log_dict(scalars, sync_dist=self.trainer.world_size > 1)
+
+    def validation_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.evaluation.update(list(self.saes), *as_pair(batch))
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._finish_evaluation("test")
+
+    def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> dict[str, TopLatents]:
+        """The strongest `predict_top` latents of each token, by SAE."""
+        x_BD = as_pair(batch).x_BD
+        return {n: strongest(s.encode(x_BD), self.predict_top) for n, s in zip(self.names, self.saes, strict=True)}
+
+    # --- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["saelight"] = {
+            "horizon": list(self.horizon) if self.horizon else None,
+            "tokens_seen": self.tokens_seen,
+            "normalisation": self.normalisation,
+            "target_normalisation": self.target_normalisation,
+            "retired": {self.names[i]: why for i, why in self.retired.items()},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_same_config(checkpoint["hyper_parameters"], dict(self.hparams))
+        state = checkpoint["saelight"]
+        self.horizon = Horizon(*state["horizon"]) if state["horizon"] else None
+        self.tokens_seen = state["tokens_seen"]
+        self.normalisation, self.target_normalisation = state["normalisation"], state["target_normalisation"]
+        self.retired = {self.names.index(name): why for name, why in state["retired"].items()}
+
+    def _tell(self, hook: str, *args) -> None:
+        for callback in self.trainer.callbacks:
+            if hasattr(callback, hook):
+                getattr(callback, hook)(self.trainer, self, *args)

@@ -1,0 +1,50 @@
+"""The start of a fit: what SAEs take from the data before their first step.
+
+Shapes: N sample rows, D d_in (d_out of a target).
+"""
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+
+from saelight.data.pairs import Pair, as_pair
+from saelight.errors import UserError
+from saelight.ops.allocator import keep_freed_memory
+
+SAMPLE = 8192
+"""Activations that the data-dependent start is computed from."""
+
+
+def begin(bank, trainer: L.Trainer) -> None:
+    """Initialise the SAEs that are not yet, and say what their settings will come to."""
+    if bank.device.type == "cpu":
+        keep_freed_memory()
+    waiting = [sae for sae in bank.saes if not sae.initialised]
+    if not waiting:
+        return
+    x_ND, y_ND = sample(bank, trainer)
+    for what, have, built in (("d_in", x_ND.shape[-1], bank.d_in), ("d_out", y_ND.shape[-1], bank.d_out or bank.d_in)):
+        if have != built:
+            raise UserError(f"the data is {have} wide, but the bank was built for {what} = {built}")
+    for sae in waiting:
+        sae.initialise(x_ND, y_ND)
+        if sae.config.dead_after is None:
+            sae.dead_after.fill_(min(10_000_000, max(1, bank.horizon.tokens // 10)))
+    for name, sae in zip(bank.names, bank.saes, strict=True):
+        for concern in sae.concerns(bank.horizon):
+            rank_zero_warn(f"SAE {name!r}: {concern}")
+
+
+def sample(bank, trainer: L.Trainer, n: int = SAMPLE) -> Pair:
+    """Up to n training activations and targets, on the bank's device, the same on every rank."""
+    if hasattr(trainer.datamodule, "init_sample"):
+        x_ND, y_ND = as_pair(trainer.datamodule.init_sample(n))
+        return Pair(x_ND.to(bank.device), y_ND.to(bank.device))
+    batches, count = [], 0
+    for batch in trainer.train_dataloader:
+        batches.append(as_pair(batch))
+        count += len(batches[-1].x_BD)
+        if count >= n:
+            break
+    sides = (torch.cat(side)[:n].to(bank.device) for side in zip(*batches, strict=True))
+    return Pair(*(trainer.strategy.broadcast(side) for side in sides))

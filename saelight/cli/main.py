@@ -1,0 +1,90 @@
+"""The `saelight` command: a light front door that imports no more than the command at hand needs."""
+
+import errno
+import sys
+from collections.abc import Sequence
+
+from saelight.errors import UserError, did_you_mean
+
+TRAINING = {
+    "fit": "train the SAEs of a config on one stream of activations",
+    "validate": "evaluate a run's SAEs on its validation data",
+    "test": "evaluate a run's SAEs on its test data",
+    "predict": "write each token's strongest latents, one file per SAE",
+}
+USAGE = """usage: saelight COMMAND ...
+
+Train many sparse autoencoders (SAEs) in one pass over activations.
+
+{commands}
+  shards harvest | info | verify
+             make activation shards from a model, describe them, check them
+  sweep expand | run | status | results | plot | export-wandb
+             train every SAE of a sweep file, on all devices, and collect the results
+  devices    the devices of this machine
+
+saelight COMMAND --help says more; saelight --version prints the version."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. A user's error is one line on stderr and a code that is not 0."""
+    if args is not None:
+        # One way in: the parsers read the command line themselves.
+        sys.argv = ["saelight", *args]
+    try:
+        return _dispatch(sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if cause := _user_error(error):
+            message = str(cause)
+        elif _disk_full(error):
+            message = f"the disk is full ({error}): free some space; what was complete is kept, --ckpt_path last continues"
+        else:
+            raise
+    print(f"saelight: error: {message}", file=sys.stderr)
+    return 1
+
+
+def _dispatch(args: list[str]) -> int:
+    command = args[0] if args else "--help"
+    if command in ("-h", "--help"):
+        print(USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, text in TRAINING.items())))
+    elif command == "--version":
+        from importlib.metadata import version
+
+        print(f"saelight {version('saelight')}")
+    elif command in TRAINING:
+        from saelight.cli.training import run
+
+        run()
+    elif command == "shards":
+        from jsonargparse import auto_cli
+
+        from saelight.cli.shard_commands import COMMANDS
+        from saelight.parsing.messages import OneLineParser
+
+        auto_cli(COMMANDS, as_positional=True, args=args[1:], prog="saelight shards", parser_class=OneLineParser)
+    elif command in ("sweep", "devices"):
+        from saelight.cli import sweep_commands
+
+        return sweep_commands.run(args[1:]) if command == "sweep" else sweep_commands.devices(args[1:])
+    else:
+        raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'sweep', 'devices'])}")
+    return 0
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    # jsonargparse wraps what a class raises when it is built in an error of its own.
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _disk_full(error: BaseException) -> bool:
+    # safetensors wraps the system's error in one of its own.
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

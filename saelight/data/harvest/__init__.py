@@ -1,0 +1,1 @@
+"""Activations written by a model: text in, shards out."""

@@ -1,0 +1,1 @@
+"""The shard format: writing, reading, verifying (docs/shards.md)."""

@@ -1,0 +1,73 @@
+"""What is in a shard folder, and whether it is what was written."""
+
+import hashlib
+import math
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from saelight.data.finite import first_non_finite
+from saelight.data.shards.reader import ShardedRows
+from saelight.data.shards.writer import shard_sums
+from saelight.errors import UserError
+
+_PIECE = 16 << 20
+_TOLERANCE = 1e-9
+
+
+def summary(path: str | Path) -> str:
+    """A shard folder in some readable lines. Raises `UserError` when it cannot be opened."""
+    rows = ShardedRows(path)
+    meta = rows.metadata
+    size = sum(entry["bytes"] for entry in meta["shards"])
+    lines = {
+        "model": meta["model"],
+        "hook": meta["hook"],
+        "rows": f"{rows.n_rows:,} × {rows.d_in} {meta['dtype']}",
+        "size": f"{size / 1e6:,.1f} MB in {len(meta['shards'])} shards",
+        "columns": ", ".join(rows.columns) or "none",
+        "rms norm": f"{math.sqrt(rows.mean_square_norm):.4g} (√d_in is {math.sqrt(rows.d_in):.4g})",
+    }
+    lines |= {key: value for key, value in meta["source"].items() if value not in (None, [], "")}
+    return "\n".join(f"{key:<13} {value}" for key, value in lines.items())
+
+
+def verify(path: str | Path) -> str:
+    """Check every checksum, that all values are finite, and that the sums are those of the rows.
+
+    Returns what was checked, in a line. Raises `UserError` naming the first bad shard.
+    """
+    rows = ShardedRows(path)
+    squares, sum_D, first = 0.0, torch.zeros(rows.d_in, dtype=torch.float64), 0
+    with tqdm(
+        total=sum(e["bytes"] for e in rows.metadata["shards"]), unit="B", unit_scale=True, desc="verify", delay=2
+    ) as bar:
+        for entry in rows.metadata["shards"]:
+            if (found := _checksum(rows.path / entry["file"], bar)) != entry["sha256"]:
+                raise UserError(
+                    f"shard {rows.path / entry['file']} is damaged: sha256 {found[:16]}…, written as "
+                    f"{entry['sha256'][:16]}…; copy it again, or harvest again"
+                )
+            x_ND = torch.empty(entry["rows"], rows.d_in, dtype=rows.dtype)
+            rows.read(first, x_ND)
+            if (bad := first_non_finite(x_ND)) is not None:
+                raise UserError(f"NaN or infinite activations: {rows.where(first + bad)}; harvest again")
+            shard_squares, shard_sum_D = shard_sums(x_ND)
+            squares, sum_D, first = squares + shard_squares, sum_D + shard_sum_D, first + entry["rows"]
+    sums = rows.metadata["sums"]
+    scale = math.sqrt(squares * rows.n_rows) or 1.0  # bounds every |Σ x_d|
+    off = torch.tensor(sums["sum"], dtype=torch.float64).sub(sum_D).abs().max().item() / scale
+    if sums["count"] != rows.n_rows or abs(sums["sum_of_squares"] - squares) > _TOLERANCE * squares or off > _TOLERANCE:
+        raise UserError(f"the sums in {rows.path / 'metadata.json'} are not those of its rows; harvest again")
+    shards = len(rows.metadata["shards"])
+    return f"{rows.path}: {shards} shards, {rows.n_rows:,} rows: checksums, finite values and sums hold"
+
+
+def _checksum(path: Path, bar: tqdm) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            bar.update(len(piece))
+    return digest.hexdigest()

@@ -1,0 +1,217 @@
+"""Writing shards: rows stream in, a whole folder or none comes out (docs/shards.md).
+
+Shapes: N rows, D d_in.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saelight.data.finite import first_non_finite
+from saelight.data.shards.reader import ACTIVATIONS, COLUMNS, DTYPES, FORMAT, METADATA, SAFETENSORS_DTYPES, VERSION
+from saelight.errors import UserError
+from saelight.files import safetensors_header
+
+SHARD_BYTES = 256 << 20
+_FULL = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota reached", errno.EFBIG: "file size limit reached"}
+
+
+class ShardWriter:
+    """Writes rows to `<out>.partial` and renames the folder to `out` when its `with` block ends well.
+
+    On any exception, Ctrl-C included, the partial folder is removed. What a killed process left is overwritten.
+
+    Args:
+        out: The folder to make. `UserError` when it exists.
+        model: The model's name, for provenance.
+        hook: The dotted path of the module, for provenance.
+        dtype: "bfloat16", "float16" or "float32".
+        d_in: Width of a row.
+        rows_per_shard: Rows of a file; they wait in memory until it is full. Default: 256 MiB of them.
+        source: Further provenance, plain JSON data.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        *,
+        model: str,
+        hook: str,
+        dtype: str,
+        d_in: int,
+        rows_per_shard: int | None = None,
+        source: dict[str, Any] | None = None,
+    ) -> None:
+        self.out, self.partial = Path(out), Path(f"{str(out).rstrip('/')}.partial")
+        self.source = dict(source or {})
+        self.n_rows = 0
+        self._meta = {"format": FORMAT, "version": VERSION, "model": model, "hook": hook, "dtype": dtype, "d_in": d_in}
+        self._dtype = DTYPES[dtype]
+        self._per_shard = rows_per_shard or max(1, SHARD_BYTES // (d_in * self._dtype.itemsize))
+        self._shards: list[dict[str, Any]] = []
+        self._squares, self._sum_D = 0.0, torch.zeros(d_in, dtype=torch.float64)
+        self._x_ND = torch.empty(0, d_in, dtype=self._dtype)
+        self._columns: dict[str, Tensor] | None = None
+        self._waiting = 0
+
+    def __enter__(self) -> "ShardWriter":
+        if self.out.exists():
+            raise UserError(f"{self.out} exists; choose another folder, or remove it")
+        with _disk(self.partial):
+            self.partial.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.partial)
+        for stale in self.partial.iterdir():
+            stale.unlink()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            os.close(self._lock)
+
+    def append(self, x_ND: Tensor, **columns: Tensor) -> None:
+        """Add rows (any number, any float dtype; stored as the folder's). `columns`: token_ids, positions,
+        document_ids, each (N,): the same ones in every call. Raises `UserError` on NaN or infinity, naming the row."""
+        x_ND = x_ND.detach().to("cpu", self._dtype).contiguous()
+        if (bad := first_non_finite(x_ND)) is not None:
+            raise UserError(
+                f"NaN or infinite activation in row {self.n_rows + bad} of {self._meta['hook']} (stored as "
+                f"{self._meta['dtype']}); check the model, or store it as float32"
+            )
+        if self._columns is None:
+            self._columns = {name: torch.empty(0, dtype=COLUMNS[name]) for name in columns}
+        if columns.keys() != self._columns.keys() or any(len(c) != len(x_ND) for c in columns.values()):
+            raise ValueError("every append must bring the same columns, one entry per row")
+        self.n_rows += len(x_ND)
+        while len(x_ND):
+            n = min(len(x_ND), self._per_shard - self._waiting)
+            self._keep(x_ND[:n], {name: c[:n] for name, c in columns.items()})
+            x_ND, columns = x_ND[n:], {name: c[n:] for name, c in columns.items()}
+            if self._waiting == self._per_shard:
+                self._flush()
+
+    def _keep(self, x_ND: Tensor, columns: dict[str, Tensor]) -> None:
+        """Copy rows into the waiting shard, which grows by doubling up to its full size."""
+        stop = self._waiting + len(x_ND)
+        if stop > len(self._x_ND):
+            size = min(self._per_shard, max(stop, 2 * len(self._x_ND)))
+            self._x_ND = _grown(self._x_ND, size, self._waiting)
+            self._columns = {name: _grown(c, size, self._waiting) for name, c in self._columns.items()}
+        self._x_ND[self._waiting : stop] = x_ND
+        for name, column in columns.items():
+            self._columns[name][self._waiting : stop] = column
+        self._waiting = stop
+
+    def _flush(self) -> None:
+        """Write the waiting rows as one file."""
+        x_ND = self._x_ND[: self._waiting]
+        squares, sum_D = shard_sums(x_ND)
+        self._squares, self._sum_D = self._squares + squares, self._sum_D + sum_D
+        file = self.partial / f"activations-{len(self._shards):05d}.safetensors"
+        # Columns first, widest items first: every tensor is then aligned to its own item size.
+        tensors = {name: c[: self._waiting] for name, c in self._columns.items()} | {ACTIVATIONS: x_ND}
+        tensors = dict(sorted(tensors.items(), key=lambda item: (item[0] == ACTIVATIONS, -item[1].dtype.itemsize)))
+        with _disk(file):
+            size, digest = _write_safetensors(file, tensors)
+        self._shards.append({"file": file.name, "rows": len(x_ND), "bytes": size, "sha256": digest})
+        self._waiting = 0
+
+    def _finish(self) -> None:
+        if self.n_rows == 0:
+            raise UserError(f"no rows to write to {self.out}: there was no text, or every token was dropped")
+        if self._waiting:
+            self._flush()
+        sums = {"count": self.n_rows, "sum_of_squares": self._squares, "sum": self._sum_D.tolist()}
+        meta = self._meta | {"rows": self.n_rows, "shards": self._shards, "sums": sums, "source": self.source}
+        with _disk(self.out):
+            with (self.partial / METADATA).open("w") as file:
+                json.dump(meta, file, indent=1)
+                _sync(file.fileno())
+            _sync_folder(self.partial)
+            os.rename(self.partial, self.out)
+            _sync_folder(self.out.parent)
+
+
+def shard_sums(x_ND: Tensor) -> tuple[float, Tensor]:
+    """Σ‖x‖² and Σx (D,) of one shard's rows, in float64."""
+    squares, sum_D = 0.0, torch.zeros(x_ND.shape[1], dtype=torch.float64)
+    for piece in x_ND.split(1 << 14):
+        piece = piece.double()
+        squares += piece.square().sum().item()
+        sum_D += piece.sum(0)
+    return squares, sum_D
+
+
+def _write_safetensors(path: Path, tensors: dict[str, Tensor]) -> tuple[int, str]:
+    """Write `tensors` in their order, hashing on the way, so that no shard is read back. Returns bytes and sha256."""
+    sizes = {name: t.numel() * t.dtype.itemsize for name, t in tensors.items()}
+    header = safetensors_header(
+        {name: (SAFETENSORS_DTYPES[t.dtype], tuple(t.shape), sizes[name]) for name, t in tensors.items()}
+    )
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for piece in (header, *(memoryview(t.reshape(-1).view(torch.uint8).numpy()) for t in tensors.values())):
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        _sync(file.fileno())
+    return len(header) + sum(sizes.values()), digest.hexdigest()
+
+
+def _grown(old: Tensor, size: int, keep: int) -> Tensor:
+    new = old.new_empty(size, *old.shape[1:])
+    new[:keep] = old[:keep]
+    return new
+
+
+@contextlib.contextmanager
+def _disk(path: Path):
+    """What the disk refuses, in one line."""
+    try:
+        yield
+    except OSError as e:
+        reason = _FULL.get(e.errno, e.strerror)
+        raise UserError(
+            f"{reason}: cannot write {path}; nothing was kept, free some space or choose another folder"
+            if e.errno in _FULL
+            else f"cannot write {path}: {reason}"
+        ) from e
+
+
+def _lock(folder: Path) -> int:
+    """Hold `folder` against a second writer for as long as the returned descriptor is open; the system frees it when
+    the process dies, so what was left by a killed one can be taken over."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except BlockingIOError:
+        os.close(fd)
+        raise UserError(f"{folder} is being written by another process; wait, or choose another folder") from None
+    return fd
+
+
+def _sync(fd: int) -> None:
+    os.fsync(fd)
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""Rows to batches: order, reading ahead, loaders."""

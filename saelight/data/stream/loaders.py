@@ -1,0 +1,274 @@
+"""The loaders: shuffled and endless for training, whole and in order for everything else.
+
+Order, position and resume are explained in docs/data.md; the order itself is `plan.py`.
+
+Shapes: B batch, D d_in, N rows of a window.
+"""
+
+import itertools
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saelight.data.finite import first_non_finite
+from saelight.data.source import Rows
+from saelight.data.stream.order import BLOCK, WINDOW, Blocks, Plan, Window
+from saelight.data.stream.prefetch import Prefetch
+from saelight.errors import UserError
+
+_CHUNK = 4096
+"""Rows that a sequential read takes at once."""
+
+
+class TrainStream:
+    """Batches (B, D) in the stored dtype, shuffled, each rank its own, from any position exactly.
+
+    Batch g = epoch * len + b holds rows [gB, (g+1)B) of the rank's endless order. An iterator runs from the position to
+    the end of its epoch; rows that fill no batch come first in the next epoch.
+
+    Args:
+        rows: Where the rows come from.
+        blocks: Which of them to train on.
+        batch_size: Rows of a batch, on each rank.
+        seed: Seed of the order.
+        rank: This process' number.
+        world: Processes.
+        window: Blocks mixed in memory; two windows are held.
+
+    Raises:
+        UserError: The rows do not fill one batch on each rank; the activations hold a NaN (when it is read).
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        blocks: Blocks,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        window: int = WINDOW,
+    ) -> None:
+        self.rows, self.plan = rows, Plan(blocks, seed, rank, world, window)
+        self.batch_size = batch_size
+        self.position = 0
+        """Batches given out, since the beginning of training."""
+        self._length = blocks.rows // (world * batch_size)
+        if self._length == 0:
+            each = f" on each of {world} processes" if world > 1 else ""
+            raise UserError(
+                f"{blocks.rows} training rows do not fill one batch of {batch_size}{each}; lower data.batch_size"
+            )
+        self.driven = False
+        """Whether a trainer ends the epochs."""
+        self._latest: weakref.ref[_Epoch] | None = None
+
+    def __len__(self) -> int:
+        """Batches of an epoch: the same on every rank, in every epoch."""
+        return self._length
+
+    def __iter__(self) -> "_Epoch":
+        # The latest iterator's reader, windows and all, goes on for the next epoch; it is checked to stand right there.
+        latest = self._latest and self._latest()
+        epoch = _Epoch(self, latest.hand_over() if latest else None)
+        self._latest = weakref.ref(epoch)
+        return epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and the settings it means something for. The same on every rank."""
+        epoch, batch = divmod(self.position, len(self))
+        return {"epoch": epoch, "batch": batch} | self._settings()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved position. Raises `UserError` when the order would be another."""
+        for name, here in self._settings().items():
+            if (there := state.get(name)) != here:
+                raise UserError(
+                    f"cannot resume the data: the checkpoint has {name.replace('_', ' ')} {there}, this "
+                    f"run has {here}; resume with {there}, or start a new run"
+                )
+        self.position = state["epoch"] * len(self) + state["batch"]
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "seed": self.plan.seed,
+            "batch_size": self.batch_size,
+            "world_size": self.plan.world,
+            "training_rows": self.plan.blocks.rows,
+            "data_fingerprint": self.rows.fingerprint,
+            "block": BLOCK,
+            "window": self.plan.window,
+        }
+
+    @property
+    def sampler(self) -> "TrainStream":
+        """Itself: Lightning calls `loader.sampler.set_epoch` before each epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Leave it to the trainer to end epochs: they may be shorter (limit_train_batches), and the next one goes on
+        where the last one stopped. A new stream starts at `epoch`; later the number says nothing, since Lightning's is
+        one too high after a resume from an epoch's end under max_steps."""
+        if not self.driven and self.position == 0:
+            self.position = epoch * len(self)
+        self.driven = True
+
+
+class _Epoch:
+    """An iterator over what is left of the epoch that the stream stands in when the first batch is asked for; over all
+    that follows when a trainer ends the epochs."""
+
+    def __init__(self, stream: TrainStream, reader: "_BatchReader | None") -> None:
+        self._stream, self._reader = stream, reader
+        self._end: int | None = None
+
+    def __iter__(self) -> "_Epoch":
+        return self
+
+    def __next__(self) -> Tensor:
+        stream = self._stream
+        if self._end is None:
+            self._end = (stream.position // len(stream) + 1) * len(stream)
+        if stream.position >= self._end and not stream.driven:
+            raise StopIteration
+        if self._reader is None or self._reader.position != stream.position:
+            self.close()
+            self._reader = _BatchReader(stream.rows, stream.plan, stream.batch_size, stream.position)
+        batch = self._reader.next()
+        stream.position += 1
+        return batch
+
+    def hand_over(self) -> "_BatchReader | None":
+        reader, self._reader = self._reader, None
+        return reader
+
+    def close(self) -> None:
+        """Stop reading ahead. Dropping the iterator does the same."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+class _BatchReader:
+    """Cuts batches from windows that a thread reads ahead."""
+
+    def __init__(self, rows: Rows, plan: Plan, batch_size: int, position: int) -> None:
+        self.position = position
+        self._shape, self._dtype = (batch_size, rows.d_in), rows.dtype
+        self._windows = Prefetch(lambda stop: _read_windows(rows, plan, position * batch_size, stop), slots=2)
+        self._x_ND: Tensor | None = None
+        self._order = np.empty(0, np.int64)
+
+    def next(self) -> Tensor:
+        x_BD, filled = _empty(*self._shape, self._dtype), 0
+        while filled < len(x_BD):
+            if len(self._order) == 0:
+                if self._x_ND is not None:
+                    self._windows.release()
+                self._x_ND, self._order = self._windows.get()
+            take, self._order = np.split(self._order, [len(x_BD) - filled])
+            # numpy, on this thread alone: it keeps up with the disk, and a team of threads would wait for each other
+            # while the reading thread holds one of their cores. mode="clip" writes to `out` without a copy.
+            np.take(_raw(self._x_ND), take, axis=0, out=_raw(x_BD)[filled : filled + len(take)], mode="clip")
+            filled += len(take)
+        self.position += 1
+        return x_BD
+
+    def close(self) -> None:
+        self._windows.close()
+
+
+def _read_windows(rows: Rows, plan: Plan, start: int, stop: threading.Event) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Each window's rows (N, D) and the order (N,) to take them in, in two buffers by turns."""
+    windows = plan.windows(start)
+    ahead = next(windows)
+    _hint(rows, ahead[0])
+    largest = min(plan.blocks.rows, plan.window * int(plan.blocks.sizes.max()))
+    buffers: list[Tensor] = []
+    for turn in itertools.count():
+        (window, skip), ahead = ahead, next(windows)
+        _hint(rows, ahead[0])
+        if len(buffers) < 2:
+            buffers.append(torch.empty(largest, rows.d_in, dtype=rows.dtype))
+        x_ND, done = buffers[turn % 2], 0
+        for first, size in zip(window.starts.tolist(), window.sizes.tolist(), strict=True):
+            if stop.is_set():
+                return
+            _read(rows, first, x_ND[done : done + size])
+            done += size
+        yield x_ND, plan.order(window)[skip:]
+
+
+def _hint(rows: Rows, window: Window) -> None:
+    for first, size in zip(window.starts.tolist(), window.sizes.tolist(), strict=True):
+        rows.will_need(first, size)
+
+
+class SequentialStream:
+    """Every row of [start, stop) once, in order: batches (B, D) in the stored dtype, the last one partial.
+
+    Each rank reads one contiguous share; shares, and so batches, differ by one at most.
+
+    Raises:
+        UserError: Fewer rows than ranks; the activations hold a NaN (when it is read).
+    """
+
+    def __init__(self, rows: Rows, start: int, stop: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        if stop - start < world:
+            raise UserError(f"{stop - start} rows to evaluate cannot be shared by {world} processes; use fewer")
+        self.rows, self.batch_size = rows, batch_size
+        self.n_rows = stop - start
+        """Rows of all ranks together."""
+        self.first_row = start + rank * (stop - start) // world
+        """Number of this rank's first row, in the numbering of `rows`."""
+        self.stop_row = start + (rank + 1) * (stop - start) // world
+        """Number after this rank's last row."""
+
+    def __len__(self) -> int:
+        return -(-(self.stop_row - self.first_row) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        rows, spans = self.rows, (self.first_row, self.stop_row, self.batch_size)
+        batches = Prefetch(lambda stop: _read_in_order(rows, *spans, stop), slots=3)
+        try:
+            for _ in range(len(self)):
+                yield batches.get()
+                batches.release()
+        finally:
+            batches.close()
+
+
+def _read_in_order(rows: Rows, first: int, end: int, batch_size: int, stop: threading.Event) -> Iterator[Tensor]:
+    for start in range(first, end, batch_size):
+        x_BD = _empty(min(batch_size, end - start), rows.d_in, rows.dtype)
+        rows.will_need(start + len(x_BD), min(batch_size, max(0, end - start - len(x_BD))))
+        for done in range(0, len(x_BD), _CHUNK):
+            if stop.is_set():
+                return
+            _read(rows, start + done, x_BD[done : done + _CHUNK])
+        yield x_BD
+
+
+def _read(rows: Rows, start: int, out: Tensor) -> None:
+    """Read and check: a NaN in the shared batch would be a NaN in every SAE."""
+    rows.read(start, out)
+    if (bad := first_non_finite(out)) is not None:
+        raise UserError(
+            f"NaN or infinite activations: {rows.where(start + bad)} (row {start + bad} in all); harvest "
+            "again, or leave that shard out"
+        )
+
+
+def _raw(x_ND: Tensor) -> np.ndarray:
+    """The same memory as bytes: (N, D * item size)."""
+    return x_ND.view(torch.uint8).numpy()
+
+
+def _empty(n: int, d: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(n, d, dtype=dtype, pin_memory=torch.cuda.is_available())

@@ -1,0 +1,74 @@
+"""Files that are there whole or not at all, the header of safetensors files, and tables of text."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file or a folder to, which takes `path`'s place when the block ends well.
+
+    A reader sees the old one or the new one, never half of it; on an exception the old one stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_dir():
+            # A folder does not replace another one.
+            _remove(path)
+        partial.replace(path)
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Write `text` in place of what is there. `durable`: wait until it is on the disk; what is soon written again need
+    not."""
+    with replacing(path) as partial, partial.open("w") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def safetensors_header(tensors: dict[str, tuple[str, Sequence[int], int]]) -> bytes:
+    """The beginning of a safetensors file whose tensors follow in this order.
+
+    Args:
+        tensors: By name: the dtype as the format writes it (`BF16`, `F32`, …), the shape, and the bytes.
+    """
+    header, start = {}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # The format wants the data to start at a multiple of 8 bytes; spaces fill the header up.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def table(lines: Sequence[Sequence[Any]], left: Collection[int] = (0,)) -> str:
+    """Lines of cells in aligned columns, two spaces apart: those of `left` (their numbers) flush left, the others right."""
+    texts = [[str(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return "\n".join(
+        "  ".join(
+            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in texts
+    )

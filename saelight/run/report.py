@@ -1,0 +1,67 @@
+"""Results: one line of `results.jsonl` and one row of the table per SAE."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from saelight.callbacks import WriteProgress
+from saelight.files import table as text_table
+from saelight.files import write_text
+from saelight.run import export
+
+
+def results(trainer, bank, clock: WriteProgress | None = None) -> list[dict[str, Any]]:
+    """One dict per SAE: name, state, config, seed, last metrics, and how it was trained.
+
+    Args:
+        clock: Of the fit that has just ended: it knows how long each SAE trained, and what is measured once, when training
+            is over (`Evaluation.latents`), is measured.
+    """
+    latents = bank.evaluation.latents(list(bank.saes)) if clock and bank.last_metrics else [{}] * len(bank.names)
+    rows = []
+    for i, name in enumerate(bank.names):
+        state = f"retired: {bank.retired[i]}" if i in bank.retired else "finished"
+        if i in bank.quarantine.stopped:
+            state = f"quarantined: {bank.quarantine.describe(i)}"
+        rows.append(
+            {
+                "name": name,
+                "state": state,
+                "config": bank.hparams["saes"][name],
+                "seed": bank.seeds[i],
+                "metrics": bank.last_metrics.get(name, {}) | latents[i],
+                "steps": trainer.global_step,
+                "tokens": bank.tokens_seen,
+                "seconds": clock and clock.seconds,
+                "device": str(bank.device),
+                "folder": str(export.folder_for(trainer, name)) if trainer.writes else None,
+            }
+            | (clock.ended.get(name, {}) if clock else {})
+        )
+    return rows
+
+
+def write_results(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write `rows` as JSON lines, whole or not at all. JSON has no NaN, which a poisoned SAE's metrics may be: null."""
+    rows = [row | {"metrics": {k: v if math.isfinite(v) else None for k, v in row["metrics"].items()}} for row in rows]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as one aligned table: name, L0, FVU, MMCS where the truth is known, dead %, folder."""
+    columns = {
+        "l0": ("L0", "{:.1f}", 1),
+        "fvu": ("FVU", "{:.4f}", 1),
+        "mmcs": ("MMCS", "{:.3f}", 1),
+        "dead": ("dead %", "{:.1f}", 100),
+    }
+    shown = {k: v for k, v in columns.items() if k != "mmcs" or any("mmcs" in row["metrics"] for row in rows)}
+    lines = [["name", *(title for title, _, _ in shown.values()), "folder"]]
+    for row in rows:
+        cells = [
+            form.format(factor * row["metrics"][key]) if key in row["metrics"] else "-"
+            for key, (_, form, factor) in shown.items()
+        ]
+        lines.append([row["name"], *cells, row["folder"] if row["state"] == "finished" else row["state"]])
+    return text_table(lines, left=(0, len(shown) + 1))

@@ -1,0 +1,64 @@
+"""Run folders: `runs/<name>/`, one per training run, with everything it writes.
+
+config.yaml   checkpoints/last.ckpt   logs/<sae>/   saes/<sae>/   predictions/<sae>.safetensors   results.jsonl
+"""
+
+import os
+import re
+from pathlib import Path
+
+from saelight.errors import UserError
+
+
+def claim(root: Path, name: str) -> Path:
+    """Create and return `root/name`, or `root/name-2`, … when that exists. Two runs started at once get two folders."""
+    root.mkdir(parents=True, exist_ok=True)
+    n = 1
+    while True:
+        folder = root / (name if n == 1 else f"{name}-{n}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            n += 1
+
+
+def claim_exactly(folder: Path) -> Path:
+    """Create and return `folder`, refusing one that exists."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise exists(folder) from None
+    return folder
+
+
+def exists(folder: Path) -> UserError:
+    """The refusal of a named folder that exists."""
+    return UserError(
+        f"run folder {folder} exists: name another, drop trainer.folder for a numbered one, or continue it with "
+        "--ckpt_path last"
+    )
+
+
+def latest(root: Path, name: str) -> Path:
+    """The newest run called `name`: the one with the highest number that has a checkpoint."""
+    numbered = re.compile(re.escape(name) + r"(?:-(\d+))?")
+    found = [
+        (int(match[1] or 1), path)
+        for path in (root.iterdir() if root.is_dir() else ())
+        if (match := numbered.fullmatch(path.name)) and checkpoint(path).is_file()
+    ]
+    if not found:
+        raise UserError(f"no run named {name!r} with a checkpoint in {root}/: train one first, or give --ckpt_path a file")
+    return max(found)[1]
+
+
+def checkpoint(folder: Path) -> Path:
+    """Where a run keeps its checkpoint."""
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def folder_of(ckpt_path: str | os.PathLike) -> Path | None:
+    """The run folder a checkpoint lies in, if it lies in one."""
+    path = Path(ckpt_path)
+    return path.parent.parent if path.parent.name == "checkpoints" else None

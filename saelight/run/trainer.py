@@ -1,0 +1,218 @@
+"""saelight's Trainer: Lightning's, with a run folder, per-SAE logs, exports, exact checkpoints and a table at the end."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+
+from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteProgress, WriteTopLatents
+from saelight.errors import UserError
+from saelight.loggers import PerSAE
+from saelight.run import run_folder, slurm_job
+from saelight.run.report import results, table, write_results
+
+
+class Trainer(L.Trainer):
+    """A `lightning.Trainer` whose every run has a folder, `<root>/<name>/` (docs/training.md)."""
+
+    def __init__(
+        self, *, name: str | None = None, root: str | None = "runs", folder: str | None = None, **kwargs: Any
+    ) -> None:
+        """
+        Args:
+            name: The run's name, and its folder's in `root`; numbered (`name-2`) when that exists. Default: `run`; on the
+                command line the config file's name.
+            root: Where run folders lie. None, without a folder: nothing is written, and `results` is all there is.
+            folder: The run's folder itself, in place of root and name; refused when it exists.
+            **kwargs: Lightning's own settings. The default logger is `saelight.loggers.PerSAE`.
+        """
+        if str(kwargs.get("precision")) in ("16-mixed", "16"):
+            # Lightning would train in another precision where there is no GPU.
+            raise UserError(
+                "trainer.precision 16-mixed is not for a bank (all SAEs would share one gradient scaler, and one SAE's "
+                "overflow would stop them all): use bf16-mixed or 32-true"
+            )
+        self.writes = root is not None or folder is not None
+        """Whether runs have folders."""
+        self.run_name, self.run_root = name or "run", Path(root or "runs")
+        self.wanted_folder = Path(folder) if folder else None
+        self.results: list[dict[str, Any]] = []
+        """After a fit: a dict per SAE, what `results.jsonl` has."""
+        self.folder: Path | None = None
+        """This run's folder, from the moment there is one."""
+        if not self.writes:
+            kwargs |= {"logger": False, "enable_checkpointing": False}
+        elif kwargs.get("logger") in (None, True):
+            kwargs["logger"] = PerSAE()
+        if kwargs.get("enable_model_summary") is None:
+            # Nine SAEs are one line of it: "saes".
+            kwargs["enable_model_summary"] = False
+        kwargs["callbacks"] = _with_defaults(kwargs, self.writes)
+        kwargs["plugins"] = slurm_job.plugins(kwargs.get("plugins"), kwargs.get("strategy"))
+        # Lightning's advice to all who have srun installed, in a job or not; it comes again in fit. Without srun, nothing
+        # waits in vain here.
+        warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
+        super().__init__(**kwargs)
+
+    def fit(
+        self,
+        model: L.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: L.LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = True,
+    ) -> None:
+        """Train, validate the final weights, write `results.jsonl` and print the table.
+
+        Args:
+            ckpt_path: A checkpoint to go on from, in its run's folder; `last`: the one of this name's newest run.
+        """
+        if self.max_epochs is None and self.max_steps == -1:
+            if model.hparams["max_tokens"] is None:
+                raise UserError("how long to train? set trainer.max_epochs, trainer.max_steps or model.max_tokens")
+            self.fit_loop.max_epochs = -1
+        if ckpt_path is None:
+            self.folder = None
+            if self.wanted_folder and self.wanted_folder.exists():
+                raise run_folder.exists(self.wanted_folder)
+        ckpt_path = self._place(ckpt_path)
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))
+        if self.enable_validation and model.evaluated_at != self.global_step:
+            loaders = {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
+            super().validate(model, verbose=False, weights_only=weights_only, **loaders)
+        if self.is_global_zero and not self.fast_dev_run:
+            self.results = results(self, model, clock)
+            if self.writes:
+                write_results(self.folder / "results.jsonl", self.results)
+                print(table(self.results), flush=True)
+
+    def validate(
+        self,
+        model: L.LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | None = None,
+        verbose: bool = True,
+        datamodule: L.LightningDataModule | None = None,
+        weights_only: bool | None = True,
+    ) -> Any:
+        """Evaluate on the validation data and print the table.
+
+        Args:
+            ckpt_path: The checkpoint to evaluate; `last`: the one of this name's newest run.
+            verbose: Print the table.
+        """
+        return self._evaluate(super().validate, model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+
+    def test(
+        self,
+        model: L.LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | None = None,
+        verbose: bool = True,
+        datamodule: L.LightningDataModule | None = None,
+        weights_only: bool | None = True,
+    ) -> Any:
+        """Evaluate on the test data and print the table.
+
+        Args:
+            ckpt_path: The checkpoint to evaluate; `last`: the one of this name's newest run.
+            verbose: Print the table.
+        """
+        return self._evaluate(super().test, model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+
+    def _evaluate(self, run, model, dataloaders, ckpt_path, verbose, datamodule, weights_only) -> Any:
+        ckpt_path = self._place(ckpt_path)
+        values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
+        if verbose and self.is_global_zero:
+            print(table(results(self, self.lightning_module)), flush=True)
+        return values
+
+    def predict(
+        self,
+        model: L.LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: L.LightningDataModule | None = None,
+        return_predictions: bool | None = False,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = True,
+    ) -> Any:
+        """Write each token's strongest latents to `predictions/<sae>.safetensors` in the run folder.
+
+        Args:
+            return_predictions: Return them too, all in memory.
+            ckpt_path: The checkpoint whose SAEs predict; `last`: the one of this name's newest run.
+        """
+        ckpt_path = self._place(ckpt_path)
+        predictions = self._without_loggers(
+            super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only
+        )
+        if self.is_global_zero:
+            print(f"Top latents written to {self.folder / 'predictions'}/", flush=True)
+        return predictions
+
+    def _without_loggers(self, run, *args: Any, **kwargs: Any) -> Any:
+        # An evaluation after training is no part of the training curves.
+        loggers, self.loggers = self.loggers, []
+        try:
+            return run(*args, **kwargs)
+        finally:
+            self.loggers = loggers
+
+    def _place(self, ckpt_path: str | os.PathLike | None) -> str | os.PathLike | None:
+        """Find the checkpoint, and with it the run folder it lies in."""
+        self.folder = self.folder if ckpt_path is None else None
+        if ckpt_path == "last":
+            ckpt_path = run_folder.checkpoint(self.wanted_folder or run_folder.latest(self.run_root, self.run_name))
+        if ckpt_path is not None:
+            if not Path(ckpt_path).is_file():
+                raise UserError(f"no checkpoint at {ckpt_path}")
+            self.folder = run_folder.folder_of(ckpt_path)
+        return ckpt_path
+
+
+def _with_defaults(kwargs: dict[str, Any], writes: bool) -> list[L.Callback]:
+    """The user's callbacks, and those of ours that they do not replace or turn off."""
+    callbacks = kwargs.get("callbacks") or []
+    callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+    kinds = (ExportSAEs, WatchHealth, WriteProgress, WriteTopLatents) if writes else (WatchHealth, WriteProgress)
+    ours = {kind: kind for kind in kinds}
+    if kwargs.get("enable_progress_bar") is not False:
+        ours[ProgressBar] = TokenProgress
+    if kwargs.get("enable_checkpointing") is not False:
+        ours[SaveCheckpoint] = SaveCheckpoint
+    missing = [make() for kind, make in ours.items() if not any(isinstance(c, kind) for c in callbacks)]
+    return [*([_RunFolder()] if writes else []), *callbacks, *missing]
+
+
+class _RunFolder(L.Callback):
+    """Claims the run folder once all is known to be well, tells the other ranks, and points the loggers to it."""
+
+    def _claim(self, trainer: Trainer) -> None:
+        if trainer.folder is None and trainer.is_global_zero:
+            wanted = trainer.wanted_folder
+            trainer.folder = (
+                run_folder.claim_exactly(wanted) if wanted else run_folder.claim(trainer.run_root, trainer.run_name)
+            )
+        trainer.folder = Path(trainer.strategy.broadcast(str(trainer.folder)))
+
+    def on_fit_start(self, trainer: Trainer, bank: L.LightningModule) -> None:
+        if not trainer.fast_dev_run:
+            self._claim(trainer)
+            for logger in _per_sae(trainer):
+                logger.set_folder(trainer.folder)
+
+    def on_train_start(self, trainer: Trainer, bank: L.LightningModule) -> None:
+        for logger in _per_sae(trainer):
+            logger.resume(trainer.global_step)
+
+    def on_predict_start(self, trainer: Trainer, bank: L.LightningModule) -> None:
+        self._claim(trainer)
+
+
+def _per_sae(trainer: Trainer) -> list[PerSAE]:
+    return [logger for logger in trainer.loggers if isinstance(logger, PerSAE)]

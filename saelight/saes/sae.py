@@ -1,0 +1,292 @@
+"""The contract of every SAE: a module that encodes, decodes and knows its own training objective.
+
+Shapes: B batch, D d_in (d_out where it concerns the target), F d_sae, N sample rows.
+
+A variant is one file: a config (`saes/config.py`) and an `SAE` with `encode` and `losses`. It knows nothing of Lightning,
+of its siblings, or of where activations come from. Activations arrive normalised (docs/data.md), so that E‖x‖² = D.
+
+An autoencoder reconstructs x. Built with `d_out` it is a transcoder: it predicts a target y (B, d_out), its encoder does
+not subtract b_dec (which lives in y's space), and it may have a linear `skip` path.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from saelight.errors import UserError
+from saelight.ops.entries import AllEntries, KeptEntries
+from saelight.ops.init import blend, centre, fit_scale, unit_rows
+from saelight.ops.matmul import centred_product, product
+from saelight.ops.select import Select, scan
+from saelight.ops.sparse import sparse_encode
+from saelight.saes.sae_config import SAEConfig
+from saelight.schedules import Horizon
+
+_CALIBRATION_ROWS = 1024
+_UNTIED_SIZE = 0.1  # of the target's norm; at 1, training takes several times as long to the same FVU
+
+
+class Moment(NamedTuple):
+    """Where training stands: all that a loss may depend on beside the batch."""
+
+    step: int
+    """Optimizer steps taken."""
+    horizon: Horizon
+    """The length of training."""
+    micro_batch: int = 0
+    """Which of the batches accumulated into this step."""
+    rank: int = 0
+    """Which of the processes that share this step."""
+
+
+Entries = AllEntries | KeptEntries
+
+
+class Reconstruction(NamedTuple):
+    """How well one batch was reconstructed."""
+
+    error_BD: Tensor
+    """y - ŷ, in float32 whatever ŷ's precision."""
+    loss: Tensor
+    """The reconstruction term: mean_B ‖y - ŷ‖² / D (a mean over prefixes in Matryoshka SAEs)."""
+
+
+class Losses(NamedTuple):
+    """What one training step of one SAE computes. Scalars are means over the batch, in float32."""
+
+    total: Tensor
+    """The objective: reconstruction + coefficient · penalty + α · aux."""
+    reconstruction: Tensor
+    """The whole reconstruction's mean_B ‖y - ŷ‖² / D."""
+    penalty: Tensor | None
+    """mean_B of the sparsity penalty, without its coefficient; None where the variant has none."""
+    aux: Tensor | None
+    """The auxiliary term, without its coefficient; None where the variant has none."""
+    counts_F: Tensor
+    """Tokens of the batch on which each latent fired, int64 (F,)."""
+    sparsity: Tensor | float | None = None
+    """λ at this moment, warm-up included; None where the variant has none."""
+    measured: Tensor | None = None
+    """What `absorb` needs of this batch: a vector that is averaged over accumulated batches and over ranks."""
+
+
+class SAE(nn.Module):
+    """A sparse autoencoder x (B, D) → f (B, F) → x̂ (B, D), or a transcoder x → f → ŷ.
+
+    `W_enc` (d_in, F), `W_dec` (F, d_out), `b_dec` (d_out,) and with `skip` `W_skip` (d_in, d_out) are common to all; the
+    rest is the variant's.
+    """
+
+    sparse_below: ClassVar[float] = 0.08
+    """The share of latents kept below which sparse execution pays on a CPU (docs/performance.md)."""
+    unit_decoder: bool = True
+    """Rows of W_dec keep norm 1 (`unit` in docs/training.md); False leaves them free."""
+    calibrated: ClassVar[bool] = False
+    """Scale W_enc on the initial sample: for variants whose latents are about half active at the start."""
+    signed: ClassVar[bool] = False
+    """Latents keep the sign of their pre-activation: two opposite concepts each."""
+    transcodes: ClassVar[bool] = True
+    """Whether the variant can be a transcoder."""
+    training_state: ClassVar[tuple[str, ...]] = ("tokens_since_fired", "initialised", "dead_after")
+    """Buffers that only training needs: in checkpoints, not in exports."""
+
+    def __init__(self, config: SAEConfig, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        self.seed = seed if config.seed is None else config.seed
+        self.d_in = d_in
+        self.d_out = d_in if d_out is None else d_out
+        self.is_transcoder = d_out is not None
+        self.d_sae = d_sae = config.width(d_in)
+        if self.is_transcoder and not self.transcodes:
+            raise UserError(f"{type(config).__name__} cannot be a transcoder: leave it out, or drop data.target_path")
+        if config.skip and not self.is_transcoder:
+            raise UserError("skip is for transcoders, which need a target: set data.target_path, or drop skip")
+        if config.decoder_scale != 1 and self.unit_decoder:
+            raise UserError("decoder_scale: this SAE's decoder rows are kept at norm 1; drop it, or set encoder_scale")
+        generator = torch.Generator().manual_seed(self.seed)
+        W_dec_FD = unit_rows(d_sae, self.d_out, generator)
+        self.tied_start = config.tied_init and not self.is_transcoder
+        W_enc_FD = W_dec_FD if self.tied_start else unit_rows(d_sae, d_in, generator)
+        # (d_in, F) with the memory of (F, d_in): a latent's weights lie together, as the sparse sums write their gradients.
+        self.W_enc = nn.Parameter(W_enc_FD.clone().T)
+        self.W_dec = nn.Parameter(W_dec_FD)
+        self.b_dec = nn.Parameter(torch.zeros(self.d_out))
+        self.W_skip = nn.Parameter(torch.zeros(d_in, self.d_out)) if config.skip else None
+        self.register_buffer("tokens_since_fired", torch.zeros(d_sae, dtype=torch.int64))
+        self.register_buffer("dead_after", torch.tensor(config.dead_after or 10_000_000))
+        self.register_buffer("initialised", torch.tensor(False))
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Activations (..., d_in) → latents (..., F), as at inference."""
+
+    def decode(self, f: Tensor) -> Tensor:
+        """Latents (..., F) → activations (..., d_out), the skip path left out."""
+        return product(f.reshape(-1, self.d_sae), self.W_dec).view(*f.shape[:-1], self.d_out) + self.b_dec
+
+    def reconstruct(self, f: Tensor, x: Tensor) -> Tensor:
+        """The reconstruction (..., d_out) from latents (..., F) and, with a skip path, from x (..., d_in) itself."""
+        return self.decode(f) if self.W_skip is None else self.decode(f) + x @ self.W_skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x̂ (or ŷ) (..., d_out) of x (..., d_in), as at inference."""
+        return self.reconstruct(self.encode(x), x)
+
+    @abstractmethod
+    def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+        """The training objective on one batch: from x, reconstruct y, which is x itself for an autoencoder."""
+
+    def reconstruction(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Reconstruction:
+        """The reconstruction term, of latents f at `entries`."""
+        y_hat_BD = entries.decode(f, self.W_dec) + self.b_dec
+        if self.W_skip is not None:
+            y_hat_BD = y_hat_BD + x_BD @ self.W_skip
+        error_BD = y_BD - y_hat_BD.to(y_BD.dtype)
+        return Reconstruction(error_BD, error_BD.square().mean())
+
+    def absorb(self, measured: Tensor, moment: Moment) -> None:
+        """After a step: take the average `Losses.measured` of its batches into the running state."""
+
+    def resample_due(self, moment: Moment) -> bool:
+        """Whether `resample` is to be called after this step."""
+        return False
+
+    def concerns(self, horizon: Horizon) -> list[str]:
+        """What the user should know about these settings in a training of this length."""
+        return []
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate."""
+        return self.config.default_lr(self.d_sae) if self.config.lr is None else self.config.lr
+
+    @property
+    def encoder_bias(self) -> Tensor | None:
+        """What is added to a latent's z before it is judged whether it fires, (F,); None where nothing is."""
+        return getattr(self, "b_enc", None)
+
+    def pre_activations(self, x: Tensor, bias_F: Tensor | None = None) -> Tensor:
+        """z = (x - b_dec) @ W_enc (+ bias), (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from."""
+        return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F)
+
+    def kept_pre_activations(
+        self,
+        select: Select,
+        x_BD: Tensor,
+        bias_F: Tensor | None,
+        *,
+        sparsely: bool,
+        trim: Callable[[Tensor, KeptEntries], Tensor] | None = None,
+    ) -> tuple[Tensor, Entries]:
+        """The pre-activations that a training step needs: if `sparsely` those that `select` keeps, else all.
+
+        Args:
+            trim: Which of those kept are to stay after all: their values (their sizes, if `signed`) to a mask (E,).
+        """
+        if not sparsely:
+            return self.pre_activations(x_BD, bias_F), AllEntries()
+        centre_D = None if self.is_transcoder else self.b_dec
+        pre_E, entries = scan(x_BD, centre_D, self.W_enc, bias_F, select, self.signed)
+        if trim is not None:
+            keep_E = trim(pre_E.abs() if self.signed else pre_E, entries)
+            if not keep_E.all():
+                pre_E, entries = pre_E[keep_E], entries.take(keep_E)
+        return sparse_encode(x_BD, centre_D, self.W_enc, bias_F, pre_E, entries), entries
+
+    def pre_activations_of(self, latents_A: Tensor, x_BD: Tensor) -> Tensor:
+        """The pre-activations, b_enc included, of some latents (A,) alone: (B, A)."""
+        centre_D = None if self.is_transcoder else self.b_dec
+        return centred_product(x_BD, centre_D, self.W_enc[:, latents_A], self.b_enc[latents_A])
+
+    def dead(self) -> Tensor:
+        """Latents that have not fired for `dead_after` tokens of training: bool (F,)."""
+        return self.tokens_since_fired >= self.dead_after
+
+    def learning_rates(self, horizon: Horizon) -> dict[str, float]:
+        """Peak learning rates of the parameters that have one of their own, by name."""
+        return {}
+
+    def decayed_parameters(self) -> list[nn.Parameter]:
+        """The parameters weight decay acts on."""
+        return [self.W_enc] if self.unit_decoder else [self.W_enc, self.W_dec]
+
+    @torch.no_grad()
+    def initialise(self, x_ND: Tensor, y_ND: Tensor | None = None) -> None:
+        """The part of the start that depends on data: b_dec, data points as directions, the scales.
+
+        Args:
+            x_ND: A sample of training activations (N, d_in).
+            y_ND: Their targets (N, d_out), for a transcoder.
+        """
+        y_ND = x_ND if y_ND is None else y_ND
+        self.b_dec.copy_(centre(y_ND, self.config.b_dec_init))
+        if self.config.datapoint_init > 0:
+            self._start_from(x_ND, y_ND)
+        if self.calibrated or self.is_transcoder:
+            self._calibrate(x_ND[:_CALIBRATION_ROWS], y_ND[:_CALIBRATION_ROWS])
+        if self.W_enc is not None:
+            self.W_enc.mul_(self.config.encoder_scale)
+        if not self.unit_decoder:
+            self.W_dec.mul_(self.config.decoder_scale)
+        self.initialised.fill_(True)
+
+    def _start_from(self, x_ND: Tensor, y_ND: Tensor) -> None:
+        """Turn the starting directions towards centred samples, the same sample for a latent's two directions."""
+        generator = torch.Generator().manual_seed(self.seed)
+        rows_F = torch.cat([torch.randperm(len(x_ND), generator=generator) for _ in range(-(-self.d_sae // len(x_ND)))])
+        rows_F, share = rows_F[: self.d_sae].to(x_ND.device), self.config.datapoint_init
+        self.W_dec.copy_(blend(self.W_dec, y_ND[rows_F] - self.b_dec, share))
+        if self.W_enc is not None:
+            centred_FD = x_ND[rows_F] - x_ND.mean(0)
+            self.W_enc.copy_(self.W_dec.T if self.tied_start else blend(self.W_enc.T, centred_FD, share).T)
+
+    def stretch(self, factor: float) -> None:
+        """Multiply the size of the starting latents."""
+        self.W_enc.mul_(factor)
+
+    def _calibrate(self, x_ND: Tensor, y_ND: Tensor) -> None:
+        """Stretch the latents so that x̂ fits the sample: unit rows with half of the latents active overshoot by far."""
+        target_ND, stretched = y_ND - self.b_dec, 0.0
+
+        def misfit(log_scale: float) -> float:
+            nonlocal stretched
+            self.stretch(math.exp(log_scale - stretched))
+            stretched = log_scale
+            y_hat_ND = self.forward(x_ND) - self.b_dec
+            # An untied start is uncorrelated with its target, and would fit it best by vanishing: start small.
+            fit = (target_ND * y_hat_ND).sum() if self.tied_start else _UNTIED_SIZE * target_ND.norm() * y_hat_ND.norm()
+            size = y_hat_ND.square().sum()
+            # Too small a scale may leave nothing at all above a threshold.
+            return float((fit / size).clamp_min(1e-12).log()) if size > 0 else 30.0
+
+        self.stretch(math.exp(fit_scale(misfit) - stretched))
+
+    @torch.no_grad()
+    def constrain_gradients(self) -> None:
+        """Before clipping and the step: drop the part of W_dec's gradient along its rows, which the constraint undoes."""
+        if self.unit_decoder and self.W_dec.grad is not None:
+            along_F1 = torch.linalg.vecdot(self.W_dec.grad, self.W_dec)[:, None]
+            self.W_dec.grad.addcmul_(self.W_dec, along_F1, value=-1)
+
+    @torch.no_grad()
+    def constrain_weights(self) -> None:
+        """After the step: decoder rows back to norm 1."""
+        if self.unit_decoder:
+            self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+    @torch.no_grad()
+    def fold_scale(self, scale: float, target_scale: float | None = None) -> None:
+        """Make this SAE, trained on `scale · x` (and `target_scale · y`), one that takes x and gives x̂ (or ŷ) in their own
+        units; latents stay the same."""
+        target_scale = scale if target_scale is None else target_scale
+        self.W_enc.mul_(scale)
+        self.W_dec.div_(target_scale)
+        self.b_dec.div_(target_scale)
+        if self.W_skip is not None:
+            self.W_skip.mul_(scale / target_scale)

@@ -1,0 +1,78 @@
+"""What every launcher starts for a group: `python -m saelight.sweep.execute.child FOLDER GROUP [arguments of fit]`.
+
+It holds the group's lock for as long as it trains, decides whether there is a checkpoint to go on from, and becomes
+`saelight fit`.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from saelight.run import run_folder
+from saelight.sweep.store.sweep_folder import SweepFolder
+
+WAIT = 600.0
+"""Seconds to wait for the last child of this group, which may still be writing a large checkpoint to a slow disk."""
+
+
+def main(args: list[str]) -> int:
+    """Become the training of a group; returns only when it must not begin."""
+    path, group, *rest = args
+    folder = SweepFolder(path)
+    if "SLURM_JOB_ID" in os.environ:
+        # Slurm's word that time is up may come before there is anything to save: it waits until training begins.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    else:
+        end_with_parent()
+    (folder.path / "runs").mkdir(parents=True, exist_ok=True)
+    if not _hold_lock(folder.lock(group)):
+        print(f"saelight: error: another process trains {group}; it holds {folder.lock(group)}", file=sys.stderr)
+        return 1
+    if folder.finished(group):
+        return 0
+    folder.reset(group)
+    command = [sys.executable, "-m", "saelight", *fit_arguments(folder, group), *rest]
+    os.execv(command[0], command)
+
+
+def fit_arguments(folder: SweepFolder, group: str) -> list[str]:
+    """`fit` and its arguments for a group: from its checkpoint, where there is one."""
+    run = folder.run(group)
+    checkpoint = run_folder.checkpoint(run)
+    resume = [f"--ckpt_path={checkpoint}"] if checkpoint.is_file() else []
+    return ["fit", f"--config={folder.yaml(group)}", f"--trainer.folder={run}", *resume]
+
+
+def end_with_parent() -> None:
+    """Be told to stop when the runner dies, however it dies; Linux only."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            PR_SET_PDEATHSIG = 1
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _hold_lock(path: Path) -> bool:
+    """Hold the lock until this process ends; it survives exec."""
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    os.set_inheritable(lock, True)
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                # A file system that knows no locks, as some clusters' do not. The runner starts a group once.
+                return True
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,147 @@
+"""Runs a sweep's groups: hands them to a launcher as it frees, records what happens, keeps the results up to date."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from saelight.errors import UserError
+from saelight.sweep.execute.launch import Launcher, Outcome
+from saelight.sweep.execute.progress_line import Progress
+from saelight.sweep.execute.work import Work
+from saelight.sweep.store import result_files
+from saelight.sweep.store.journal import Journal
+from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
+
+_POLL = 0.3
+_REFRESH = 5.0
+"""Seconds between two looks at the runs for SAEs that ended before their siblings."""
+_ATTEMPTS = 2
+
+
+class Stopped(Exception):
+    """The runner was told to stop, and every run has written its checkpoint."""
+
+
+@contextlib.contextmanager
+def only_runner(folder: SweepFolder) -> Iterator[None]:
+    """Hold the sweep's folder, until this process ends, however it does. Raises `UserError` when another one holds it."""
+    new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
+    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(folder):
+            yield
+    finally:
+        # A command that was refused leaves no trace.
+        if new and [path.name for path in folder.path.iterdir()] == ["lock"]:
+            (folder.path / "lock").unlink()
+            for path in new:
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(folder: SweepFolder) -> Iterator[None]:
+    with (folder.path / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise UserError(
+                f"another runner ({lock.read().strip()}) is at work in {folder.path}: wait for it, stop it, or "
+                "give --out another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+
+
+def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, progress: Progress, wait: bool = True) -> bool:
+    """Run all that `work` gives to its end; whether all succeeded. A group that fails is tried once more.
+
+    Args:
+        wait: False returns when the launcher has all groups, for one whose groups need no runner.
+
+    Raises:
+        Stopped: on Ctrl-C or SIGTERM, once every child has written its checkpoint.
+    """
+    journal = Journal(folder.path)
+    again: deque[Group] = deque()
+    running: dict[str, Group] = {}
+    attempts: dict[str, int] = {}
+    failed, done = [], 0
+    looked = time.monotonic()
+    result_files.write(folder, index)
+    with _stop_signals() as stopped:
+        while work.left or again or running:
+            while (work.left or again) and (free := launcher.free()) and not stopped():
+                batch = [again.popleft() for _ in range(min(free, len(again)))]
+                batch += work.take(free - len(batch))
+                if not batch:
+                    break
+                for group, facts in zip(batch, launcher.submit(batch), strict=True):
+                    attempts[group.id] = attempts.get(group.id, 0) + 1
+                    journal.add(group.id, "submitted", attempt=attempts[group.id], **facts)
+                    running[group.id] = group
+                    progress.say(f"{group.id}: {len(group.members)} SAEs on {facts['device']}")
+            if not wait:
+                return True
+            if stopped():
+                progress.say("stopping: every run ends its batch and writes its checkpoint (--resume goes on from there)")
+                launcher.cancel()
+            for outcome in launcher.poll():
+                group = running.pop(outcome.group)
+                _record(journal, outcome, stopped())
+                if outcome.ok:
+                    done += 1
+                    progress.say(f"{group.id}: finished ({done})")
+                elif stopped():
+                    progress.say(f"{group.id}: stopped")
+                    continue
+                elif outcome.again and attempts[group.id] < _ATTEMPTS:
+                    progress.say(f"{group.id}: failed, once more: {outcome.error}")
+                    again.append(group)
+                    continue
+                else:
+                    failed.append(group.id)
+                    progress.say(f"{group.id}: failed: {outcome.error}")
+                result_files.write(folder, index)
+                work.ended(group.id, outcome.error)
+                looked = time.monotonic()
+            if stopped() and not running:
+                result_files.write(folder, index)
+                raise Stopped
+            if time.monotonic() - looked > _REFRESH:
+                progress.update(result_files.write(folder, index))
+                looked = time.monotonic()
+            time.sleep(_POLL)
+    return not failed
+
+
+def _record(journal: Journal, outcome: Outcome, stopped: bool) -> None:
+    if outcome.ok:
+        journal.add(outcome.group, "finished")
+    elif stopped:
+        journal.add(outcome.group, "interrupted")
+    else:
+        journal.add(outcome.group, "failed", error=outcome.error)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM set a flag while this lasts."""
+    received: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers[number] = signal.signal(number, lambda number, frame: received.append(number))
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

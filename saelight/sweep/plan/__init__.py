@@ -1,0 +1,1 @@
+"""From a sweep file to points, and from points to groups that share batches."""

@@ -1,0 +1,52 @@
+"""Entries into groups: those that may share a run do, as far as memory and `max_saes` go."""
+
+from collections.abc import Iterable
+
+from saelight.sweep.plan.memory import group_bytes
+from saelight.sweep.plan.resolve import Entry
+
+
+def split(entries: Iterable[Entry], max_saes: int | None, max_bytes: int | None, at_least: int = 1) -> list[list[Entry]]:
+    """Groups of entries whose runs are alike, none larger than the limits, and `at_least` so many where there are enough
+    entries: as many as there are workers. Groups of one config get about the same work each.
+
+    An SAE that is larger than `max_bytes` by itself is a group of its own.
+    """
+    alike: dict[str, list[Entry]] = {}
+    for entry in entries:
+        alike.setdefault(entry.outside, []).append(entry)
+    groups = []
+    for members in alike.values():
+        # Workers that other configs will keep busy need no groups of this one.
+        wanted = min(len(members), max(1, -(-at_least // len(alike))))
+        n = max(wanted, -(-len(members) // (max_saes or len(members))))
+        while True:
+            parts = _deal(members, n)
+            if n >= len(members) or all(_fits(part, max_saes, max_bytes) for part in parts):
+                break
+            n += 1
+        groups += parts
+    return groups
+
+
+def memory_of(members: list[Entry]) -> int:
+    """Predicted bytes of a group's run, above the process's own."""
+    return group_bytes([tuple(entry.memory) for entry in members], members[0].row_bytes)
+
+
+def _deal(members: list[Entry], n: int) -> list[list[Entry]]:
+    """n groups of about equal work, each in the sweep's order: the largest first, each to the group with the least."""
+    order = {entry.hash: i for i, entry in enumerate(members)}
+    parts: list[list[Entry]] = [[] for _ in range(n)]
+    work = [0] * n
+    for entry in sorted(members, key=lambda entry: -entry.parameters):
+        least = min(range(n), key=lambda i: (work[i], len(parts[i])))
+        parts[least].append(entry)
+        work[least] += max(1, entry.parameters)
+    return [sorted(part, key=lambda entry: order[entry.hash]) for part in parts if part]
+
+
+def _fits(part: list[Entry], max_saes: int | None, max_bytes: int | None) -> bool:
+    return (max_saes is None or len(part) <= max_saes) and (
+        max_bytes is None or len(part) == 1 or memory_of(part) <= max_bytes
+    )

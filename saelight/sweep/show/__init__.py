@@ -1,0 +1,1 @@
+"""Looking at a sweep: status and figures."""

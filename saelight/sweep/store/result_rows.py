@@ -1,0 +1,105 @@
+"""A row per point: all that is known of it, from the index, the runs' own files and the journal. Light: no torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from saelight.sweep.plan import configs
+from saelight.sweep.plan.resolve import Entry
+from saelight.sweep.store.journal import Journal
+from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
+
+
+def collect(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
+    """One dict per point and name: points that are the same SAE appear under each of their names."""
+    events = Journal(folder.path).last()
+    shared = sorted({key for entry in index.entries.values() for key in entry.settings if not key.startswith("sae.")})
+    rows = []
+    for group in index.groups.values():
+        finished = {row["name"]: row for row in _lines(folder.run(group.id) / "results.jsonl")}
+        progress = _json(folder.run(group.id) / "progress.json")
+        event = events.get(group.id, {})
+        for member in group.members:
+            entry = index.entries[member]
+            row = _row(folder, index, group, entry, finished.get(entry.name), progress, event)
+            # What only some points set has a value for the others too.
+            row["settings"] = {key: configs.find(index.outsides[entry.outside], key) for key in shared} | row["settings"]
+            rows += [row | {"name": name} for name in entry.names]
+    order = {name: i for i, name in enumerate(name for entry in index.entries.values() for name in entry.names)}
+    return sorted(rows, key=lambda row: order[row["name"]])
+
+
+def _row(
+    folder: SweepFolder,
+    index: Index,
+    group: Group,
+    entry: Entry,
+    result: dict[str, Any] | None,
+    progress: dict[str, Any],
+    event: dict[str, Any],
+) -> dict[str, Any]:
+    sae = progress.get("saes", {}).get(entry.name, {})
+    row = {
+        "name": entry.name,
+        "hash": entry.hash,
+        "group": group.id,
+        "state": _state(folder, group, progress, sae, event),
+        "error": event.get("error") if event.get("event") == "failed" else None,
+        "seed": entry.seed,
+        "variant": entry.variant,
+        "d_sae": entry.d_sae,
+        "settings": entry.settings,
+        "config": {
+            "class_path": entry.sae["class_path"],
+            "init_args": {k: v for k, v in entry.sae.items() if k != "class_path"},
+        },
+        "metrics": sae.get("val", {}),
+        "loss": sae.get("loss"),
+        "steps": sae.get("steps", progress.get("step")),
+        "of_steps": progress.get("steps"),
+        "tokens": sae.get("tokens", progress.get("tokens")),
+        "seconds": sae.get("seconds", progress.get("seconds")),
+        "device": progress.get("device") or event.get("device"),
+        "threads": event.get("threads"),
+        "folder": str(folder.run(group.id) / "saes" / entry.name),
+    }
+    if event.get("device"):
+        row["device"] = event["device"]
+    if result is not None:
+        row |= {key: result[key] for key in ("state", "config", "seed", "metrics", "steps", "tokens", "seconds")}
+    seconds = row["seconds"]
+    row["tokens_per_second"] = row["tokens"] / seconds if seconds and row["tokens"] else None
+    row["eta"] = _eta(row) if row["state"] == "running" else None
+    return row
+
+
+def _state(folder: SweepFolder, group: Group, progress: dict[str, Any], sae: dict[str, Any], event: dict[str, Any]) -> str:
+    queued = event.get("event") == "submitted" and "job" in event and not progress
+    if queued or not (event or folder.begun(group.id)):
+        return "waiting"
+    if sae.get("state", "running") != "running":
+        return sae["state"]
+    if event.get("event") == "submitted" and "pid" in event and not folder.is_held(group.id):
+        # Its runner was killed, and it with it.
+        return "interrupted"
+    return {"submitted": "running", "finished": "finished"}.get(event.get("event"), event.get("event") or "begun")
+
+
+def _eta(row: dict[str, Any]) -> float | None:
+    if not row["steps"] or not row["of_steps"] or row["seconds"] is None:
+        return None
+    return row["seconds"] / row["steps"] * (row["of_steps"] - row["steps"])
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        return []
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
