@@ -121,7 +121,7 @@ class Session:
         draft = draw(sweep.root, RandomChooser([sweep.seed]))
         resolved = resolve(sweep, [Point("trial", draft.settings | self.request.overrides, 0)])
         self.index.name, self.index.metric = sweep.name, sweep.metric
-        self.index.missing = [facts.missing for facts in resolved.facts.values() if facts.missing]
+        self.index.missing = resolved.missing
         self.notes = resolved.notes
 
     def _choose_among(self, index: Index) -> None:

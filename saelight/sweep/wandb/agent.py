@@ -65,9 +65,8 @@ def _new_group(folder: SweepFolder, settings: dict[str, Any], run: str | None) -
     sweep = spec.read(folder.path / SWEEP_FILE)
     vary = {key for axis in axes(sweep.root) if len(axis.rows) > 1 or axis.distribution for key in axis.keys}
     resolved = resolve(sweep, [Point(name_point(settings, [key for key in settings if key in vary]), settings, 0)])
-    for facts in resolved.facts.values():
-        if facts.missing:
-            raise UserError(facts.missing)
+    if resolved.missing:
+        raise UserError(resolved.missing[0])
     with _locked(folder):
         index = folder.read()
         for event in Journal(folder.path).events():
