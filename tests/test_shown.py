@@ -10,15 +10,9 @@ from pathlib import Path
 import pytest
 
 from saelight.cli import sweep_commands
-from tests.test_cli import saelight_
+from tests.support.commands import saelight_
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Commands run in an empty folder."""
-    monkeypatch.chdir(tmp_path)
 
 
 SMALLER = [
@@ -95,7 +89,7 @@ def test_the_sweeps_page_in_python_and_in_a_shell(shipped):
     assert saelight_("shards", "harvest", "--config", "configs/harvest-minilm.yaml") == 0
     assert saelight_("sweep", "expand", "sweeps/conditional.yaml", "--max-saes", "3") == 0
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    subprocess.run(["bash", "-ec", loop], check=True, env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)})
+    subprocess.run(["bash", "-ec", loop], check=True, env=os.environ | {"PATH": path})
     assert len(list(Path("runs").glob("group-00*/saes/*"))) == 6
 
 

@@ -16,29 +16,16 @@ import torch
 from pyarrow import parquet
 from safetensors.torch import load_file
 
-from tests.sweep.files import BASE, SWEEP, changed, write
-from tests.test_cli import saelight_
+from tests.support.commands import changed, saelight_
+from tests.support.processes import start, wait_until
+from tests.support.sweeps import BASE, SWEEP, write
 
-ROOT = Path(__file__).parents[2]
 LONGER = changed(
     BASE,
     data__init_args__rows=120_000,
     # Kills find a checkpoint to go on from.
     trainer__callbacks=[{"class_path": "saelight.callbacks.SaveCheckpoint", "init_args": {"minutes": 0.005}}],
 )
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Commands run in an empty folder; their children find the tests' own classes."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-def start(*args: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "saelight", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 def rows(folder: str) -> dict[str, dict]:
@@ -56,13 +43,6 @@ def assert_equal(a: dict[str, dict[str, torch.Tensor]], b: dict[str, dict[str, t
             assert torch.equal(a[name][key], b[name][key]), (name, key)
 
 
-def wait_for(condition, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to this"
-        time.sleep(0.02)
-
-
 def refused(capsys, *args: str) -> str:
     """The one line of a refused command."""
     assert saelight_(*args) not in (0, 130)
@@ -76,7 +56,7 @@ def test_grouped_is_alone_and_results_hold_every_point(capsys):
     file = write(changed(SWEEP, parameters={"sae.lr": {"values": [1e-3, 3e-3]}}))
     assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "one") == 0
     runner = start("sweep", "run", file, "--devices", "cpu", "--out", "two", "--max-saes", "3")
-    wait_for(Path("two/index.json").is_file)
+    wait_until(Path("two/index.json").is_file)
     watcher = start("sweep", "status", "two", "--watch")
     runner.communicate()
     assert runner.returncode == 0
@@ -120,17 +100,17 @@ def test_killed_twice_and_resumed_equals_unbroken():
     runs = [Path("broken/runs") / f"group-00{i}" for i in range(2)]
 
     runner = start(*command)
-    wait_for(lambda: all((run / "checkpoints/last.ckpt").is_file() for run in runs))
+    wait_until(lambda: all((run / "checkpoints/last.ckpt").is_file() for run in runs))
     pids = [event["pid"] for event in map(json.loads, Path("broken/state.jsonl").read_text().splitlines())]
     runner.kill()
     runner.communicate()
     # The children are told to stop by the runner's death, and do: nothing trains on unseen.
-    wait_for(lambda: not any(is_alive(pid) for pid in pids))
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
     assert not any((run / "results.jsonl").is_file() for run in runs)
 
     assert saelight_("sweep", "run", file, "--devices", "cpu,cpu", "--out", "broken") == 1  # --resume is missing
     runner = start(*command, "--resume")
-    wait_for(lambda: Path("broken/state.jsonl").read_text().count("submitted") == 4)
+    wait_until(lambda: Path("broken/state.jsonl").read_text().count("submitted") == 4)
     child = json.loads(Path("broken/state.jsonl").read_text().splitlines()[-1])["pid"]
     time.sleep(0.5)
     os.kill(child, signal.SIGKILL)
@@ -156,7 +136,7 @@ def test_ctrl_c_stops_cleanly_and_finished_groups_are_not_run_again():
     file = write(SWEEP, LONGER)
     command = ["sweep", "run", file, "--devices", "cpu", "--max-saes", "3", "--out", "stopped"]
     runner = start(*command)
-    wait_for(lambda: Path("stopped/runs/group-001/progress.json").is_file())
+    wait_until(lambda: Path("stopped/runs/group-001/progress.json").is_file())
     runner.send_signal(signal.SIGINT)
     out, _ = runner.communicate(timeout=60)
     assert runner.returncode == 130
@@ -242,7 +222,7 @@ def test_refusals(capsys):
 def test_two_runners_on_one_folder(capsys):
     file = write(SWEEP, LONGER)
     runner = start("sweep", "run", file, "--devices", "cpu", "--out", "s")
-    wait_for(lambda: Path("s/state.jsonl").is_file())
+    wait_until(lambda: Path("s/state.jsonl").is_file())
     line = refused(capsys, "sweep", "run", file, "--devices", "cpu", "--out", "s", "--resume")
     assert f"another runner (process {runner.pid} on " in line
     runner.send_signal(signal.SIGTERM)

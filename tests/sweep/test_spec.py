@@ -12,14 +12,10 @@ from saelight.sweep.plan.names import LONGEST, name_points
 from saelight.sweep.plan.points import expand, select
 from saelight.sweep.plan.resolve import resolve
 from saelight.sweep.plan.spec import read
-from tests.sweep.files import SWEEP, changed, write
+from tests.support.commands import changed
+from tests.support.sweeps import SWEEP, write
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def names(sweep: dict | str, file: str = "sweep.yaml", **overrides) -> list[str]:

@@ -1,10 +1,11 @@
 """Sweep files for the tests: small, and on synthetic rows."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.support.commands import changed
 
 BASE = {
     "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
@@ -14,6 +15,8 @@ BASE = {
         "init_args": {"d_in": 8, "n_features": 16, "mean_l0": 2, "rows": 2000, "val_rows": 100, "batch_size": 100},
     },
 }
+LONG = changed(BASE, trainer__val_check_interval=1000, data__init_args__rows=200_000, data__init_args__val_rows=500)
+"""Long enough to be stopped on its way."""
 SWEEP = {
     "name": "small",
     "base": "base.yaml",
@@ -31,18 +34,3 @@ def write(sweep: dict[str, Any] | str | None = None, base: dict[str, Any] | None
     Path("base.yaml").write_text(yaml.safe_dump(BASE if base is None else base))
     Path(name).write_text(sweep if isinstance(sweep, str) else yaml.safe_dump(sweep or SWEEP, sort_keys=False))
     return name
-
-
-def changed(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A copy with dotted keys (dots as __) set; None takes a key away."""
-    config = copy.deepcopy(config)
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        inner = config
-        for part in path:
-            inner = inner[part]
-        if value is None:
-            inner.pop(last, None)
-        else:
-            inner[last] = value
-    return config
