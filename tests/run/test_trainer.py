@@ -143,6 +143,13 @@ def test_the_length_of_training_must_be_given(tmp_path):
     assert t.global_step == 31
 
 
+def test_a_length_in_tokens_counts_every_accumulated_batch(tmp_path):
+    bank = saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16, max_tokens=1500)
+    t = trainer(tmp_path, max_epochs=None, accumulate_grad_batches=3)
+    t.fit(bank, data())
+    assert (t.global_step, bank.tokens_seen, bank.horizon.tokens) == (5, 1500, 1500)
+
+
 def test_the_data_must_fit_the_bank(tmp_path):
     with pytest.raises(saelight.UserError, match="d_in = 16, but the bank was built for d_in = 8"):
         trainer(tmp_path).fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=8), data())

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from saelight.cli.main import main
@@ -47,3 +48,12 @@ def changed(config: dict[str, Any] = CONFIG, /, **changes: Any) -> dict[str, Any
             inner = inner[part]
         inner[last] = value
     return config
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """The one line of a command that is refused."""
+    assert saelight_(*args) not in (0, 130)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("saelight: error: ")
+    return lines[0]

@@ -1,9 +1,12 @@
 """Sweep files for the tests: small, and on synthetic rows."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from tests.support.commands import changed
 
@@ -34,3 +37,21 @@ def write(sweep: dict[str, Any] | str | None = None, base: dict[str, Any] | None
     Path("base.yaml").write_text(yaml.safe_dump(BASE if base is None else base))
     Path(name).write_text(sweep if isinstance(sweep, str) else yaml.safe_dump(sweep or SWEEP, sort_keys=False))
     return name
+
+
+def rows(folder: str) -> dict[str, dict[str, Any]]:
+    """The results of a sweep's folder, by point."""
+    return {row["name"]: row for row in json.loads(Path(folder, "results.json").read_text())}
+
+
+def weights(folder: str) -> dict[str, dict[str, torch.Tensor]]:
+    """The exported SAEs of a sweep's folder."""
+    return {path.parent.name: load_file(path) for path in sorted(Path(folder, "runs").rglob("sae.safetensors"))}
+
+
+def assert_equal(a: dict[str, dict[str, torch.Tensor]], b: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Equality of two folders' `weights`."""
+    assert a.keys() == b.keys()
+    for name in a:
+        for key in a[name]:
+            assert torch.equal(a[name][key], b[name][key]), (name, key)
