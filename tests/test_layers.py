@@ -1,10 +1,12 @@
 """The rooms of saelight: imports run downwards, none in a circle, and what is to load fast loads no torch."""
 
+import ast
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from tests.support.import_graph import circle, import_graph, modules, packages, packages_loaded
+from tests.support.import_graph import circle, import_graph, imported_names, modules, packages, packages_loaded
 
 LAYERS = (
     ("", "__main__", "cli"),
@@ -65,3 +67,12 @@ def test_a_sweep_loads_neither_torch_nor_lightning():
     quick = [name for name in modules() if name.split(".")[0] == "sweep" and name != "sweep.plan.sae_checks"]
     heavy = {name: packages_loaded(name) & {"torch", "lightning"} for name in [*quick, "cli.main", "cli.sweep_commands"]}
     assert {name: found for name, found in heavy.items() if found} == {}
+
+
+def test_no_test_module_imports_another():
+    paths = [*Path(__file__).parent.rglob("*.py")]
+    imported = {name for path in paths for name in imported_names(ast.parse(path.read_text()))}
+    parts = {part for name in imported for part in name.split(".")}
+    tests = {path.stem for path in paths if path.stem.startswith("test_")} | {"conftest"}
+    assert "test_layers" in tests
+    assert parts & tests == set()

@@ -33,14 +33,14 @@ def import_graph() -> Graph:
     prefix = "saelight."
     graph: Graph = {}
     for module in known:
-        names = {name.removeprefix(prefix) for name in _imported(_parse(module)) if name.startswith(prefix)}
+        names = {name.removeprefix(prefix) for name in imported_names(_parse(module)) if name.startswith(prefix)}
         graph[module] = {_owner(name, known.keys()) for name in names} - {module}
     return graph
 
 
 def packages(module: str) -> set[str]:
     """The other packages that a module imports, anywhere in it."""
-    return {name.partition(".")[0] for name in _imported(_parse(module))} - {"saelight"}
+    return {name.partition(".")[0] for name in imported_names(_parse(module))} - {"saelight"}
 
 
 def packages_loaded(module: str) -> set[str]:
@@ -49,7 +49,7 @@ def packages_loaded(module: str) -> set[str]:
     while todo:
         name = todo.pop()
         seen.add(name)
-        imported = set(_imported(ast.Module([*_loaded(_parse(name).body)], [])))
+        imported = set(imported_names(ast.Module([*_loaded(_parse(name).body)], [])))
         own = {other for other in imported if other.startswith("saelight.")}
         found |= {other.partition(".")[0] for other in imported - own}
         inner = {_owner(other.removeprefix("saelight."), known) for other in own}
@@ -79,7 +79,7 @@ def _owner(name: str, known: Set[str]) -> str:
     return name
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
+def imported_names(tree: ast.AST) -> Iterator[str]:
     """Dotted names of all that is imported; `from a import b` gives a.b, which may be a module or something in one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
