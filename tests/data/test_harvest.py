@@ -143,13 +143,12 @@ def test_the_shipped_config_and_the_other_commands(tmp_path):
     assert sysconfig.get_path("stdlib") not in (out / "metadata.json").read_text()
 
 
-def test_two_hooks_as_the_docs_show_them_are_a_transcoders_pairs(minilm, tmp_path, monkeypatch):
+def test_two_hooks_as_the_docs_show_them_are_a_transcoders_pairs(minilm, tmp_path):
     root = Path(__file__).parents[2]
     page = (root / "docs" / "data.md").read_text()
     _, shown = page.split("## Transcoders: two hooks")
     words = shlex.split(re.search(r"^saelight shards (harvest .*)$", shown, re.MULTILINE)[1])
     settings = yaml.safe_load(re.search(r"```yaml\n(.*?)```", shown, re.DOTALL)[1])["data"]["init_args"]
-    monkeypatch.chdir(tmp_path)
     words = [str(root / word) if word.startswith("configs/") else word for word in words]
     command(*words, "--max_tokens", "3000", "--dtype", "float32", "--rows_per_shard", "700")
     data = ActivationDataModule(**settings, batch_size=500, normalise="none", val_fraction=0)

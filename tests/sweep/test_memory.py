@@ -9,7 +9,8 @@ import pytest
 
 from saelight.sweep.plan.groups import memory_of
 from saelight.sweep.plan.spec import read
-from tests.sweep.files import changed, write
+from tests.support.commands import changed
+from tests.support.sweeps import write
 
 MEASURE = """
 import sys
@@ -36,9 +37,7 @@ BASE = {
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+def one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from saelight.cli.main import main
-from tests.test_cli import changed
+from tests.support.commands import changed
 
 
 @pytest.fixture
@@ -26,8 +26,7 @@ def small_disk(tmp_path):
 
 # What fills up: the checkpoint at this width; the exports when the checkpoint is turned off.
 @pytest.mark.parametrize("checkpointing", [True, False])
-def test_a_full_disk_is_one_line(checkpointing, small_disk, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_full_disk_is_one_line(checkpointing, small_disk, tmp_path, capsys):
     wide = {"a": {"class_path": "ReLU", "init_args": {"d_sae": 20000}}}
     config = changed(
         model__saes=wide, trainer__root=str(small_disk), trainer__max_steps=2, trainer__enable_checkpointing=checkpointing
@@ -40,8 +39,7 @@ def test_a_full_disk_is_one_line(checkpointing, small_disk, tmp_path, monkeypatc
     assert not [path for path in left if "partial" in str(path) or path.suffix in (".ckpt", ".safetensors")], left
 
 
-def test_predicting_onto_a_full_disk_is_one_line(small_disk, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_predicting_onto_a_full_disk_is_one_line(small_disk, tmp_path, capsys):
     Path("cfg.yaml").write_text(yaml.safe_dump(changed(trainer__root=str(small_disk), data__init_args__rows=20_000)))
     assert main(["fit", "--config", "cfg.yaml", "--trainer.max_steps", "2", "--trainer.logger", "false"]) == 0
     assert main(["predict", "--config", "cfg.yaml"]) == 1

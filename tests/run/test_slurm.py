@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 import saelight
 from saelight.cli.main import main
 from saelight.run import slurm_job
-from tests.test_cli import CONFIG
+from tests.support.commands import CONFIG
 
 JOB = {
     "SLURM_JOB_ID": "7",
@@ -80,7 +80,6 @@ def test_only_a_job_is_requeued(monkeypatch):
 )
 def test_options_without_slurm_are_refused_in_one_line(args, message, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
     sweep = {"name": "tiny", "base": "cfg.yaml", "parameters": {"sae.class_path": {"value": "ReLU"}}}
     (tmp_path / "cfg.yaml").write_text(yaml.safe_dump(CONFIG))
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))

@@ -1,6 +1,5 @@
 """The command line: configs go in and come back, and bad input gets one clear line."""
 
-import copy
 import os
 import re
 from pathlib import Path
@@ -11,53 +10,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import saelight
-from saelight.cli.main import main
-from tests.variants import VARIANTS
-
-CONFIG = {
-    "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
-    "model": {
-        "saes": {
-            "relu": {"class_path": "ReLU", "init_args": {"expansion": 2}},
-            "topk": {"class_path": "TopK", "init_args": {"expansion": 2, "k": 4}},
-        }
-    },
-    "data": {
-        "class_path": "SyntheticDataModule",
-        "init_args": {"d_in": 8, "n_features": 16, "mean_l0": 2, "rows": 1000, "val_rows": 100, "batch_size": 100},
-    },
-}
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Commands run in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-
-def saelight_(*args: str) -> int:
-    """One command, in this process; its exit code."""
-    try:
-        return main(args)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
-
-
-def write(config: dict | str, name: str = "cfg.yaml") -> str:
-    Path(name).write_text(config if isinstance(config, str) else yaml.safe_dump(config))
-    return name
-
-
-def changed(**changes) -> dict:
-    """CONFIG with dotted keys (dots as __) set."""
-    config = copy.deepcopy(CONFIG)
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        inner = config
-        for part in path:
-            inner = inner[part]
-        inner[last] = value
-    return config
+from tests.support.commands import CONFIG, changed, saelight_, write
+from tests.support.variants import VARIANTS
 
 
 def refused(capsys, *args: str) -> str:

@@ -5,8 +5,8 @@ import torch
 
 from saelight.saes import SAE, BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, TopK
 from saelight.saes.penalised import PenalisedSAE
-from tests.banks import bank, fit, weights
-from tests.conftest import sparse_activations
+from tests.support.activations import sparse_activations
+from tests.support.banks import bank, fit, weights
 
 WIDE = {
     "relu": ReLU(d_sae=128, sparsity=2.0),

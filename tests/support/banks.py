@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from saelight.bank import SAEBank
 from saelight.saes import SAEConfig
-from tests.variants import VARIANTS
+from tests.support.variants import VARIANTS
 
 D_IN = 16
 

@@ -11,8 +11,8 @@ from saelight.ops.handover import hand_over
 from saelight.ops.init import geometric_median
 from saelight.saes import ReLU, TopK
 from saelight.schedules import Schedule
-from tests.banks import assert_equal, bank, fit, weights
-from tests.variants import VARIANTS
+from tests.support.banks import assert_equal, bank, fit, weights
+from tests.support.variants import VARIANTS
 
 
 def test_one_optimizer_with_each_saes_own_settings(activations):

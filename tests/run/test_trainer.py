@@ -10,20 +10,10 @@ from safetensors.torch import load_file
 
 import saelight
 from saelight.run import run_folder
-from tests.banks import assert_equal
-from tests.test_isolation import Explode, Poison
-from tests.variants import VARIANTS
-
-
-def data(**kwargs) -> saelight.SyntheticDataModule:
-    settings = {"d_in": 16, "n_features": 32, "mean_l0": 3, "rows": 2000, "val_rows": 300, "batch_size": 100}
-    return saelight.SyntheticDataModule(**settings | kwargs)
-
-
-def trainer(tmp_path, **kwargs) -> saelight.Trainer:
-    settings = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1}
-    settings["root"] = str(tmp_path / "runs")
-    return saelight.Trainer(**settings | kwargs)
+from tests.support.banks import assert_equal
+from tests.support.callbacks import Explode, Poison
+from tests.support.runs import data, trainer
+from tests.support.variants import VARIANTS
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +91,7 @@ def test_names_are_numbered_and_explicit_folders_refused(tmp_path):
         again.fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16), data())
 
 
-def test_fast_dev_run_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_fast_dev_run_leaves_nothing(tmp_path):
     trainer(tmp_path, fast_dev_run=True).fit(saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16), data())
     assert not list(tmp_path.rglob("*"))
 
@@ -152,6 +141,13 @@ def test_the_length_of_training_must_be_given(tmp_path):
     t = trainer(tmp_path, max_epochs=None)
     t.fit(bank, data())
     assert t.global_step == 31
+
+
+def test_a_length_in_tokens_counts_every_accumulated_batch(tmp_path):
+    bank = saelight.SAEBank({"a": VARIANTS["relu"]}, d_in=16, max_tokens=1500)
+    t = trainer(tmp_path, max_epochs=None, accumulate_grad_batches=3)
+    t.fit(bank, data())
+    assert (t.global_step, bank.tokens_seen, bank.horizon.tokens) == (5, 1500, 1500)
 
 
 def test_the_data_must_fit_the_bank(tmp_path):

@@ -1,6 +1,5 @@
 """The flagship: SAEs trained together come out as if each had been alone, and one's failure is its own."""
 
-import lightning as L
 import pytest
 import torch
 
@@ -8,8 +7,9 @@ from saelight.bank.isolation import clip_gradients, derived_seed
 from saelight.errors import UserError
 from saelight.saes import ReLU, TopK
 from saelight.schedules import Schedule
-from tests.banks import assert_equal, bank, fit, weights
-from tests.variants import VARIANTS
+from tests.support.banks import assert_equal, bank, fit, weights
+from tests.support.callbacks import Explode, Poison
+from tests.support.variants import VARIANTS
 
 MIXED = VARIANTS | {
     "wide": ReLU(expansion=5, lr=3e-3, clip=0.01, weight_decay=0.1, betas=(0.5, 0.9)),
@@ -33,21 +33,6 @@ def test_together_equals_alone_bitwise(name, together, activations):
     assert_equal(weights(saes, name), weights(alone, name))
 
 
-class Poison(L.Callback):
-    """Writes NaN into one SAE's weights after some steps."""
-
-    def __init__(self, name: str, after: int) -> None:
-        self.name, self.after, self.told = name, after, []
-
-    def on_train_batch_start(self, trainer, bank, batch, batch_idx):
-        if trainer.global_step == self.after:
-            with torch.no_grad():
-                bank[self.name].W_dec[0, 0] = torch.nan
-
-    def on_quarantine(self, trainer, bank, name, what):
-        self.told.append((name, what))
-
-
 @pytest.fixture(scope="module")
 def healthy(activations):
     saes = bank()
@@ -65,18 +50,6 @@ def test_a_poisoned_sae_leaves_its_siblings_bitwise_unchanged(victim, healthy, a
         if name != victim:
             assert_equal(weights(healthy, name), weights(poisoned, name))
     assert poisoned.quarantine.stopped == {list(VARIANTS).index(victim)}
-
-
-class Explode(L.Callback):
-    """Makes one SAE's next gradient infinite, its weights left alone."""
-
-    def __init__(self, name: str, after: int) -> None:
-        self.name, self.after, self.before = name, after, None
-
-    def on_before_optimizer_step(self, trainer, bank, optimizer):
-        if trainer.global_step == self.after:
-            bank[self.name].b_enc.grad[0] = torch.inf
-            self.before = weights(bank, self.name)
 
 
 def test_a_quarantined_sae_keeps_its_last_finite_weights(healthy, activations):

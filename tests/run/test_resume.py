@@ -2,11 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import pytest
@@ -15,37 +12,10 @@ import yaml
 
 import saelight
 from saelight.run import run_folder
-from tests.test_trainer import data, trainer
-from tests.variants import VARIANTS
-
-
-def assert_same(a: Any, b: Any, path: str = "") -> None:
-    """Bitwise equality of nested checkpoint state."""
-    assert type(a) is type(b), path
-    if isinstance(a, torch.Tensor):
-        assert a.numpy().tobytes() == b.numpy().tobytes(), path
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_same(a[key], b[key], f"{path}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{path}[{i}]")
-    else:
-        assert a == b, path
-
-
-def assert_same_state(a: Path, b: Path) -> None:
-    """Weights, counters, moments, schedules and position of two checkpoints."""
-    one, two = (torch.load(path, weights_only=True) for path in (a, b))
-    for key in ("state_dict", "optimizer_states", "lr_schedulers", "saelight", "global_step", "SyntheticDataModule"):
-        assert_same(one[key], two[key], key)
-    assert_same(position(one), position(two), "position")
-
-
-def position(checkpoint: dict) -> Any:
-    return checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+from tests.support.checkpoints import assert_same_state
+from tests.support.processes import finish, start, wait_until
+from tests.support.runs import data, trainer
+from tests.support.variants import VARIANTS
 
 
 class StopAt(L.Callback):
@@ -149,37 +119,14 @@ CONFIG = {
 }
 
 
-def start(folder: Path, *extra: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "saelight", "fit", "--config", "config.yaml", *extra]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen, seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def finish(process: subprocess.Popen) -> str:
-    out, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
-    return out
+FIT = ("fit", "--config", "config.yaml")
 
 
 @pytest.fixture(scope="module")
 def unbroken_command(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": CONFIG["trainer"] | {"name": "job"}}))
-    finish(start(folder))
+    finish(start(*FIT, cwd=folder))
     return run_folder.checkpoint(folder / "runs" / "job")
 
 
@@ -207,17 +154,17 @@ def test_a_stopped_command_goes_on_exactly(how, unbroken_command, tmp_path):
         "callbacks": [{"class_path": "saelight.callbacks.SaveCheckpoint", "init_args": {"minutes": 0.0}}],
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": settings}))
-    process = start(tmp_path)
+    process = start(*FIT)
     checkpoint = run_folder.checkpoint(tmp_path / "runs" / "job")
-    wait_for(checkpoint, process)
+    wait_until(lambda: checkpoint.exists() or process.poll() is not None)
     time.sleep(0.5)
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "Traceback" not in err
+    assert "Traceback" not in said
     stopped = torch.load(checkpoint, weights_only=True)["global_step"]
     assert 0 < stopped < 800
-    finish(start(tmp_path, "--ckpt_path", "last"))
+    finish(start(*FIT, "--ckpt_path", "last"))
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["job"]
     assert_same_state(checkpoint, unbroken_command)
     # One row per logged step: nothing of the killed run stands twice.

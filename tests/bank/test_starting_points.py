@@ -6,7 +6,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from saelight.errors import UserError
 from saelight.saes import GatedHardConcrete, HardConcrete, JumpReLU, MatchingPursuit, ReLU, TopK
-from tests.conftest import sparse_activations
+from tests.support.activations import sparse_activations
 
 
 def started(config, d_out=None):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import saelight
 from saelight.run import export
-from tests.variants import VARIANTS
+from tests.support.variants import VARIANTS
 
 
 def write(variant, folder, d_out=None):

@@ -6,7 +6,7 @@ import torch
 from saelight.bank.optimizer import adamw, learning_rates
 from saelight.saes import JumpReLU, ReLU
 from saelight.schedules import Horizon, Schedule
-from tests.banks import assert_equal, bank, fit, weights
+from tests.support.banks import assert_equal, bank, fit, weights
 
 
 def test_thresholds_have_a_learning_rate_that_reaches():

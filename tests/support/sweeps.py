@@ -1,10 +1,14 @@
 """Sweep files for the tests: small, and on synthetic rows."""
 
-import copy
+import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from safetensors.torch import load_file
+
+from tests.support.commands import changed
 
 BASE = {
     "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
@@ -14,6 +18,8 @@ BASE = {
         "init_args": {"d_in": 8, "n_features": 16, "mean_l0": 2, "rows": 2000, "val_rows": 100, "batch_size": 100},
     },
 }
+LONG = changed(BASE, trainer__val_check_interval=1000, data__init_args__rows=200_000, data__init_args__val_rows=500)
+"""Long enough to be stopped on its way."""
 SWEEP = {
     "name": "small",
     "base": "base.yaml",
@@ -33,16 +39,19 @@ def write(sweep: dict[str, Any] | str | None = None, base: dict[str, Any] | None
     return name
 
 
-def changed(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A copy with dotted keys (dots as __) set; None takes a key away."""
-    config = copy.deepcopy(config)
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        inner = config
-        for part in path:
-            inner = inner[part]
-        if value is None:
-            inner.pop(last, None)
-        else:
-            inner[last] = value
-    return config
+def rows(folder: str) -> dict[str, dict[str, Any]]:
+    """The results of a sweep's folder, by point."""
+    return {row["name"]: row for row in json.loads(Path(folder, "results.json").read_text())}
+
+
+def weights(folder: str) -> dict[str, dict[str, torch.Tensor]]:
+    """The exported SAEs of a sweep's folder."""
+    return {path.parent.name: load_file(path) for path in sorted(Path(folder, "runs").rglob("sae.safetensors"))}
+
+
+def assert_equal(a: dict[str, dict[str, torch.Tensor]], b: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Equality of two folders' `weights`."""
+    assert a.keys() == b.keys()
+    for name in a:
+        for key in a[name]:
+            assert torch.equal(a[name][key], b[name][key]), (name, key)

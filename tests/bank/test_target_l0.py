@@ -9,8 +9,8 @@ from lightning.pytorch.loggers.logger import Logger
 from saelight.errors import UserError
 from saelight.saes import Gated, GatedHardConcrete, HardConcrete, JumpReLU, Moment, ReLU
 from saelight.schedules import Horizon, Schedule
-from tests.banks import bank, fit
-from tests.conftest import sparse_activations
+from tests.support.activations import sparse_activations
+from tests.support.banks import bank, fit
 
 TARGET = 6.0
 KINDS = ["cosine", "linear", "constant"]
