@@ -11,7 +11,7 @@ _HOMES = {
     "PerSAE": "saelight.loggers",
     "SAEBank": "saelight.bank",
     "StopEarly": "saelight.callbacks",
-    "SyntheticDataModule": "saelight.data.synthetic_datamodule",
+    "SyntheticDataModule": "saelight.data.datamodule",
     "Trainer": "saelight.run.trainer",
     "UserError": "saelight.errors",
     "load": "saelight.run.export",

@@ -11,8 +11,7 @@ import lightning as L
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-import saelight.data.datamodule  # its data modules' short names resolve once they are imported
-import saelight.data.synthetic_datamodule  # noqa: F401
+import saelight.data.datamodule  # noqa: F401  (its data modules' short names resolve once they are imported)
 from saelight.bank import SAEBank
 from saelight.bank.resume import check_same_config
 from saelight.errors import UserError

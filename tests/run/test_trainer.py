@@ -113,7 +113,7 @@ def test_predict_writes_each_tokens_strongest_latents(finished):
     bank.predict_top = 5
     t.predict(bank, datamodule=d)
     x = torch.empty(250, 16)
-    d.rows.read(0, x)
+    d.opened.rows.read(0, x)
     for name in VARIANTS:
         tops = load_file(t.folder / "predictions" / f"{name}.safetensors")
         f = bank[name].encode(x * d.scale)
