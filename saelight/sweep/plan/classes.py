@@ -36,13 +36,18 @@ def read_callback(spec: Any, where: str) -> Named:
         return Named(name, given, affects_weights=False)
     if name in DECLARED and module.partition(".")[0] in ("", "saelight"):
         declared = DECLARED[name]
-        return Named(name, _settings(declared, given, where), declared.affects_weights)
+        settings = _settings(declared, given, where, name)
+        try:
+            checked = declared(**settings)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        return Named(name, {key: getattr(checked, key) for key in settings}, declared.affects_weights)
     cls = imported(path if module else f"{_LIGHTNING[1]}.{name}")
     if cls is None:
         near = did_you_mean(name, [*DECLARED, *OBSERVING])
         raise UserError(f"{where}: no callback {path!r}{near or '; name it by its whole class path'}")
     # What a class of the user's may do nobody knows, unless it says so.
-    return Named(_home(cls), _settings(cls, given, where), bool(getattr(cls, "affects_weights", True)))
+    return Named(_home(cls), _settings(cls, given, where, name), bool(getattr(cls, "affects_weights", True)))
 
 
 def read_source(data: dict[str, Any], where: str) -> Source | Named:
@@ -53,7 +58,7 @@ def read_source(data: dict[str, Any], where: str) -> Source | Named:
         foreign = imported(path)
         return Named(path if foreign is None else _home(foreign), given, affects_weights=True)
     try:
-        return cls(**_settings(cls, given, where))
+        return cls(**_settings(cls, given, where, "data"))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -81,18 +86,23 @@ def _home(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _settings(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
-    """What `cls` is built with: the given settings, parsed to the types it declares, and its defaults; plain data."""
+def _settings(cls: type, given: dict[str, Any], where: str, owner: str) -> dict[str, Any]:
+    """What `cls` is built with: the given settings, parsed to the types it declares, and its defaults; plain data.
+
+    Args:
+        owner: What error messages call a setting's owner, as `data` in `data.path`.
+    """
     parser = _parser(cls)
-    known = set(vars(parser.get_defaults()).get("of") or {})
+    known = parser.get_defaults().get("of")
+    names = set() if known is None else set(vars(known))
     for key in given:
-        if key not in known:
-            raise UserError(f"{where}: {cls.__name__} has no setting {key!r}{did_you_mean(key, known)}")
+        if key not in names:
+            raise UserError(f"{where}: unknown key '{owner}.{key}'{did_you_mean(key, names)}")
     try:
         parsed = parser.parse_object({"of": given})
     except ArgumentError as error:
-        raise UserError(f"{where}: {cls.__name__}: {explain(str(error), [])}") from None
-    return parsed.of.as_dict() if known else {}
+        raise UserError(f"{where}: {explain(str(error), []).replace('of.', f'{owner}.')}") from None
+    return parsed.of.as_dict() if names else {}
 
 
 @cache
