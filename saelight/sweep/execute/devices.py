@@ -74,9 +74,21 @@ def environment(device: Device, threads: int) -> dict[str, str]:
 
 
 def arguments(device: Device) -> list[str]:
-    """The arguments of `fit` that put it on this one device."""
-    accelerator = device.name.partition(":")[0].replace("cuda", "gpu")
-    return [f"--trainer.accelerator={accelerator}", "--trainer.devices=1"]
+    """The arguments of `fit` that put it on this one device, the only one that `environment` lets it see."""
+    return [_accelerator(device), "--trainer.devices=1"]
+
+
+def ddp_arguments(devices: list[Device]) -> list[str]:
+    """The arguments of `fit` that put it on all these devices of one kind, as this process counts them."""
+    if devices[0].name == "cpu":
+        chosen = str(len(devices))
+    else:
+        chosen = f"[{','.join(device.name.partition(':')[2] for device in devices)}]"
+    return [_accelerator(devices[0]), f"--trainer.devices={chosen}", "--trainer.strategy=ddp"]
+
+
+def _accelerator(device: Device) -> str:
+    return f"--trainer.accelerator={device.name.partition(':')[0].replace('cuda', 'gpu')}"
 
 
 def listing(found: list[Device]) -> str:

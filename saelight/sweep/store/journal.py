@@ -40,7 +40,10 @@ class Journal:
             known[event["group"]] = earlier | event
         return known
 
-    def jobs(self) -> dict[str, str]:
-        """By group: its Slurm job, where the last that is known is that it was submitted."""
-        last = self.last().items()
-        return {group: event["job"] for group, event in last if event["event"] == "submitted" and "job" in event}
+    def jobs(self, launcher: str | None = None) -> dict[str, str]:
+        """By group: the queue's job that is to train it, where it is not known to have ended; only this launcher's."""
+        return {
+            group: event["job"]
+            for group, event in self.last().items()
+            if event["event"] == "submitted" and "job" in event and launcher in (None, event.get("launcher"))
+        }

@@ -19,10 +19,10 @@ from typing import Any
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
 from saelight.sweep.execute.child import end_with_parent
-from saelight.sweep.execute.runner import only_runner
 from saelight.sweep.plan.names import name_point
 from saelight.sweep.plan.points import Point, axes
 from saelight.sweep.store.journal import Journal
+from saelight.sweep.store.runner_lock import only_runner
 from saelight.sweep.store.sweep_folder import Group, SweepFolder
 from saelight.sweep.wandb.export_wandb import SWEEP_FILE
 from saelight.sweep.wandb.logger_settings import with_wandb
