@@ -3,14 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
 
+if TYPE_CHECKING:
+    from saelight.sweep.execute.session import Request, Session
+
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         print(f"saelight: error: {message} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
@@ -125,7 +128,7 @@ def _overrides(given: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def _request(given: argparse.Namespace, **more: Any):
+def _request(given: argparse.Namespace, **more: Any) -> "Request":
     from saelight.sweep.execute.session import Request
 
     return Request(
@@ -133,7 +136,7 @@ def _request(given: argparse.Namespace, **more: Any):
     )
 
 
-def _session(given: argparse.Namespace, **more: Any):
+def _session(given: argparse.Namespace, **more: Any) -> "Session":
     from saelight.sweep.execute.session import Session
 
     return Session(_request(given, **more))
