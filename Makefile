@@ -38,7 +38,7 @@ bench-quick: $(PEERS)/.bench
 lint: $(VENV)/.test  ## style, format, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/mypy saelight
 
 install: $(VENV)/.base
 
