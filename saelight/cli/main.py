@@ -64,7 +64,7 @@ def _dispatch(args: list[str]) -> int:
         from saelight.cli.shard_commands import COMMANDS
         from saelight.parsing.messages import OneLineParser
 
-        auto_cli(dict(COMMANDS), as_positional=True, args=args[1:], prog="saelight shards", parser_class=OneLineParser)
+        auto_cli(COMMANDS, as_positional=True, args=args[1:], prog="saelight shards", parser_class=OneLineParser)
     elif command in ("sweep", "devices"):
         from saelight.cli import sweep_commands
 

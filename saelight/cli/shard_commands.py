@@ -1,7 +1,5 @@
 """`saelight shards harvest | info | verify`. Nothing heavy is imported before a command runs."""
 
-from collections.abc import Callable
-
 from saelight.data.harvest.harvester import harvest
 
 
@@ -27,4 +25,4 @@ def verify(path: str) -> None:
     print(verify(path))
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"harvest": harvest, "info": info, "verify": verify}
+COMMANDS = {"harvest": harvest, "info": info, "verify": verify}

@@ -3,17 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
 
-if TYPE_CHECKING:
-    from saelight.sweep.execute.session import Request, Session
-
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str) -> None:
         print(f"saelight: error: {message} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
@@ -128,7 +125,7 @@ def _overrides(given: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def _request(given: argparse.Namespace, **more: Any) -> "Request":
+def _request(given: argparse.Namespace, **more: Any):
     from saelight.sweep.execute.session import Request
 
     return Request(
@@ -136,7 +133,7 @@ def _request(given: argparse.Namespace, **more: Any) -> "Request":
     )
 
 
-def _session(given: argparse.Namespace, **more: Any) -> "Session":
+def _session(given: argparse.Namespace, **more: Any):
     from saelight.sweep.execute.session import Session
 
     return Session(_request(given, **more))
