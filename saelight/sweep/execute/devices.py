@@ -41,7 +41,8 @@ def choose(wanted: str, found: list[Device]) -> list[Device]:
     if wanted == "auto":
         return [device for device in found if device.name != "cpu"] or found
     by_name = {device.name: device for device in found}
-    by_name.setdefault("cuda", by_name.get("cuda:0"))
+    if "cuda:0" in by_name:
+        by_name.setdefault("cuda", by_name["cuda:0"])
     chosen = []
     for name in wanted.split(","):
         if by_name.get(name.strip()) is None:

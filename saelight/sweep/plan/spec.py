@@ -156,7 +156,7 @@ def listed(points: list[Any], where: str) -> Branch:
 
 def flat(value: Any, where: str) -> dict[str, Any]:
     """A nested mapping with dotted keys; mappings inside lists stay. Raises `UserError` when it is no mapping."""
-    out = {}
+    out: dict[str, Any] = {}
     for key, inner in _mapping(value, where).items():
         if isinstance(inner, dict) and inner:
             out |= {f"{key}.{k}": v for k, v in flat(inner, f"{where}.{key}").items()}

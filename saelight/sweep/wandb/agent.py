@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def _new_group(folder: SweepFolder, settings: dict[str, Any], run: str | None) -
 
 
 @contextlib.contextmanager
-def _locked(folder: SweepFolder):
+def _locked(folder: SweepFolder) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         end = time.monotonic() + _WAIT
         while True:
