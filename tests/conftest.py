@@ -1,15 +1,26 @@
-"""Activations and runs shared by the tests."""
+"""What every test is given: an empty folder, a quiet Lightning, and no way out."""
 
 import logging
 import os
+from pathlib import Path
 
 import pytest
 import torch
+
+from tests.support.activations import sparse_activations
 
 # Nothing here may reach out, and nothing should ask for the user's account.
 os.environ.setdefault("WANDB_MODE", "offline")
 # CUDA's kernels run here too, interpreted.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# Processes that the tests start import what is tested, and the tests' own classes.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    """Each test runs in an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -20,15 +31,6 @@ def quiet_lightning():
     logger.setLevel(logging.WARNING)
     yield
     logger.setLevel(level)
-
-
-def sparse_activations(rows: int, d_in: int = 16, n_features: int = 48, seed: int = 0) -> torch.Tensor:
-    """Sparse combinations of known directions (rows, d_in), scaled to E‖x‖² = d_in."""
-    g = torch.Generator().manual_seed(seed)
-    directions = torch.nn.functional.normalize(torch.randn(n_features, d_in, generator=g), dim=1)
-    magnitudes = torch.rand(rows, n_features, generator=g) * (torch.rand(rows, n_features, generator=g) < 0.06)
-    x = magnitudes @ directions + 0.01 * torch.randn(rows, d_in, generator=g)
-    return x * (d_in / x.square().sum(1).mean()).sqrt()
 
 
 @pytest.fixture(scope="session")

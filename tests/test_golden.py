@@ -10,7 +10,7 @@ import lightning as L
 import pytest
 
 import saelight
-from tests.variants import VARIANTS
+from tests.support.variants import VARIANTS
 
 GOLDEN = Path(__file__).with_name("golden.json")
 # Whether a token falls into JumpReLU's narrow window hangs on rounding: other vector instructions move its numbers by 5 %.

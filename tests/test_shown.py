@@ -1,8 +1,10 @@
 """What is shipped and shown runs: every config, every command and Python block of the README, every command of docs/."""
 
+import contextlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +12,9 @@ from pathlib import Path
 import pytest
 
 from saelight.cli import sweep_commands
-from tests.test_cli import saelight_
+from tests.support.commands import saelight_
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Commands run in an empty folder."""
-    monkeypatch.chdir(tmp_path)
 
 
 SMALLER = [
@@ -41,15 +37,14 @@ CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.
 SWEEPS = sorted(path.relative_to(ROOT) for path in (ROOT / "sweeps").iterdir() if path.is_file())
 
 
-@pytest.fixture
-def shipped(tmp_path):
-    """The shipped configs and sweeps, at a size for tests."""
+def ship(folder: Path) -> None:
+    """Write the shipped configs and sweeps into `folder`, at a size for tests."""
     for path in CONFIGS + SWEEPS:
         text = (ROOT / path).read_text()
         for large, small in SMALLER:
             text = text.replace(large, small)
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
 
 
 def readme_blocks(language: str) -> list[str]:
@@ -65,19 +60,53 @@ def shown_commands() -> list[str]:
     return list(dict.fromkeys(lines + table + docs))
 
 
-def test_every_config_and_command_shown_runs(shipped, capsys):
-    ran, configs = [], set()
-    for command in shown_commands():
-        words = shlex.split(command)
-        configs |= {word for word in words if word.startswith("configs/")}
-        if "slurm" in words:
-            # tests/slurm runs these; here is no Slurm.
-            assert sweep_commands._parser().parse_args(words[2:]).launcher == "slurm"
-        elif words[0] == "saelight":
-            assert saelight_(*words[1:]) == 0, (command, capsys.readouterr().err)
-            ran.append(command)
-    assert len(ran) >= 12
-    assert configs == set(map(str, CONFIGS))
+COMMANDS = [command for command in shown_commands() if command.startswith("saelight ")]
+FOR_SLURM = [command for command in COMMANDS if "--launcher slurm" in command]
+HARVEST = "saelight shards harvest --config configs/harvest-minilm.yaml"
+NEEDS = {
+    r"shards/minilm-layer3|configs/minilm\.yaml": HARVEST,
+    r"(validate|test|predict) --config configs/quickstart|--ckpt_path last": "saelight fit --config configs/quickstart.yaml",
+    r"runs/quick$|sweeps/quick\.yaml .*--resume": "saelight sweep run sweeps/quick.yaml --limit 3",
+    r"runs/front$": "saelight sweep run sweeps/front.yaml --devices cpu,cpu",
+}
+"""Commands that work on what another one has made, and that one."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder that a command leaves: each command is run once, in a copy of the folder of the one that it needs."""
+    folders: dict[str, Path] = {}
+
+    def make(command: str) -> Path:
+        if command not in folders:
+            folder = tmp_path_factory.mktemp("made")
+            ship(folder)
+            for needs, needed in NEEDS.items():
+                if command != needed and re.search(needs, command):
+                    shutil.copytree(make(needed), folder, dirs_exist_ok=True)
+            with contextlib.chdir(folder):
+                assert saelight_(*shlex.split(command)[1:]) == 0
+            folders[command] = folder
+        return folders[command]
+
+    return make
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in FOR_SLURM])
+def test_every_command_shown_runs(command, made):
+    made(command)
+
+
+@pytest.mark.parametrize("command", FOR_SLURM)
+def test_every_command_for_slurm_parses(command):
+    # tests/slurm runs these; here is no Slurm.
+    assert sweep_commands._parser().parse_args(shlex.split(command)[2:]).launcher == "slurm"
+
+
+def test_every_config_is_shown():
+    assert len(COMMANDS) >= 12
+    shown = {word for command in COMMANDS for word in command.split() if word.startswith("configs/")}
+    assert shown == set(map(str, CONFIGS))
 
 
 def test_every_python_block_of_the_readme_runs():
@@ -86,16 +115,17 @@ def test_every_python_block_of_the_readme_runs():
     assert Path("runs/python/saes/topk").is_dir()
 
 
-def test_the_sweeps_page_in_python_and_in_a_shell(shipped):
+def test_the_sweeps_page_in_python_and_in_a_shell(made, tmp_path):
+    ship(tmp_path)
     page = (ROOT / "docs" / "sweeps.md").read_text()
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(compile(block, "sweeps.md", "exec"), {})
     assert not Path("runs").exists()
+    shutil.copytree(made(HARVEST), tmp_path, dirs_exist_ok=True)
     (loop,) = re.findall(r"^for config .*$", page, re.MULTILINE)
-    assert saelight_("shards", "harvest", "--config", "configs/harvest-minilm.yaml") == 0
     assert saelight_("sweep", "expand", "sweeps/conditional.yaml", "--max-saes", "3") == 0
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    subprocess.run(["bash", "-ec", loop], check=True, env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)})
+    subprocess.run(["bash", "-ec", loop], check=True, env=os.environ | {"PATH": path})
     assert len(list(Path("runs").glob("group-00*/saes/*"))) == 6
 
 
@@ -115,8 +145,17 @@ def test_the_readmes_other_commands_are_what_make_and_ci_run():
             assert (Path(sys.executable).parent / "tensorboard").exists()
 
 
+WITHOUT_TORCH = """
+import sys
+from saelight.cli.main import main
+
+for flag in ("--help", "--version"):
+    main([flag])
+assert "torch" not in sys.modules
+"""
+
+
 def test_help_and_version_answer_without_torch():
-    code = "import sys; from saelight.cli.main import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
-    for flag in ("--help", "--version"):
-        done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, check=True)
-        assert "saelight" in done.stdout
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True)
+    assert "usage: saelight" in done.stdout.lower()
+    assert re.search(r"^saelight \d+\.", done.stdout, re.MULTILINE)

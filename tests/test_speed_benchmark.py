@@ -7,9 +7,9 @@ import torch
 from benchmarks.bare import BareLoop
 from benchmarks.speed import measure, ours, table
 from saelight.schedules import Horizon
-from tests.banks import assert_equal, bank, fit
-from tests.conftest import sparse_activations
-from tests.variants import VARIANTS
+from tests.support.activations import sparse_activations
+from tests.support.banks import assert_equal, bank, fit
+from tests.support.variants import VARIANTS
 
 
 def test_the_bare_loop_trains_as_the_bank_does():

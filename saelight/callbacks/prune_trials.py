@@ -1,13 +1,16 @@
 """Pruning by Optuna, one SAE at a time: a trial that looks poor beside the others ends, and its siblings train on."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
 from saelight.callbacks.validations import expect_validations, in_training
 from saelight.errors import UserError
+
+if TYPE_CHECKING:
+    from saelight.sweep.execute.study import Trials
 
 
 class PruneTrials(L.Callback):
@@ -31,7 +34,7 @@ class PruneTrials(L.Callback):
         self.journal, self.study_name, self.trials, self.pruner = journal, study, trials, pruner
         self.metric = metric.removeprefix("val/")
         self._validations = 0
-        self._study: Any = None
+        self._study: Trials | None = None
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         expect_validations(trainer, "PruneTrials")
@@ -40,9 +43,9 @@ class PruneTrials(L.Callback):
         if missing := set(bank.names) - self.trials.keys():
             raise UserError(f"PruneTrials: no trial for {', '.join(sorted(missing))}")
         if trainer.is_global_zero:
-            from saelight.sweep.execute.study import open_study
+            from saelight.sweep.execute.study import Trials
 
-            self._study = open_study(self.journal, self.study_name, self.pruner)
+            self._study = Trials(self.journal, self.study_name, self.pruner)
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         if not in_training(trainer):
@@ -58,9 +61,8 @@ class PruneTrials(L.Callback):
             bank.retire(name, f"pruned at validation {self._validations}, step {trainer.global_step}")
 
     def _judge(self, names: list[str], evaluation: dict[str, dict[str, float]]) -> list[str]:
-        from saelight.sweep.execute.study import trial_of
-
-        trials = {name: trial_of(self._study, self.trials[name]) for name in names}
+        assert self._study is not None  # opened on this rank when training began
+        trials = {name: self._study[self.trials[name]] for name in names}
         for name, trial in trials.items():
             value = evaluation[name][self.metric]
             if math.isfinite(value):

@@ -11,8 +11,7 @@ import lightning as L
 from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-import saelight.data.datamodule  # its data modules' short names resolve once they are imported
-import saelight.data.synthetic_datamodule  # noqa: F401
+import saelight.data.datamodule  # noqa: F401  (its data modules' short names resolve once they are imported)
 from saelight.bank import SAEBank
 from saelight.errors import UserError
 from saelight.files import write_text
@@ -30,10 +29,12 @@ class _Parser(OneLineErrors, LightningArgumentParser):
 class _SaveConfig(SaveConfigCallback):
     """Writes the run's whole `config.yaml` once it has a folder; the one of a resumed run stays."""
 
-    def setup(self, trainer: Trainer, pl_module: SAEBank, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         pass
 
-    def on_fit_start(self, trainer: Trainer, pl_module: SAEBank) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(trainer, Trainer)
+        assert trainer.folder is not None
         path = trainer.folder / "config.yaml"
         if trainer.is_global_zero and not path.exists():
             write_text(path, self.parser.dump(self.config, skip_none=False))

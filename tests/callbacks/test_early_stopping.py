@@ -1,9 +1,7 @@
 """Early stopping ends one SAE and no other, on all processes alike, and a resumed run knows what was ended."""
 
 import json
-import signal
 
-import lightning as L
 import pytest
 import torch
 
@@ -11,23 +9,12 @@ import saelight
 from saelight import StopEarly
 from saelight.run import run_folder
 from saelight.schedules import Schedule
-from tests.banks import assert_equal
-from tests.test_cli import changed, saelight_, write
-from tests.test_resume import assert_same, assert_same_state
-from tests.test_trainer import data, trainer
-
-STEADY = Schedule(kind="constant", warmup=0)
-STILL = saelight.TopK(d_sae=20, k=4, lr=1e-12, schedule=STEADY)
-LEARNING = saelight.ReLU(d_sae=20, sparsity=0.1, lr=1e-2, schedule=STEADY)
-VALIDATIONS = {"max_epochs": 3, "val_check_interval": 0.25}  # 8 batches an epoch: one every second step
-DATA = {"rows": 830, "val_rows": 100}
-
-
-def fit(tmp_path, saes, callbacks=(), **kwargs):
-    t = trainer(tmp_path, callbacks=list(callbacks), **VALIDATIONS | kwargs)
-    bank = saelight.SAEBank(dict(saes), d_in=16)
-    t.fit(bank, data(**DATA))
-    return bank, t
+from tests.callbacks.training import DATA, LEARNING, STEADY, STILL, VALIDATIONS, fit
+from tests.support.banks import assert_equal
+from tests.support.callbacks import Terminate
+from tests.support.checkpoints import assert_same, assert_same_state
+from tests.support.commands import changed, saelight_, write
+from tests.support.runs import data, trainer
 
 
 def test_one_sae_is_ended_and_the_others_go_on_unchanged(tmp_path, capsys):
@@ -97,17 +84,6 @@ def test_another_training_begins_without_memory_of_the_last(tmp_path):
         assert bank.retired == {0: "no progress in 3 validations, at step 8"}
 
 
-class Terminate(L.Callback):
-    """SIGTERM during a step; the run's own checkpoint follows."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer, *_):
-        if trainer.global_step == self.step - 1:
-            signal.raise_signal(signal.SIGTERM)
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     _, t = fit(tmp_path_factory.mktemp("unbroken"), {"still": STILL, "learning": LEARNING}, [StopEarly(patience=3)])
@@ -151,8 +127,7 @@ def test_without_validation_there_is_nothing_to_judge_by(tmp_path):
         trainer(tmp_path, callbacks=[StopEarly()], limit_val_batches=0).fit(saelight.SAEBank({"a": STILL}, d_in=16), data())
 
 
-def test_a_config_names_it_in_short(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_config_names_it_in_short(tmp_path, capsys):
     stop = {"class_path": "StopEarly", "init_args": {"patience": 2}}
     still = {"class_path": "TopK", "init_args": {"k": 4, "lr": 1e-12, "schedule": {"kind": "constant", "warmup": 0}}}
     config = changed(trainer__callbacks=[stop], trainer__val_check_interval=0.5, trainer__max_epochs=3)

@@ -10,12 +10,12 @@ import saelight
 from saelight import Halving, StopEarly
 from saelight.run import run_folder
 from saelight.schedules import Schedule
-from tests.banks import assert_equal
-from tests.callbacks.test_early_stopping import DATA, LEARNING, STILL, Terminate, fit
-from tests.test_cli import changed, saelight_, write
-from tests.test_isolation import Explode
-from tests.test_resume import assert_same, assert_same_state
-from tests.test_trainer import data, trainer
+from tests.callbacks.training import DATA, LEARNING, STILL, fit
+from tests.support.banks import assert_equal
+from tests.support.callbacks import Explode, Terminate
+from tests.support.checkpoints import assert_same, assert_same_state
+from tests.support.commands import changed, saelight_, write
+from tests.support.runs import data, trainer
 
 # 24 steps in three epochs, a validation after every second one.
 RATES = {"d": 1e-12, "b": 3e-3, "c": 1e-3, "a": 1e-2, "e": 1e-5}  # the higher, the lower FVU
@@ -199,14 +199,12 @@ def test_without_validation_there_is_nothing_to_rank_by(tmp_path):
         fit(tmp_path, SAES, [Halving()], limit_val_batches=0)
 
 
-def test_a_trial_run_is_no_halving(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_trial_run_is_no_halving(tmp_path):
     bank, _ = fit(tmp_path, SAES, [Halving(rungs=[0.9])], fast_dev_run=True)
     assert not bank.retired
 
 
-def test_a_config_names_it_in_short(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_config_names_it_in_short(tmp_path, capsys):
     halving = {"class_path": "Halving", "init_args": {"rungs": [0.3, {"epochs": 2}, 14], "keep": 0.6}}
     config = changed(trainer__callbacks=[halving], trainer__val_check_interval=0.5, trainer__max_epochs=3)
     still = {"class_path": "TopK", "init_args": {"k": 4, "lr": 1e-12}}

@@ -10,7 +10,7 @@ import pytest
 import saelight
 from saelight.callbacks import WatchHealth
 from saelight.schedules import Schedule
-from tests.test_trainer import data, trainer
+from tests.support.runs import data, trainer
 
 STEPS = 200
 GOOD = saelight.TopK(d_sae=64, k=4, lr=3e-3)

@@ -28,8 +28,8 @@ from saelight.saes import (
 from saelight.saes.penalised import PenalisedSAE
 from saelight.schedules import Horizon
 from tests.conformance.reference import ENCODERS, REFERENCES, Reference
-from tests.conftest import sparse_activations
-from tests.variants import VARIANTS
+from tests.support.activations import sparse_activations
+from tests.support.variants import VARIANTS
 
 MOMENT = Moment(50, Horizon(100, 100, 64))
 SIDES = ["autoencoder", "transcoder", "skip"]

@@ -29,7 +29,7 @@ from tests.conformance.reference.training import (
     resampling_law,
     threshold_average,
 )
-from tests.conftest import sparse_activations
+from tests.support.activations import sparse_activations
 
 HORIZON = Horizon(100, 100, 64)
 HARD = {

@@ -8,8 +8,8 @@ import torch
 
 from saelight.saes import AbsTopK, GatedHardConcrete, HardConcrete, MatchingPursuit, Moment
 from tests.conformance.objectives import D_IN, D_OUT, MOMENT, built, kill
-from tests.conftest import sparse_activations
-from tests.variants import VARIANTS
+from tests.support.activations import sparse_activations
+from tests.support.variants import VARIANTS
 
 BUILT = {name: config.build(D_IN) for name, config in VARIANTS.items()}
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from saelight.errors import UserError
+from tests.data.lightning_runs import EPOCHS, HOOKS, Save, trainer
 from tests.data.memory import MemoryDataModule
 
-EPOCHS, PER_EPOCH = 3, 5
+PER_EPOCH = 5
 FIELDS = {"n": 53, "n_val": 7, "batch_size": 10}  # 3 rows left over in each epoch
 
 
@@ -32,36 +33,6 @@ class Recorder(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1e-3)
 
 
-class Save(pl.Callback):
-    """Saves at each of the chosen hooks; remembers how many batches had been trained on."""
-
-    def __init__(self, folder, hook):
-        self.folder, self.saved = folder, {}
-        setattr(self, hook, self._save)
-
-    def _save(self, trainer, module, *_):
-        if trainer.sanity_checking:
-            return
-        path = self.folder / f"{len(self.saved)}.ckpt"
-        trainer.save_checkpoint(path)
-        self.saved[path] = len(module.seen)
-
-
-def trainer(tmp_path, **fields):
-    length = {} if "max_steps" in fields else {"max_epochs": EPOCHS}
-    return pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        **length,
-        **fields,
-    )
-
-
 def run(tmp_path, *, ckpt=None, callbacks=(), data=None, **fields):
     module = Recorder()
     data = data or MemoryDataModule(**FIELDS)
@@ -79,9 +50,6 @@ SETTINGS = {
     "short steps": {"max_steps": EPOCHS * 4, "max_epochs": -1, "limit_train_batches": 4},
     "short epochs": {"limit_train_batches": 4},
 }
-HOOKS = ["on_train_batch_end", "on_train_epoch_end", "on_validation_end"]
-
-
 CASES = [(name, hook) for name in SETTINGS for hook in HOOKS if (name, hook) != ("no validation", "on_validation_end")]
 
 

@@ -4,11 +4,10 @@ import torch
 import yaml
 
 from tests.data.folders import write
-from tests.test_cli import saelight_
+from tests.support.commands import saelight_
 
 
-def test_the_targets_width_goes_to_the_bank_and_stays_on_resume(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_targets_width_goes_to_the_bank_and_stays_on_resume(tmp_path, capsys):
     write(tmp_path / "x", torch.randn(1200, 8), document=50)
     write(tmp_path / "y", torch.randn(1200, 5), document=50)
     config = {

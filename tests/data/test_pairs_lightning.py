@@ -16,7 +16,7 @@ import torch
 
 from saelight.data.datamodule import ActivationDataModule
 from tests.data.folders import counted, write
-from tests.data.test_lightning_resume import EPOCHS, HOOKS, Save, trainer
+from tests.data.lightning_runs import EPOCHS, HOOKS, Save, trainer
 
 N, VAL = 330, 30
 

@@ -9,8 +9,8 @@ import sys
 import lightning as L
 import torch
 
-from tests.banks import D_IN, bank
-from tests.conftest import sparse_activations
+from tests.support.activations import sparse_activations
+from tests.support.banks import D_IN, bank
 
 STEPS, BATCH = 24, 64
 

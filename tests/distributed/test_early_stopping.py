@@ -4,8 +4,8 @@ import json
 
 import yaml
 
-from tests.distributed.test_command import saelight
-from tests.test_cli import changed
+from tests.support.commands import changed
+from tests.support.processes import script
 
 
 def test_two_processes_end_the_same_sae(tmp_path):
@@ -15,7 +15,7 @@ def test_two_processes_end_the_same_sae(tmp_path):
     still = {"k": 4, "lr": 1e-12, "schedule": {"kind": "constant", "warmup": 0}}
     config["model"]["saes"] |= {"still": {"class_path": "TopK", "init_args": still}}
     (tmp_path / "cfg.yaml").write_text(yaml.safe_dump(config))
-    out = saelight(tmp_path, "fit", "--config", "cfg.yaml")
+    out = script(tmp_path, "fit", "--config", "cfg.yaml")
     # `steps` are those it trained. Five batches an epoch for each process, a validation after the second and the fourth.
     why = "retired: no progress in 2 validations, at step 7"
     assert out.count(why) == 1

@@ -4,8 +4,8 @@ import json
 
 import yaml
 
-from tests.distributed.test_command import saelight
-from tests.test_cli import changed
+from tests.support.commands import changed
+from tests.support.processes import script
 
 
 def test_two_processes_end_the_same_saes(tmp_path):
@@ -15,7 +15,7 @@ def test_two_processes_end_the_same_saes(tmp_path):
     still = {"k": 4, "lr": 1e-12, "schedule": {"kind": "constant", "warmup": 0}}
     config["model"]["saes"] |= {name: {"class_path": "TopK", "init_args": still} for name in ("still", "idle")}
     (tmp_path / "cfg.yaml").write_text(yaml.safe_dump(config))
-    out = saelight(tmp_path, "fit", "--config", "cfg.yaml")
+    out = script(tmp_path, "fit", "--config", "cfg.yaml")
     lines = (tmp_path / "runs" / "cfg" / "results.jsonl").read_text().splitlines()
     rows = {row["name"]: row for row in map(json.loads, lines)}
     assert {name for name, row in rows.items() if row["state"] == "finished"} == {"relu", "topk"}

@@ -11,9 +11,9 @@ from saelight.bank.isolation import clip_gradients, derived_seed
 from saelight.bank.optimizer import forget
 from saelight.saes import Moment
 from saelight.schedules import Horizon
-from tests.conftest import sparse_activations
 from tests.distributed.halves import BATCH, STEPS
-from tests.variants import VARIANTS
+from tests.support.activations import sparse_activations
+from tests.support.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,9 +11,9 @@ from sklearn.metrics import silhouette_score
 import saelight
 from saelight.bank.evaluation import Evaluation
 from saelight.metrics import find_clusters, latent_features, own_cosines, weight_correlation
-from tests.test_isolation import Poison
-from tests.test_trainer import data, trainer
-from tests.variants import VARIANTS
+from tests.support.callbacks import Poison
+from tests.support.runs import data, trainer
+from tests.support.variants import VARIANTS
 
 CENTRES = torch.tensor([[-4.0, -1.0, 0.1], [-2.0, 0.5, 0.9], [-1.0, -3.0, 0.5]], dtype=torch.float64)
 

@@ -1,7 +1,5 @@
 """One Slurm for all tests here, where it can be started."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.slurm.cluster import Cluster, missing
@@ -16,9 +14,7 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def on_cluster(cluster, tmp_path, monkeypatch):
-    """Commands run in an empty folder, and speak to that Slurm; jobs import what is tested."""
+def on_cluster(cluster, monkeypatch):
+    """Commands speak to that Slurm."""
     for key, value in cluster.env.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.chdir(tmp_path)

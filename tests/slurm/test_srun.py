@@ -8,14 +8,15 @@ import pytest
 import yaml
 
 from saelight.run import run_folder
-from tests.slurm.test_sweep import BASE, wait_until
-from tests.test_resume import assert_same_state
+from tests.support.checkpoints import assert_same_state
+from tests.support.processes import wait_until
+from tests.support.sweeps import LONG
 
 pytestmark = pytest.mark.slurm
 
-CONFIG = BASE | {
+CONFIG = LONG | {
     "model": {"saes": {"topk": {"class_path": "TopK", "init_args": {"expansion": 2, "k": 2}}}},
-    "trainer": BASE["trainer"] | {"strategy": "ddp", "max_steps": 300, "val_check_interval": 100},
+    "trainer": LONG["trainer"] | {"strategy": "ddp", "max_steps": 300, "val_check_interval": 100},
 }
 # Two nodes, which are this machine here.
 SCRIPT = """\

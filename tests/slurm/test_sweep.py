@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,12 @@ import yaml
 
 from saelight.run import run_folder
 from saelight.sweep.store.journal import Journal
-from tests.test_resume import assert_same_state
+from tests.support.checkpoints import assert_same_state
+from tests.support.processes import wait_until
+from tests.support.sweeps import LONG
 
 pytestmark = pytest.mark.slurm
 
-BASE = {
-    "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "val_check_interval": 1000},
-    "model": {"saes": {}},
-    "data": {
-        "class_path": "SyntheticDataModule",
-        "init_args": {"d_in": 8, "n_features": 16, "mean_l0": 2, "rows": 200_000, "val_rows": 500, "batch_size": 100},
-    },
-}
 SWEEP = {
     "name": "tiny",
     "base": "base.yaml",
@@ -37,7 +30,7 @@ SLURM = ("--launcher", "slurm", "--partition", "debug", "--gpus", "0", "--cpus",
 FOLDER = Path("runs/tiny")
 
 
-def write(folder: Path, base: dict = BASE) -> None:
+def write(folder: Path, base: dict = LONG) -> None:
     (folder / "base.yaml").write_text(yaml.safe_dump(base))
     (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
 
@@ -52,13 +45,6 @@ def sweep(*args: str, code: int = 0, cwd: Path | None = None) -> tuple[str, str]
     out, err = process.communicate(timeout=200)
     assert process.returncode == code, out + err
     return out, err
-
-
-def wait_until(ready, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def step(group: str) -> int:
@@ -156,7 +142,7 @@ def test_jobs_that_are_told_preempted_or_requeued_go_on_exactly(local, cluster):
 
 
 def test_a_job_that_failed_says_why_though_no_runner_waited(cluster):
-    write(Path(), BASE | {"trainer": BASE["trainer"] | {"precision": "16-mixed"}})
+    write(Path(), LONG | {"trainer": LONG["trainer"] | {"precision": "16-mixed"}})
     sweep("run", "sweep.yaml", *SLURM, "--limit", "1", "--no-wait")
     wait_until(lambda: not queued(cluster))
     out, _ = sweep("status", "runs/tiny")

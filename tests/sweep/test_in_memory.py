@@ -6,14 +6,8 @@ import pytest
 import torch
 
 import saelight
-from tests.sweep.files import BASE
-from tests.test_cli import saelight_, write
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
+from tests.support.commands import saelight_, write
+from tests.support.sweeps import BASE
 
 POINTS = [
     {"sae": {"class_path": "TopK", "k": 2, "expansion": 2}},

@@ -9,7 +9,8 @@ import pytest
 
 from saelight.sweep.plan.groups import memory_of
 from saelight.sweep.plan.spec import read
-from tests.sweep.files import changed, write
+from tests.support.commands import changed
+from tests.support.sweeps import write
 
 MEASURE = """
 import sys
@@ -36,9 +37,7 @@ BASE = {
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+def one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -68,8 +67,8 @@ def test_the_prediction_is_within_a_fifth(sweep):
     from saelight.sweep.store.sweep_folder import config_of
 
     members = entries(sweep, BASE)
-    outside = {key: BASE[key] for key in ("trainer", "data")} | {"model": {}}
-    Path("group.json").write_text(json.dumps(config_of(outside, members)))
+    run_config = {key: BASE[key] for key in ("trainer", "data")} | {"model": {}}
+    Path("group.json").write_text(json.dumps(config_of(run_config, members)))
     out = subprocess.run([sys.executable, "-c", MEASURE, "group.json"], capture_output=True, text=True, check=True).stdout
     measured = int(out.rpartition("peak ")[2])
     assert memory_of(members) == pytest.approx(measured, rel=0.2)

@@ -11,10 +11,9 @@ import optuna
 import pytest
 
 from saelight.sweep.execute.study import open_study
-from tests.sweep.files import BASE, changed, write
-from tests.test_cli import saelight_
+from tests.support.commands import changed, saelight_
+from tests.support.sweeps import BASE, write
 
-ROOT = Path(__file__).parents[2]
 SEARCH = {
     "name": "search",
     "base": "base.yaml",
@@ -31,12 +30,6 @@ SEARCH = {
         {"name": "relu", "parameters": {"sae.class_path": {"value": "ReLU"}}},
     ],
 }
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def trials(journal: str) -> list[optuna.trial.FrozenTrial]:

@@ -12,16 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-import saelight
 from saelight.run import run_folder
 from saelight.sweep.wandb.logger_settings import with_wandb
+from tests.support.commands import CONFIG, saelight_
 from tests.sweep.wandb_server import serving
-from tests.test_cli import CONFIG, saelight_
 
 BASE = copy.deepcopy(CONFIG) | {"model": {}}
 LOGGER = {"class_path": "saelight.loggers.PerSAE", "init_args": {"to": ["csv"], "wandb": {"project": "tiny"}}}
 BASE["trainer"]["logger"] = LOGGER
-HOME = str(Path(saelight.__file__).parents[1])
 PLAIN = {
     "base": "base.yaml",
     "method": "grid",
@@ -45,9 +43,8 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Commands run in an empty folder but for the base."""
-    monkeypatch.chdir(tmp_path)
+def bases():
+    """The configs that the sweeps build on."""
     Path("base.yaml").write_text(yaml.safe_dump(BASE))
     without = {"class_path": "ActivationDataModule", "init_args": {"path": "nowhere", "batch_size": 100}}
     Path("without.yaml").write_text(yaml.safe_dump(BASE | {"data": without}))
@@ -67,7 +64,6 @@ def wandb(server, *args):
         "WANDB_API_KEY": "k" * 40,
         "OMP_NUM_THREADS": "1",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": HOME,
     }
     return subprocess.Popen(
         [sys.executable, "-m", "wandb", *args],
@@ -259,7 +255,7 @@ def test_an_agent_says_what_is_wrong(capsys):
     Path("args.json").write_text('{"group": "group-007"}')
     for folder, message in (("out", "out has no group-007 any more"), ("elsewhere", "elsewhere is no sweep's folder")):
         command = [sys.executable, "-m", "saelight.sweep.wandb.agent", folder, "args.json"]
-        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": HOME}, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1
         assert re.fullmatch(f"saelight: error: {message}.*\n", done.stderr)
 

@@ -53,11 +53,11 @@ def run(
     sweep = Sweep(file=Path("points"), name="points", base=config, root=listed(points, "points"))
     drafts, _ = expand(sweep)
     resolved = resolve(sweep, drafts)
-    if missing := next((facts.missing for facts in resolved.facts.values() if facts.missing), None):
-        raise UserError(missing)
+    if resolved.missing:
+        raise UserError(resolved.missing[0])
     trained: dict[str, Trained] = {}
     for members in split(resolved.entries, max_saes, None):
-        trained |= _train(config_of(resolved.outsides[members[0].outside], members), members, progress)
+        trained |= _train(config_of(resolved.run_configs[members[0].run_config], members), members, progress)
     return [trained[point.name]._replace(name=point.name) for point in drafts]
 
 

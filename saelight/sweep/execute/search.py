@@ -108,12 +108,12 @@ class Search:
                 trial.set_user_attr("error", str(error))
                 self._fail(trial.number)
                 continue
-            entries += self._entered(resolved.entries[0], resolved.outsides, trial.number)
+            entries += self._entered(resolved.entries[0], resolved.run_configs, trial.number)
         groups = self.folder.add(self.index, entries, self.together, self.max_bytes, callbacks=self._callbacks)
         self.folder.commit(self.index)
         return groups
 
-    def _entered(self, entry: Entry, outsides: dict[str, Any], number: int) -> list[Entry]:
+    def _entered(self, entry: Entry, run_configs: dict[str, Any], number: int) -> list[Entry]:
         """Note the trial in the index; the entry, unless it is there already."""
         self.index.trials.setdefault(entry.hash, []).append(number)
         if (known := self.index.entries.get(entry.hash)) is not None:
@@ -124,7 +124,7 @@ class Search:
                     break
             return []
         self.index.entries[entry.hash] = entry
-        self.index.outsides |= outsides
+        self.index.run_configs |= run_configs
         self.index.wanted.append(entry.hash)
         return [entry]
 

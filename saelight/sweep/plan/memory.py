@@ -16,9 +16,6 @@ _STATE = 4
 """Weights, their gradients, and AdamW's two moments."""
 _PROCESS = 200_000_000
 """What a run loads and keeps whatever its SAEs are: compiled code, logs, the libraries' buffers."""
-_WINDOWS = 2.6
-"""Windows of rows that the stream holds: one that is read from, one that is filled, and what is on its way."""
-_WINDOW_ROWS = 128 * 512
 
 
 def sae_bytes(config: "SAEConfig", parameters: int, d_sae: int, batch: int) -> tuple[int, int]:
@@ -29,12 +26,12 @@ def sae_bytes(config: "SAEConfig", parameters: int, d_sae: int, batch: int) -> t
     return round(held), round(factors.parameters * weights + factors.latents * latents)
 
 
-def group_bytes(members: list[tuple[int, int]], row_bytes: int) -> int:
+def group_bytes(members: list[tuple[int, int]], stream_bytes: int) -> int:
     """Bytes of a group's run above what the process needs once all is imported.
 
     Args:
         members: What `sae_bytes` says of each SAE.
-        row_bytes: Of one row of the data, targets included.
+        stream_bytes: What the data's stream holds.
     """
     saes = sum(held for held, _ in members) + max((in_turn for _, in_turn in members), default=0)
-    return saes + _PROCESS + round(_WINDOWS * _WINDOW_ROWS * row_bytes)
+    return saes + _PROCESS + stream_bytes

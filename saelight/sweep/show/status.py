@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from saelight.files import table
-from saelight.sweep.execute.launch.reconcile import settle
+from saelight.sweep.execute.launch.reconcile import reconcile_jobs
 from saelight.sweep.execute.progress_line import duration
 from saelight.sweep.store.result_rows import collect
 from saelight.sweep.store.sweep_folder import SweepFolder
@@ -21,7 +21,7 @@ def status(folder: SweepFolder) -> str:
 
 
 def _rows(folder: SweepFolder) -> list[dict[str, Any]]:
-    settle(folder)
+    reconcile_jobs(folder)
     return collect(folder, folder.read())
 
 

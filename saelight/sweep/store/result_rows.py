@@ -23,7 +23,9 @@ def collect(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
             entry = index.entries[member]
             row = _row(folder, index, group, entry, finished.get(entry.name), progress, event)
             # What only some points set has a value for the others too.
-            row["settings"] = {key: configs.find(index.outsides[entry.outside], key) for key in shared} | row["settings"]
+            row["settings"] = {key: configs.find(index.run_configs[entry.run_config], key) for key in shared} | row[
+                "settings"
+            ]
             rows += [row | {"name": name} for name in entry.names]
     order = {name: i for i, name in enumerate(name for entry in index.entries.values() for name in entry.names)}
     return sorted(rows, key=lambda row: order[row["name"]])

@@ -136,7 +136,7 @@ def _groups(session: Session) -> dict[str, Any]:
     given = session.sweep.wandb if session.sweep else {}
     content = {key: given[key] for key in _SAID if key in given} | {"name": session.index.name, "method": "grid"}
     content |= {"metric": session.index.metric, "parameters": {"group": {"values": groups}}}
-    return _placed(content, next(iter(session.index.outsides.values())))
+    return _placed(content, next(iter(session.index.run_configs.values())))
 
 
 def _placed(content: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from saelight.saes import SAE, Losses, Matryoshka, Moment, SAEConfig
 from saelight.schedules import Horizon
-from tests.conftest import sparse_activations
+from tests.support.activations import sparse_activations
 
 D, F, K = 16, 40, 4
 TOLERANCE = 1e-5

@@ -1,0 +1,105 @@
+"""Sweeps that are killed, stopped or crash, and what the next runner makes of it."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.support.commands import changed, refused, saelight_
+from tests.support.processes import start, wait_until
+from tests.support.sweeps import BASE, SWEEP, assert_equal, rows, weights, write
+
+LONGER = changed(
+    BASE,
+    data__init_args__rows=120_000,
+    # Kills find a checkpoint to go on from.
+    trainer__callbacks=[{"class_path": "saelight.callbacks.SaveCheckpoint", "init_args": {"minutes": 0.005}}],
+)
+
+
+def test_killed_twice_and_resumed_equals_unbroken():
+    file = write(SWEEP, LONGER)
+    command = ["sweep", "run", file, "--devices", "cpu,cpu", "--out", "broken"]
+    runs = [Path("broken/runs") / f"group-00{i}" for i in range(2)]
+
+    runner = start(*command)
+    wait_until(lambda: all((run / "checkpoints/last.ckpt").is_file() for run in runs))
+    pids = [event["pid"] for event in map(json.loads, Path("broken/state.jsonl").read_text().splitlines())]
+    runner.kill()
+    runner.communicate()
+    # The children are told to stop by the runner's death, and do: nothing trains on unseen.
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
+    assert not any((run / "results.jsonl").is_file() for run in runs)
+
+    assert saelight_("sweep", "run", file, "--devices", "cpu,cpu", "--out", "broken") == 1  # --resume is missing
+    runner = start(*command, "--resume")
+    wait_until(lambda: Path("broken/state.jsonl").read_text().count("submitted") == 4)
+    child = json.loads(Path("broken/state.jsonl").read_text().splitlines()[-1])["pid"]
+    time.sleep(0.5)
+    os.kill(child, signal.SIGKILL)
+    out, _ = runner.communicate(timeout=120)
+    assert runner.returncode == 0, out
+    assert "failed, once more: killed by SIGKILL" in out
+
+    assert saelight_("sweep", "run", file, "--devices", "cpu,cpu", "--out", "whole") == 0
+    assert_equal(weights("broken"), weights("whole"))
+    assert {name: row["metrics"] for name, row in rows("broken").items()} == {
+        name: row["metrics"] for name, row in rows("whole").items()
+    }
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_ctrl_c_stops_cleanly_and_finished_groups_are_not_run_again():
+    file = write(SWEEP, LONGER)
+    command = ["sweep", "run", file, "--devices", "cpu", "--max-saes", "3", "--out", "stopped"]
+    runner = start(*command)
+    wait_until(lambda: Path("stopped/runs/group-001/progress.json").is_file())
+    runner.send_signal(signal.SIGINT)
+    out, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 130
+    assert "stopping: every run ends its batch and writes its checkpoint" in out
+    assert "the same command with --resume goes on" in out
+    assert Path("stopped/runs/group-001/checkpoints/last.ckpt").is_file()
+    states = {row["group"]: row["state"] for row in rows("stopped").values()}
+    assert states == {"group-000": "finished", "group-001": "interrupted"}
+    resumed = start(*command, "--resume")
+    out, _ = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, out
+    assert "group-000: " not in out
+    assert {row["state"] for row in rows("stopped").values()} == {"finished"}
+
+
+def test_a_crash_is_tried_once_more_and_then_recorded(capsys):
+    data = {"class_path": "tests.sweep.crashing.Crashing", "init_args": BASE["data"]["init_args"] | {"marker": "crashes"}}
+    file = write(SWEEP, BASE | {"data": data})
+    Path("crashes").write_text("1")
+    assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "once", "--limit", "2") == 0
+    assert "failed, once more: exit code 7: " in capsys.readouterr().out
+    assert {row["state"] for row in rows("once").values()} == {"finished"}
+    Path("crashes").write_text("2")
+    assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "twice", "--limit", "2") == 1
+    assert {row["state"] for row in rows("twice").values()} == {"failed"}
+    assert all(row["error"].endswith("the last words") for row in rows("twice").values())
+    assert saelight_("sweep", "status", "twice") == 0
+    assert "2 SAEs: 2 failed\ngroup-000 failed: exit code 7" in capsys.readouterr().out
+    # What failed is tried again, and what is wrong by then is not.
+    assert saelight_("sweep", "run", "twice", "--resume", "--devices", "cpu") == 0
+    assert {row["state"] for row in rows("twice").values()} == {"finished"}
+
+
+def test_two_runners_on_one_folder(capsys):
+    file = write(SWEEP, LONGER)
+    runner = start("sweep", "run", file, "--devices", "cpu", "--out", "s")
+    wait_until(lambda: Path("s/state.jsonl").is_file())
+    line = refused(capsys, "sweep", "run", file, "--devices", "cpu", "--out", "s", "--resume")
+    assert f"another runner (process {runner.pid} on " in line
+    runner.send_signal(signal.SIGTERM)
+    runner.communicate(timeout=60)
+    assert runner.returncode == 130

@@ -1,0 +1,78 @@
+"""The rooms of saelight: imports run downwards, none in a circle, and what is to load fast loads no torch."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support.import_graph import circle, import_graph, imported_names, modules, packages, packages_loaded
+
+LAYERS = (
+    ("", "__main__", "cli"),
+    ("sweep",),
+    ("sweep.wandb", "sweep.show"),
+    ("sweep.execute",),
+    ("sweep.store",),
+    ("sweep.plan",),
+    ("run", "callbacks", "loggers", "convert"),
+    ("bank",),
+    ("saes",),
+    ("metrics", "data"),
+    ("ops",),
+    ("schedules", "parsing"),
+    ("files", "errors"),
+)
+"""Rooms and single modules, the uppermost first; `` is saelight itself, the front door. Those of one layer may import each
+other, as far as no circle comes of it."""
+UPWARDS = {
+    ("callbacks.prune_trials", "sweep.execute.study"),
+    ("parsing.settings", "saes"),
+    ("sweep.execute.in_memory", "cli.training"),
+}
+"""Imports that run upwards still: each is to go."""
+
+
+def layer(module: str) -> int:
+    """The place of a module's innermost room in LAYERS, from above."""
+    room = module
+    while not any(room in rooms for rooms in LAYERS):
+        room, dot, _ = room.rpartition(".")
+        assert dot, f"{module} has no place in LAYERS"
+    return next(i for i, rooms in enumerate(LAYERS) if room in rooms)
+
+
+def test_imports_run_downwards():
+    arrows = {(module, other) for module, imported in import_graph().items() for other in imported}
+    assert {(module, other) for module, other in arrows if layer(other) < layer(module)} == UPWARDS
+
+
+@pytest.mark.xfail(strict=True, reason="saes.sae and saes.sae_config, sweep.execute.session and sweep.execute.forecast")
+def test_no_import_goes_in_a_circle():
+    assert circle(import_graph()) == []
+
+
+def test_no_two_modules_share_a_bare_name():
+    names = Counter(name.rpartition(".")[2] for name, path in modules().items() if path.name != "__init__.py")
+    assert [name for name, n in names.items() if n > 1] == []
+
+
+@pytest.mark.parametrize("room", ["saes", "ops", "metrics", "data"])
+def test_rooms_without_lightning(room):
+    ours = [name for name in modules() if name.split(".")[0] == room and not name.endswith("datamodule")]
+    assert [name for name in ours if packages(name) & {"lightning", "pytorch_lightning"}] == []
+
+
+def test_a_sweep_loads_neither_torch_nor_lightning():
+    quick = [name for name in modules() if name.split(".")[0] == "sweep" and name != "sweep.plan.sae_checks"]
+    heavy = {name: packages_loaded(name) & {"torch", "lightning"} for name in [*quick, "cli.main", "cli.sweep_commands"]}
+    assert {name: found for name, found in heavy.items() if found} == {}
+
+
+def test_no_test_module_imports_another():
+    paths = [*Path(__file__).parent.rglob("*.py")]
+    imported = {name for path in paths for name in imported_names(ast.parse(path.read_text()))}
+    parts = {part for name in imported for part in name.split(".")}
+    tests = {path.stem for path in paths if path.stem.startswith("test_")} | {"conftest"}
+    assert "test_layers" in tests
+    assert parts & tests == set()
