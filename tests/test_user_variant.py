@@ -1,5 +1,6 @@
 """A variant in a package of the user's own: named by its class path, and never imported because a file says so."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,7 +13,10 @@ import yaml
 
 import saelight
 from saelight.run import run_folder
-from tests.test_cli import CONFIG, changed, saelight_, write
+from saelight.saes.plain_data import from_spec
+from saelight.sweep.plan.memory import sae_bytes
+from tests.support.commands import CONFIG, changed, saelight_, write
+from tests.support.sweeps import rows
 
 ROOT = Path(__file__).parents[1]
 VARIANT = '''
@@ -111,13 +115,17 @@ def test_a_sweep_trains_it(capsys):
         "parameters": {"sae.gain": {"values": [0.5, 1.0]}},
     }
     Path("sweep.yaml").write_text(yaml.safe_dump(sweep))
+    assert saelight_("sweep", "run", "sweep.yaml", "--dry-run") == 0
     assert saelight_("sweep", "expand", "sweep.yaml") == 0
-    entries = [json.loads(line) for line in Path("sweeps/own/index.jsonl").read_text().splitlines()]
-    assert [(entry["variant"], entry["memory"][0] > 0) for entry in entries] == [("Mine", True)] * 2
-    assert saelight_("sweep", "run", "sweeps/own", "--dry-run") == 0
-    assert saelight_("sweep", "run", "sweeps/own") == 0
-    rows = json.loads(Path("sweeps/own/results.json").read_text())
-    assert {(row["state"], row["config"]["init_args"]["gain"]) for row in rows} == {("finished", 0.5), ("finished", 1.0)}
+    assert saelight_("sweep", "run", "runs/own") == 0
+    trained = {(row["state"], row["config"]["init_args"]["gain"]) for row in rows("runs/own").values()}
+    assert trained == {("finished", 0.5), ("finished", 1.0)}
+
+
+def test_a_sweep_takes_its_memory_factors():
+    config = from_spec(SAE_, find=lambda path: importlib.import_module("mypkg").Mine)
+    weights, latents = 4 * 300, 4 * 100 * 16
+    assert sae_bytes(config, 300, 16, 100) == (4 * weights + 3 * latents, weights + 2 * latents)
 
 
 FRESH = """
@@ -162,7 +170,7 @@ def test_a_downloaded_sae_imports_nothing(run, packages):
     nested = {"class_path": "saelight.saes.matryoshka.Matryoshka", "init_args": {"base": {"class_path": "trap.Mine"}}}
     for spec in ({"class_path": "trap.Mine", "init_args": {}}, nested):
         (folder / "config.json").write_text(json.dumps(config | spec))
-        with pytest.raises(saelight.UserError, match="'trap.Mine' is imported: import the module"):
+        with pytest.raises(saelight.UserError, match=r"'trap\.Mine' is imported: import the module"):
             saelight.load(folder)
     assert not (packages / "sprung").exists()
 
@@ -170,7 +178,7 @@ def test_a_downloaded_sae_imports_nothing(run, packages):
 def test_a_downloaded_checkpoint_imports_nothing(run, packages, capsys):
     # The second way to build a bank is LightningCLI's, which a checkpoint may ask for.
     for more in ({}, {"_instantiator": "lightning.pytorch.cli.instantiate_module"}):
-        with pytest.raises(saelight.UserError, match="'trap.Mine' is imported: import the module"):
+        with pytest.raises(saelight.UserError, match=r"'trap\.Mine' is imported: import the module"):
             saelight.SAEBank.load_from_checkpoint(poisoned(run, **more), weights_only=True)
     config = write(changed(model__saes__mine=SAE_))
     for command in ("validate", "fit"):

@@ -23,7 +23,7 @@ from saelight.data.pairs import as_pair
 from saelight.errors import UserError
 from saelight.ops.handover import hand_over
 from saelight.saes import SAE, Moment, SAEConfig
-from saelight.saes.spec import from_spec
+from saelight.saes.plain_data import from_spec
 from saelight.schedules import Horizon, limit_steps, measure
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")

@@ -17,7 +17,7 @@ from saelight.files import replacing
 from saelight.ops.dispatch import code_for
 from saelight.ops.matmul import kernel
 from saelight.saes import SAE
-from saelight.saes.spec import from_spec
+from saelight.saes.plain_data import from_spec
 
 FORMAT = "saelight-sae"
 VERSION = 1

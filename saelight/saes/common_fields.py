@@ -78,7 +78,7 @@ class CommonFields:
         return 3e-4
 
     def spec(self) -> dict[str, Any]:
-        """This config as plain data, `{class_path, init_args}`: what checkpoints and exports keep (`spec.py` reads it)."""
+        """This config as plain data, `{class_path, init_args}`: what checkpoints and exports keep."""
         init_args = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
         return {"class_path": class_path(type(self)), "init_args": init_args}
 

@@ -21,8 +21,8 @@ from saelight.errors import UserError
 from saelight.ops.noise import generator
 from saelight.saes.batch_topk import BatchTopK
 from saelight.saes.losses import Entries, Moment, Reconstruction
+from saelight.saes.plain_data import variants
 from saelight.saes.sae import SAE, SAEConfig
-from saelight.saes.spec import variants
 
 _PARETO_POWER = 0.5
 

@@ -10,11 +10,11 @@ import torch
 import saelight
 from saelight.saes import SAE, BatchTopK, Matryoshka, Moment, Penalised, ReLU, SAEConfig, TopK
 from saelight.saes.memory_factors import DENSE
-from saelight.saes.spec import configure, from_spec, variants
+from saelight.saes.plain_data import configure, from_spec, variants
 from saelight.schedules import Horizon, Schedule
-from tests.banks import assert_equal
-from tests.conftest import sparse_activations
-from tests.variants import VARIANTS
+from tests.support.activations import sparse_activations
+from tests.support.banks import assert_equal
+from tests.support.variants import VARIANTS
 
 
 @dataclass(kw_only=True)

@@ -14,8 +14,8 @@ import torch
 import saelight.saes  # noqa: F401  (all of saelight's variants)
 from saelight.errors import UserError, did_you_mean
 from saelight.saes.common_fields import class_path
+from saelight.saes.plain_data import configure, variants
 from saelight.saes.sae import SAEConfig
-from saelight.saes.spec import configure, variants
 
 
 class CheckedSAE(NamedTuple):
