@@ -21,8 +21,8 @@ from saelight.files import write_text
 from saelight.parsing import yaml_files
 from saelight.run import run_folder
 from saelight.sweep.plan import configs
+from saelight.sweep.plan.entry import Entry, Resolved
 from saelight.sweep.plan.groups import memory_of, split
-from saelight.sweep.plan.resolve import Entry, Resolved
 from saelight.sweep.store.journal import Journal
 
 FORMAT = "saelight-sweep"
