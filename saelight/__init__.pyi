@@ -6,7 +6,7 @@ from saelight.bank import SAEBank as SAEBank
 from saelight.callbacks import Halving as Halving
 from saelight.callbacks import StopEarly as StopEarly
 from saelight.data.datamodule import ActivationDataModule as ActivationDataModule
-from saelight.data.synthetic_datamodule import SyntheticDataModule as SyntheticDataModule
+from saelight.data.datamodule import SyntheticDataModule as SyntheticDataModule
 from saelight.errors import UserError as UserError
 from saelight.loggers import PerSAE as PerSAE
 from saelight.run.export import load as load

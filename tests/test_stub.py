@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_checker_knows_every_name_and_no_other():
     """A misspelt variant is an error; of the names there are, each is known."""
-    program = "\n".join(["import saelight", "saelight.Topkk", *(f"saelight.{name}" for name in dir(saelight))])
+    program = "\n".join(
+        ["import saelight", "saelight.Topkk", "saelight.sweep.run", *(f"saelight.{name}" for name in dir(saelight))]
+    )
     checker = subprocess.run([sys.executable, "-m", "mypy", "-c", program], cwd=ROOT, capture_output=True, text=True)
     errors = [line for line in checker.stdout.splitlines() if line.startswith("<string>")]
     assert errors == ['<string>:2: error: Module has no attribute "Topkk"  [attr-defined]'], checker

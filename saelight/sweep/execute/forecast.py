@@ -6,7 +6,7 @@ from saelight.files import table
 from saelight.sweep.execute.devices import Device
 from saelight.sweep.execute.launch import Launcher
 from saelight.sweep.execute.progress_line import duration
-from saelight.sweep.plan.resolve import Entry
+from saelight.sweep.plan.entry import Entry
 from saelight.sweep.store.sweep_folder import Group
 
 _FLOAT = 4

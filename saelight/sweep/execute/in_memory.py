@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
+from saelight.sweep.plan.entry import Entry
 from saelight.sweep.plan.groups import split
 from saelight.sweep.plan.points import expand
-from saelight.sweep.plan.resolve import Entry, resolve
 from saelight.sweep.plan.spec import Sweep, listed
 from saelight.sweep.store.sweep_folder import config_of
 
@@ -51,6 +51,8 @@ def run(
     if not points:
         raise UserError("sweep.run: no points")
     sweep = Sweep(file=Path("points"), name="points", base=config, root=listed(points, "points"))
+    from saelight.sweep.plan.resolve import resolve  # torch
+
     drafts, _ = expand(sweep)
     resolved = resolve(sweep, drafts)
     if resolved.missing:

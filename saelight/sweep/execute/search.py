@@ -6,8 +6,8 @@ from typing import Any
 
 from saelight.errors import UserError
 from saelight.sweep.execute.study import OptunaChooser, open_study
+from saelight.sweep.plan.entry import Entry
 from saelight.sweep.plan.points import Point, draw
-from saelight.sweep.plan.resolve import Entry, resolve
 from saelight.sweep.plan.spec import Sweep
 from saelight.sweep.store.result_rows import collect
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
@@ -91,6 +91,8 @@ class Search:
 
     def _ask(self) -> list[Group]:
         """Trials for one group; several when they differ in more than their SAEs."""
+        from saelight.sweep.plan.resolve import resolve  # torch
+
         entries = []
         for _ in range(min(self.together, self._room())):
             trial = self.study.ask()

@@ -13,8 +13,8 @@ from saelight.sweep.execute.progress_line import Progress
 from saelight.sweep.execute.runner import Stopped, run
 from saelight.sweep.execute.work import Listed, Work
 from saelight.sweep.plan.distributions import RandomChooser
+from saelight.sweep.plan.entry import Entry
 from saelight.sweep.plan.points import Point, draw, expand, select
-from saelight.sweep.plan.resolve import Entry, resolve
 from saelight.sweep.plan.spec import Sweep, read
 from saelight.sweep.store.runner_lock import only_runner
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
@@ -103,6 +103,8 @@ class Session:
     def _expand(self, sweep: Sweep) -> None:
         if sweep.method == "bayes":
             return self._try_out(sweep)
+        from saelight.sweep.plan.resolve import resolve  # torch
+
         points, notes = expand(sweep, self.request.overrides)
         self.total = len(points)
         chosen = select(points, self.request.pattern, self.request.limit)
@@ -116,6 +118,8 @@ class Session:
             raise UserError("--filter and --limit choose among points; a search makes its own: lower run_cap")
         if sweep.run_cap is None:
             raise UserError(f"{sweep.file}: method bayes has no end of its own: add `run_cap: 40`, the number of trials")
+        from saelight.sweep.plan.resolve import resolve  # torch
+
         draft = draw(sweep.root, RandomChooser([sweep.seed]))
         resolved = resolve(sweep, [Point("trial", draft.settings | self.request.overrides, 0)])
         self.index.name, self.index.metric = sweep.name, sweep.metric

@@ -3,6 +3,7 @@ own, which have declarations; whatever else a config names is imported.
 """
 
 import importlib
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ _LIGHTNING = ("", "lightning.pytorch.callbacks", "pytorch_lightning.callbacks")
 
 
 class Named(NamedTuple):
-    """A class of a config and its settings."""
+    """A callback and its settings."""
 
     path: str
     """Where the class is defined, or its short name if it is saelight's own."""
@@ -50,13 +51,28 @@ def read_callback(spec: Any, where: str) -> Named:
     return Named(_home(cls), _settings(cls, given, where, name), bool(getattr(cls, "affects_weights", True)))
 
 
-def read_source(data: dict[str, Any], where: str) -> Source | Named:
-    """The declaration of a config's data, or of a data module that has none its class and settings. Raises `UserError`."""
+class Undescribed(NamedTuple):
+    """Data that nothing is known of before they are trained on."""
+
+    path: str
+    """Where the data module is defined."""
+    settings: dict[str, Any]
+    """As the config gives them."""
+    missing: list[str]
+    """What the config has yet to say, where that is why."""
+
+
+def read_source(data: dict[str, Any], where: str) -> Source | Undescribed:
+    """The declaration of a config's data, made but not opened; or what the config says, of a data module that declares
+    nothing, or while a setting without a default is not given. Raises `UserError`."""
     path, given = _parts({"class_path": "ActivationDataModule"} | data, where)
     cls = sources.find(path)
     if cls is None:
         foreign = imported(path)
-        return Named(path if foreign is None else _home(foreign), given, affects_weights=True)
+        return Undescribed(path if foreign is None else _home(foreign), given, [])
+    required = [f for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+    if lacking := [f"data.{f.name} is not set" for f in required if given.get(f.name) is None]:
+        return Undescribed(_home(cls), given, lacking)
     try:
         return cls(**_settings(cls, given, where, "data"))
     except UserError as error:

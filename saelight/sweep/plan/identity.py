@@ -9,36 +9,36 @@ from typing import Any
 
 from saelight.data.source import Source
 from saelight.errors import UserError, did_you_mean
-from saelight.run import arguments
-from saelight.sweep.plan.classes import Named, read_callback
+from saelight.run import config_keys
+from saelight.sweep.plan.classes import Undescribed, read_callback
 from saelight.sweep.plan.sae_checks import CheckedSAE
 
 
 def check_keys(config: dict[str, Any], where: str) -> None:
     """Raise `UserError` for an argument that the Trainer or the bank does not take."""
-    for section, known in (("trainer", arguments.TRAINER), ("model", arguments.BANK)):
+    for section, known in (("trainer", config_keys.TRAINER), ("model", config_keys.BANK)):
         for key in config.get(section) or {}:
             if key not in known:
                 raise UserError(f"{where}: unknown key '{section}.{key}'{did_you_mean(key, known)}")
 
 
-def of_run(config: dict[str, Any], data: Source | Named, where: str) -> dict[str, Any]:
+def of_run(config: dict[str, Any], data: Source | Undescribed, where: str) -> dict[str, Any]:
     """The part that all SAEs of a run share: its data, its length and precision, and callbacks that act on SAEs.
 
     Raises:
         UserError: for a callback that is not there, or does not take its settings.
     """
-    trainer = arguments.effective(config.get("trainer") or {})
+    trainer = config_keys.effective(config.get("trainer") or {})
     identity = {
         "data": data.identity() if isinstance(data, Source) else data._asdict(),
         "max_tokens": (config.get("model") or {}).get("max_tokens"),
-        "trainer": {key: value for key, value in trainer.items() if key not in arguments.WEIGHTLESS},
+        "trainer": {key: value for key, value in trainer.items() if key not in config_keys.WEIGHTLESS},
     }
     given = trainer["callbacks"] or []
     named = [read_callback(one, f"{where}: trainer.callbacks") for one in (given if isinstance(given, list) else [given])]
     if acting := [callback._asdict() for callback in named if callback.affects_weights]:
         # They may act at validations.
-        identity |= {"callbacks": acting, "validation": {key: trainer[key] for key in sorted(arguments.VALIDATION)}}
+        identity |= {"callbacks": acting, "validation": {key: trainer[key] for key in sorted(config_keys.VALIDATION)}}
     return identity
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from saelight.data.source import Description
-from saelight.run import arguments
+from saelight.run import config_keys
 from saelight.schedules import Horizon
 
 
@@ -13,7 +13,7 @@ def tokens(config: dict[str, Any], data: Description | None) -> int | None:
     Args:
         data: Of the run's data; None for a data module that does not describe itself.
     """
-    trainer, model = arguments.effective(config.get("trainer") or {}), config.get("model") or {}
+    trainer, model = config_keys.effective(config.get("trainer") or {}), config.get("model") or {}
     if data is None:
         return model.get("max_tokens")
     batches = _limited(data.train_rows // data.batch_size, trainer["overfit_batches"] or trainer["limit_train_batches"])

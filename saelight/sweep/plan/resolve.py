@@ -1,59 +1,20 @@
-"""A sweep's points resolved: each with its SAE's config, the config of its run, its identity and its size."""
+"""A sweep's points resolved: each with its SAE's config, the config of its run, its identity and its size.
 
-from dataclasses import asdict, dataclass, field
+The only way in to the checks against the real classes, which need torch: import it where points are checked.
+"""
+
 from typing import Any, NamedTuple
 
 from saelight.data.source import Description, Source
 from saelight.errors import UserError
 from saelight.sweep.plan import configs, identity
 from saelight.sweep.plan.classes import read_source
+from saelight.sweep.plan.entry import Entry, Resolved
 from saelight.sweep.plan.length import tokens
 from saelight.sweep.plan.memory import sae_bytes
 from saelight.sweep.plan.points import Point
+from saelight.sweep.plan.sae_checks import CheckedSAE, Checker, drop_unknown
 from saelight.sweep.plan.spec import Sweep
-
-
-@dataclass
-class Entry:
-    """A point to train, as the sweep's index keeps it."""
-
-    hash: str
-    """Its identity: equal for points that would train the same SAE."""
-    name: str
-    """The SAE's name in its run."""
-    names: list[str]
-    """The names of the sweep's points that it is."""
-    seed: int
-    settings: dict[str, Any]
-    sae: dict[str, Any]
-    """`{class_path, **fields}`, the seed left out."""
-    run_config: str
-    """Key of the run's config, the SAEs left out."""
-    variant: str
-    d_sae: int
-    parameters: int
-    memory: list[int]
-    """Bytes it holds all the time, and in its turn."""
-    stream_bytes: int
-    """Bytes that the stream of its run's data holds."""
-    tokens: int | None
-    """Tokens its run trains on, where its config tells."""
-
-    def plain(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass
-class Resolved:
-    """Points of a sweep, ready to be grouped."""
-
-    entries: list[Entry] = field(default_factory=list)
-    run_configs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The runs' configs without SAEs, by key."""
-    missing: list[str] = field(default_factory=list)
-    """Why some data cannot be read yet."""
-    notes: list[str] = field(default_factory=list)
-    """What to say of it."""
 
 
 class _Run(NamedTuple):
@@ -77,8 +38,6 @@ def resolve(sweep: Sweep, points: list[Point], overrides: dict[str, Any] | None 
     Raises:
         UserError: naming the file and point, for a key or a value that a class does not take.
     """
-    from saelight.sweep.plan.sae_checks import Checker, drop_unknown  # torch
-
     resolved = Resolved()
     runs: dict[str, _Run] = {}
     checkers: dict[str, Checker] = {}
@@ -119,7 +78,9 @@ def _run(sweep: Sweep, point: Point, where: str, resolved: Resolved) -> _Run:
     identity.check_keys(config, where)
     data = read_source(config.get("data") or {}, where)
     description = None
-    if isinstance(data, Source):
+    if not isinstance(data, Source):
+        resolved.missing += data.missing
+    else:
         try:
             description = data.describe()
         except UserError as error:
@@ -127,7 +88,7 @@ def _run(sweep: Sweep, point: Point, where: str, resolved: Resolved) -> _Run:
     return _Run(configs.digest(config), config, description, identity.of_run(config, data, where))
 
 
-def _entry(sweep: Sweep, point: Point, sae: dict[str, Any], checked, run: _Run) -> Entry:
+def _entry(sweep: Sweep, point: Point, sae: dict[str, Any], checked: CheckedSAE, run: _Run) -> Entry:
     seed = checked.config.seed
     base_seed = (run.config.get("model") or {}).get("seed", 0)
     if not isinstance(base_seed, int):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from saelight.sweep.plan import configs
-from saelight.sweep.plan.resolve import Entry
+from saelight.sweep.plan.entry import Entry
 from saelight.sweep.store.journal import Journal
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
 

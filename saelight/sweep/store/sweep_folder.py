@@ -21,8 +21,8 @@ from saelight.files import write_text
 from saelight.parsing import yaml_files
 from saelight.run import run_folder
 from saelight.sweep.plan import configs
+from saelight.sweep.plan.entry import Entry, Resolved
 from saelight.sweep.plan.groups import memory_of, split
-from saelight.sweep.plan.resolve import Entry, Resolved
 from saelight.sweep.store.journal import Journal
 
 FORMAT = "saelight-sweep"
@@ -228,8 +228,7 @@ class SweepFolder:
 
 def config_of(run_config: dict[str, Any], members: list[Entry], callbacks: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """The complete config that trains `members`: what `saelight fit --config` takes."""
-    config = {key: run_config[key] for key in ("trainer", "model", "data") if key in run_config}
-    config |= copy.deepcopy(run_config)
+    config = dict.fromkeys(key for key in ("trainer", "model", "data") if key in run_config) | copy.deepcopy(run_config)
     for callback in callbacks:
         configs.add_callback(config, callback)
     saes = {}
