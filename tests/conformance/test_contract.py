@@ -9,9 +9,11 @@ import torch
 
 import saelight
 from saelight.saes import SAE, BatchTopK, Matryoshka, Moment, Penalised, ReLU, SAEConfig, TopK
-from saelight.saes.memory_factors import DENSE
+from saelight.saes.memory_factors import DENSE, MemoryFactors
 from saelight.saes.plain_data import configure, from_spec, variants
+from saelight.saes.topk import TopKSAE
 from saelight.schedules import Horizon, Schedule
+from saelight.sweep.plan.memory import sae_bytes
 from tests.support.activations import sparse_activations
 from tests.support.banks import assert_equal
 from tests.support.variants import VARIANTS
@@ -25,6 +27,15 @@ class Unfinished(SAEConfig):
 class UnfinishedSAE(SAE, config=Unfinished):
     def encode(self, x):
         return x
+
+
+@dataclass(kw_only=True)
+class Greedy(TopK):
+    """A TopK that holds more."""
+
+
+class GreedySAE(TopKSAE, config=Greedy):
+    memory = MemoryFactors(parameters=1.0, latents=2.0, latents_kept=3.0)
 
 
 def test_a_module_without_losses_cannot_be_built():
@@ -55,6 +66,8 @@ def test_a_module_is_bound_to_its_config_and_to_those_that_inherit_it():
 
 def test_memory_factors_are_the_modules_own_and_a_nested_ones_its_bases():
     assert Unfinished().module.memory == DENSE
+    weights, latents = 4 * 300, 4 * 100 * 16
+    assert sae_bytes(Greedy(), 300, 16, 100) == (4 * weights + 3 * latents, weights + 2 * latents)
     assert Matryoshka(base=ReLU()).module.memory == ReLU().module.memory != DENSE
 
 
