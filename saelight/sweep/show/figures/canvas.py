@@ -4,8 +4,8 @@ import io
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from matplotlib import rc_context
@@ -171,6 +171,8 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def styled() -> AbstractContextManager:
+@contextmanager
+def styled() -> Iterator[None]:
     """The style of these figures while they are built and drawn, whatever the user's matplotlibrc says."""
-    return rc_context(STYLE)
+    with rc_context(STYLE):
+        yield
