@@ -41,10 +41,11 @@ def choose(wanted: str, found: list[Device]) -> list[Device]:
     if wanted == "auto":
         return [device for device in found if device.name != "cpu"] or found
     by_name = {device.name: device for device in found}
-    by_name.setdefault("cuda", by_name.get("cuda:0"))
+    if "cuda:0" in by_name:
+        by_name["cuda"] = by_name["cuda:0"]
     chosen = []
     for name in wanted.split(","):
-        if by_name.get(name.strip()) is None:
+        if name.strip() not in by_name:
             here = ", ".join(device.name for device in found)
             raise UserError(f"--devices {wanted}: there is no device {name.strip()!r}; here are {here}")
         if name.strip() != "cpu" and by_name[name.strip()] in chosen:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 Row = Mapping[str, Any]
 
@@ -13,7 +13,7 @@ def number(values: Mapping[str, Any] | None, key: str) -> float | None:
     return value if is_number(value) and math.isfinite(value) else None
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """True for ints and floats; booleans are choices, not quantities."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

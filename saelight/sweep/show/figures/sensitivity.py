@@ -43,7 +43,7 @@ def sensitivity(rows: Sequence[Row]) -> Figure:
     grid = figure.subplots(sum(lines), columns, squeeze=False)
     for i, (name, settings) in enumerate(panels):
         block = list(grid[sum(lines[:i]) : sum(lines[: i + 1])].flat)
-        ys = [number(row["metrics"], name) for values in settings.values() for row, _ in values]
+        ys = [row["metrics"][name] for values in settings.values() for row, _ in values]
         for j, (axes, (key, values)) in enumerate(zip(block, settings.items(), strict=False)):
             _panel(axes, look, key, values, name)
             scale(axes, "y", ys, log=name == "fvu" and wide(ys))
@@ -83,7 +83,7 @@ def _panel(axes: Axes, look: Look, key: str, values: Values, metric: str) -> Non
     shown = [name for name in look.variants if any(variant(row) == name for row, _ in values)]
     for i, name in enumerate(shown):
         shift = step * ((i + 0.5) / len(shown) - 0.5)
-        own = [(to_axis(v) + shift, number(row["metrics"], metric)) for row, v in values if variant(row) == name]
+        own = [(to_axis(v) + shift, row["metrics"][metric]) for row, v in values if variant(row) == name]
         colour = look.colour(name)
         axes.scatter(
             [from_axis(t) for t, _ in own],
@@ -94,8 +94,8 @@ def _panel(axes: Axes, look: Look, key: str, values: Values, metric: str) -> Non
             linewidths=0,
             zorder=2,
         )
-        centres, lows, middles, highs = zip(*_summary(own, few), strict=True)
-        centres = [from_axis(t) for t in centres]
+        places_of_bars, lows, middles, highs = zip(*_summary(own, few), strict=True)
+        centres = [from_axis(t) for t in places_of_bars]
         # Bars, as the bands of a few variants would lie over each other and hide what they are of.
         axes.vlines(centres, lows, highs, color=colour, alpha=0.18, linewidth=4.5, zorder=1)
         axes.plot(
@@ -117,11 +117,8 @@ def _panel(axes: Axes, look: Look, key: str, values: Values, metric: str) -> Non
     else:
         longest = max(map(len, distinct))
         axes.set_xlim(-0.6, len(distinct) - 0.4)
-        axes.set_xticks(
-            places,
-            [v if len(v) <= 24 else "…" + v[-23:] for v in distinct],
-            **({"rotation": 30, "ha": "right"} if longest * len(distinct) > 30 else {}),
-        )
+        tilted: dict[str, Any] = {"rotation": 30, "ha": "right"} if longest * len(distinct) > 30 else {}
+        axes.set_xticks(places, [v if len(v) <= 24 else "…" + v[-23:] for v in distinct], **tilted)
         axes.grid(False, axis="x")
 
 
