@@ -6,30 +6,30 @@ Shapes: B batch, D d_in (d_out of a target).
 import re
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-import saelight.parsing.settings  # noqa: F401  (teaches load_from_checkpoint to read the SAEs' configs)
 from saelight.bank.evaluation import Evaluation
 from saelight.bank.isolation import Quarantine, clip_gradients, derived_seed, own_gradients
 from saelight.bank.optimizer import adamw, forget, learning_rates
 from saelight.bank.predictions import TopLatents, strongest
 from saelight.bank.ranks import share_least, share_mean
 from saelight.bank.record import StepRecord
+from saelight.bank.restore import Restorable
 from saelight.bank.resume import check_same_config
 from saelight.bank.start import begin, sample
 from saelight.data.pairs import as_pair
 from saelight.errors import UserError
 from saelight.ops.handover import hand_over
 from saelight.saes import SAE, Moment, SAEConfig
+from saelight.saes.plain_data import from_spec
 from saelight.schedules import Horizon, limit_steps, measure
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
-class SAEBank(L.LightningModule):
+class SAEBank(Restorable):
     """A bank of named SAEs sharing every batch: activations (B, d_in), or for transcoders pairs of them and targets
     (B, d_out).
 
@@ -57,6 +57,8 @@ class SAEBank(L.LightningModule):
             d_out: Width of the targets when the SAEs are transcoders. The CLI takes it from the data.
         """
         super().__init__()
+        # A checkpoint's hyper-parameters hold them as plain data.
+        saes = {name: from_spec(sae) if isinstance(sae, dict) else sae for name, sae in saes.items()}
         if not saes:
             raise UserError("model.saes is empty: name at least one SAE")
         for name in saes:
@@ -64,7 +66,7 @@ class SAEBank(L.LightningModule):
                 raise UserError(f"{name!r} cannot name an SAE: use letters, digits, '_', '-' and '.' (not first)")
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"model.max_tokens must be positive, got {max_tokens}")
-        # Plain data, so that the next checkpoint loads with weights_only=True and the CLI reads it back.
+        # Plain data, so that the next checkpoint loads with weights_only=True.
         self.save_hyperparameters(
             {
                 "saes": {name: config.spec() for name, config in saes.items()},
@@ -72,7 +74,6 @@ class SAEBank(L.LightningModule):
                 "d_out": d_out,
                 "seed": seed,
                 "max_tokens": max_tokens,
-                "_instantiator": "lightning.pytorch.cli.instantiate_module",
             }
         )
         self.d_in, self.d_out = d_in, d_out

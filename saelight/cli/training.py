@@ -1,19 +1,18 @@
 """fit | validate | test | predict: LightningCLI with saelight's Trainer, errors in one line, and no silent surprises."""
 
-import copy
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import saelight.data.datamodule  # noqa: F401  (its data modules' short names resolve once they are imported)
 from saelight.bank import SAEBank
-from saelight.bank.resume import check_same_config
 from saelight.errors import UserError
 from saelight.files import write_text
 from saelight.parsing.messages import OneLineErrors, explain, refuse_duplicate_keys
@@ -60,14 +59,13 @@ class _CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
-        # Lightning is about to replace the model's config by the checkpoint's, explicit flags included.
-        self._given = copy.deepcopy(self.config[self.config.subcommand])
+        # Lightning would replace the model's config by the checkpoint's, explicit flags included, and import whatever that
+        # names. The two have to be equal anyway: the bank compares them when it loads the checkpoint.
+        self._ckpt_path = self.config[self.config.subcommand].pop("ckpt_path")
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]
-        # The widths are the data's to tell, not the config's.
-        given = ({k: v for k, v in vars(c.model).items() if k not in ("d_in", "d_out")} for c in (config, self._given))
-        check_same_config(*given)
+        config.ckpt_path = self._ckpt_path
         if config.trainer.name is None:
             config.trainer.name = Path(config.config[-1].relative).stem if config.config else "run"
         if self.config.subcommand != "fit" and config.ckpt_path is None:
@@ -78,6 +76,9 @@ def run() -> None:
     """Run the training command that the command line names."""
     refuse_duplicate_keys()
     _silence_lightning()
+    # Help shows the fields' docstrings; reading them off the sources takes half a second.
+    explains = any("help" in word or "print_config" in word for word in sys.argv)
+    set_parsing_settings(docstring_parse_attribute_docstrings=explains)
     _CLI(
         SAEBank,
         trainer_class=Trainer,
@@ -113,6 +114,8 @@ def build(config: dict[str, Any]) -> tuple[Trainer, SAEBank, L.LightningDataModu
 
 def _silence_lightning() -> None:
     """Hold back what Lightning says to everyone and a user of saelight can do nothing about."""
+    # Lightning calls methods that jsonargparse will rename.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
     for name in ("lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
