@@ -10,6 +10,7 @@ _HOMES = {
     "Halving": "saelight.callbacks",
     "PerSAE": "saelight.loggers",
     "SAEBank": "saelight.bank",
+    "SAECallback": "saelight.callbacks",
     "StopEarly": "saelight.callbacks",
     "SyntheticDataModule": "saelight.data.synthetic_datamodule",
     "Trainer": "saelight.run.trainer",

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from saelight.bank.isolation import clip_gradients, derived_seed
+from saelight.callbacks import SAECallback
 from saelight.errors import UserError
 from saelight.saes import ReLU, TopK
 from saelight.schedules import Schedule
@@ -33,19 +34,19 @@ def test_together_equals_alone_bitwise(name, together, activations):
     assert_equal(weights(saes, name), weights(alone, name))
 
 
-class Poison(L.Callback):
+class Poison(SAECallback):
     """Writes NaN into one SAE's weights after some steps."""
 
     def __init__(self, name: str, after: int) -> None:
-        self.name, self.after, self.told = name, after, []
+        self.name, self.after, self.reasons = name, after, []
 
     def on_train_batch_start(self, trainer, bank, batch, batch_idx):
         if trainer.global_step == self.after:
             with torch.no_grad():
                 bank[self.name].W_dec[0, 0] = torch.nan
 
-    def on_quarantine(self, trainer, bank, name, what):
-        self.told.append((name, what))
+    def on_quarantine(self, trainer, bank, name, reason):
+        self.reasons.append((name, reason))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_a_poisoned_sae_leaves_its_siblings_bitwise_unchanged(victim, healthy, a
     poisoned = bank()
     poison = Poison(victim, after=5)
     fit(poisoned, activations, callbacks=[poison])
-    assert poison.told == [(victim, "non-finite loss at step 5")]
+    assert poison.reasons == [(victim, "non-finite loss at step 5")]
     for name in VARIANTS:
         if name != victim:
             assert_equal(weights(healthy, name), weights(poisoned, name))

@@ -6,30 +6,21 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
+from saelight.bank.sae_callback import SAECallback
+from saelight.callbacks.declarations import PruneTrialsSettings
 from saelight.callbacks.validations import expect_validations, in_training
 from saelight.errors import UserError
 
 
-class PruneTrials(L.Callback):
+class PruneTrials(PruneTrialsSettings, SAECallback):
     """Reports every SAE's validation metric to its Optuna trial and retires those that the study's pruner gives up.
 
     A validation is a step of the pruner's. All SAEs report before the first is judged, so that none is judged by fewer.
     `saelight sweep run` adds this callback to the groups of a search (docs/sweeps.md).
     """
 
-    def __init__(
-        self, journal: str, study: str, trials: dict[str, int], pruner: dict[str, Any], metric: str = "fvu"
-    ) -> None:
-        """
-        Args:
-            journal: The study's journal file.
-            study: The study's name in it.
-            trials: By SAE: its trial's number.
-            pruner: Settings of Optuna's HyperbandPruner: min_resource, max_resource, reduction_factor.
-            metric: The validation metric to report.
-        """
-        self.journal, self.study_name, self.trials, self.pruner = journal, study, trials, pruner
-        self.metric = metric.removeprefix("val/")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._validations = 0
         self._study: Any = None
 
@@ -42,7 +33,7 @@ class PruneTrials(L.Callback):
         if trainer.is_global_zero:
             from saelight.sweep.execute.study import open_study
 
-            self._study = open_study(self.journal, self.study_name, self.pruner)
+            self._study = open_study(self.journal, self.study, self.pruner)
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         if not in_training(trainer):
@@ -55,7 +46,7 @@ class PruneTrials(L.Callback):
             return  # there is nothing left to save
         for name in trainer.strategy.broadcast(poor):
             rank_zero_info(f"SAE {name!r} (trial {self.trials[name]}) is pruned at validation {self._validations}")
-            bank.retire(name, f"pruned at validation {self._validations}, step {trainer.global_step}")
+            bank.retire(name, f"at validation {self._validations}, step {trainer.global_step}", state="pruned")
 
     def _judge(self, names: list[str], evaluation: dict[str, dict[str, float]]) -> list[str]:
         from saelight.sweep.execute.study import trial_of
