@@ -64,7 +64,7 @@ def run(
 
 
 def _train(config: dict[str, Any], members: list[Entry], progress: bool) -> dict[str, Trained]:
-    from saelight.cli.training import build
+    from saelight.run.build import build
 
     config["trainer"] = config.get("trainer", {}) | {"enable_progress_bar": progress}
     trainer, bank, data = build(config)

@@ -155,7 +155,7 @@ class Search:
         for number in self.index.trials.get(key, []):
             if self.study.get_trials(deepcopy=False)[number].state.is_finished():
                 continue
-            if row["state"].startswith("retired: pruned"):
+            if row["state"] == "pruned":
                 self.study.tell(number, state=_states().PRUNED)
             elif error is None and value is not None and math.isfinite(value):
                 self.study.tell(number, value)
