@@ -10,7 +10,7 @@ from saelight.sweep.execute.launch import LAUNCHERS
 from saelight.sweep.execute.launch.reconcile import reconcile_jobs
 from saelight.sweep.store.journal import Journal
 from saelight.sweep.store.sweep_folder import SweepFolder
-from tests.sweep.files import write
+from tests.support.sweeps import write
 
 HERE = '''
 """A queue: groups are trained one after the other, as they are asked after."""
