@@ -11,6 +11,7 @@ _HOMES = {
     "Halving": "saelight.callbacks",
     "PerSAE": "saelight.loggers",
     "SAEBank": "saelight.bank",
+    "SAECallback": "saelight.callbacks",
     "StopEarly": "saelight.callbacks",
     "SyntheticDataModule": "saelight.data.datamodule",
     "Trainer": "saelight.run.trainer",

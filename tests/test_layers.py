@@ -46,7 +46,6 @@ def test_imports_run_downwards():
     assert {(module, other) for module, other in arrows if layer(other) < layer(module)} == UPWARDS
 
 
-@pytest.mark.xfail(strict=True, reason="sweep.execute.session and sweep.execute.forecast")
 def test_no_import_goes_in_a_circle():
     assert circle(import_graph()) == []
 

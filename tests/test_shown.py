@@ -64,7 +64,7 @@ COMMANDS = [command for command in shown_commands() if command.startswith("saeli
 FOR_SLURM = [command for command in COMMANDS if "--launcher slurm" in command]
 HARVEST = "saelight shards harvest --config configs/harvest-minilm.yaml"
 NEEDS = {
-    r"shards/minilm-layer3|configs/minilm\.yaml": HARVEST,
+    r"shards/minilm-layer3|configs/minilm\.yaml|sweeps/front\.yaml": HARVEST,
     r"(validate|test|predict) --config configs/quickstart|--ckpt_path last": "saelight fit --config configs/quickstart.yaml",
     r"runs/quick$|sweeps/quick\.yaml .*--resume": "saelight sweep run sweeps/quick.yaml --limit 3",
     r"runs/front$": "saelight sweep run sweeps/front.yaml --devices cpu,cpu",
@@ -92,12 +92,12 @@ def made(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in FOR_SLURM])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in FOR_SLURM], ids=str)
 def test_every_command_shown_runs(command, made):
     made(command)
 
 
-@pytest.mark.parametrize("command", FOR_SLURM)
+@pytest.mark.parametrize("command", FOR_SLURM, ids=str)
 def test_every_command_for_slurm_parses(command):
     # tests/slurm runs these; here is no Slurm.
     assert sweep_commands._parser().parse_args(shlex.split(command)[2:]).launcher == "slurm"

@@ -3,10 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
+
+if TYPE_CHECKING:
+    from saelight.sweep.execute.session import Request, Session
 from saelight.parsing.arguments import count
 
 
@@ -144,7 +147,7 @@ def _overrides(given: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def _request(given: argparse.Namespace, **more: Any):
+def _request(given: argparse.Namespace, **more: Any) -> "Request":
     from saelight.sweep.execute.session import Request
 
     return Request(
@@ -152,7 +155,7 @@ def _request(given: argparse.Namespace, **more: Any):
     )
 
 
-def _session(given: argparse.Namespace, **more: Any):
+def _session(given: argparse.Namespace, **more: Any) -> "Session":
     from saelight.sweep.execute.session import Session
 
     return Session(_request(given, **more))

@@ -1,25 +1,18 @@
 """fit | validate | test | predict: LightningCLI with saelight's Trainer, errors in one line, and no silent surprises."""
 
-import logging
-import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from jsonargparse import ArgumentError, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-import saelight.data.datamodule  # noqa: F401  (its data modules' short names resolve once they are imported)
 from saelight.bank import SAEBank
-from saelight.errors import UserError
 from saelight.files import write_text
-from saelight.parsing.messages import OneLineErrors, explain, refuse_duplicate_keys
+from saelight.parsing.messages import OneLineErrors, refuse_duplicate_keys
+from saelight.run.build import silence_lightning
 from saelight.run.trainer import Trainer
-from saelight.saes import SAEConfig
-
-_NOISE = ("💡", "TPU available", "`weights_only` was not set")
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
@@ -75,7 +68,7 @@ class _CLI(LightningCLI):
 def run() -> None:
     """Run the training command that the command line names."""
     refuse_duplicate_keys()
-    _silence_lightning()
+    silence_lightning()
     # Help shows the fields' docstrings; reading them off the sources takes half a second.
     explains = any("help" in word or "print_config" in word for word in sys.argv)
     set_parsing_settings(docstring_parse_attribute_docstrings=explains)
@@ -88,35 +81,3 @@ def run() -> None:
         auto_configure_optimizers=False,
         parser_kwargs={"prog": "saelight"},
     )
-
-
-def build(config: dict[str, Any]) -> tuple[Trainer, SAEBank, L.LightningDataModule]:
-    """Trainer, bank and data of a complete config, for a training that writes nothing.
-
-    Raises:
-        UserError: for what a class does not take.
-    """
-    _silence_lightning()
-    parser = LightningArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_class_arguments(Trainer, "trainer", fail_untyped=False)
-    parser.add_lightning_class_args(L.LightningDataModule, "data", subclass_mode=True)
-    parser.add_argument("--saes", type=dict[str, SAEConfig])
-    model = dict(config["model"])
-    sections = {"trainer": (config.get("trainer") or {}) | {"root": None, "folder": None}, "data": config["data"]}
-    try:
-        built = parser.instantiate_classes(parser.parse_object(sections | {"saes": model.pop("saes")}))
-    except ArgumentError as error:
-        raise UserError(explain(str(error), [])) from None
-    data = built.data
-    widths = {"d_in": data.d_in, "d_out": getattr(data, "d_out", None)}
-    return built.trainer, SAEBank(saes=built.saes, **(model | widths)), data
-
-
-def _silence_lightning() -> None:
-    """Hold back what Lightning says to everyone and a user of saelight can do nothing about."""
-    # Lightning calls methods that jsonargparse will rename.
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(lambda record: not record.getMessage().startswith(_NOISE))

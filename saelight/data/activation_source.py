@@ -56,9 +56,10 @@ class ActivationSource(Source):
         targets = None if self.target_path is None else ShardedRows(self.target_path)
         rows: Rows = inputs if targets is None else PairedRows(inputs, targets)
         if self.val_path is not None:
-            val_rows: Rows = _like(inputs, "path", self.val_path)
+            val_inputs = _like(inputs, "path", self.val_path)
+            val_rows: Rows = val_inputs
             if targets is not None and self.target_val_path is not None:
-                val_rows = PairedRows(val_rows, _like(targets, "target_path", self.target_val_path))
+                val_rows = PairedRows(val_inputs, _like(targets, "target_path", self.target_val_path))
             return Opened(rows, rows.n_rows, Span(val_rows, 0, val_rows.n_rows), inputs.mean_square_norm)
         if self.val_fraction == 0:
             return Opened(rows, rows.n_rows, None, inputs.mean_square_norm)

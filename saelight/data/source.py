@@ -26,16 +26,25 @@ _WINDOWS = 2.6
 class Rows(Protocol):
     """A fixed sequence of activation vectors. Reading is thread-safe and a pure function of the row numbers."""
 
-    n_rows: int
-    """Rows in all (N)."""
-    d_in: int
-    """Width of a row (D)."""
-    dtype: torch.dtype
-    """What the rows are stored in, and what `read` wants to fill."""
-    fingerprint: str
-    """Identity of the data: equal means the same rows in the same order."""
-    source: dict
-    """Where the rows come from (model, hook, ...), as plain data."""
+    @property
+    def n_rows(self) -> int:
+        """Rows in all (N)."""
+
+    @property
+    def d_in(self) -> int:
+        """Width of a row (D)."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the rows are stored in, and what `read` wants to fill."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the data: equal means the same rows in the same order."""
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where the rows come from (model, hook, ...), as plain data."""
 
     def read(self, start: int, out: Tensor) -> None:
         """Fill `out` (n, D), contiguous, of `dtype`, with rows [start, start + n)."""

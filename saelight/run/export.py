@@ -16,6 +16,7 @@ from saelight.errors import UserError
 from saelight.files import replacing
 from saelight.ops.dispatch import code_for
 from saelight.ops.matmul import kernel
+from saelight.run import run_folder
 from saelight.saes import SAE
 from saelight.saes.plain_data import from_spec
 
@@ -25,7 +26,7 @@ VERSION = 1
 
 def folder_for(trainer, name: str) -> Path:
     """Where a trainer's run keeps the SAE called `name`."""
-    return Path(getattr(trainer, "folder", None) or trainer.default_root_dir) / "saes" / name
+    return run_folder.of(trainer) / "saes" / name
 
 
 def write(

@@ -1,5 +1,6 @@
 """Stop anywhere and go on: bit for bit the unbroken run."""
 
+import contextlib
 import os
 import signal
 import time
@@ -13,7 +14,8 @@ import yaml
 import saelight
 from saelight.run import run_folder
 from tests.support.checkpoints import assert_same_state
-from tests.support.processes import finish, start, wait_until
+from tests.support.commands import saelight_
+from tests.support.processes import start, wait_until
 from tests.support.runs import data, trainer
 from tests.support.variants import VARIANTS
 
@@ -126,7 +128,8 @@ FIT = ("fit", "--config", "config.yaml")
 def unbroken_command(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": CONFIG["trainer"] | {"name": "job"}}))
-    finish(start(*FIT, cwd=folder))
+    with contextlib.chdir(folder):
+        assert saelight_(*FIT) == 0
     return run_folder.checkpoint(folder / "runs" / "job")
 
 
@@ -164,7 +167,7 @@ def test_a_stopped_command_goes_on_exactly(how, unbroken_command, tmp_path):
     assert "Traceback" not in said
     stopped = torch.load(checkpoint, weights_only=True)["global_step"]
     assert 0 < stopped < 800
-    finish(start(*FIT, "--ckpt_path", "last"))
+    assert saelight_(*FIT, "--ckpt_path", "last") == 0
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["job"]
     assert_same_state(checkpoint, unbroken_command)
     # One row per logged step: nothing of the killed run stands twice.

@@ -14,13 +14,6 @@ def start(*args: str, cwd: Path | None = None) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    """All that a process said; it succeeds."""
-    said, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, said
-    return said
-
-
 def script(folder: Path, *args: str) -> str:
     """The script itself, as people call it, in `folder`: its output. (DDP starts its other processes from sys.argv.)"""
     command = [sys.executable, "-W", "ignore", Path(sys.executable).parent / "saelight", *args]

@@ -1,11 +1,14 @@
 """Whole sweeps in child processes: what they train, and what is kept of it."""
 
+import contextlib
 import csv
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import torch
 from pyarrow import parquet
 from safetensors.torch import load_file
@@ -15,9 +18,18 @@ from tests.support.processes import start, wait_until
 from tests.support.sweeps import BASE, SWEEP, assert_equal, rows, weights, write
 
 
-def test_grouped_is_alone_and_results_hold_every_point(capsys):
-    file = write(changed(SWEEP, parameters={"sae.lr": {"values": [1e-3, 3e-3]}}))
-    assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "one") == 0
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a sweep file, its base, and `one`: its six points, trained in one group."""
+    folder = tmp_path_factory.mktemp("trained")
+    with contextlib.chdir(folder):
+        assert saelight_("sweep", "run", write(), "--devices", "cpu", "--out", "one") == 0
+    return folder
+
+
+def test_grouped_is_alone_and_results_hold_every_point(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    file = "sweep.yaml"
     runner = start("sweep", "run", file, "--devices", "cpu", "--out", "two", "--max-saes", "3")
     wait_until(Path("two/index.json").is_file)
     watcher = start("sweep", "status", "two", "--watch")
@@ -57,19 +69,18 @@ def test_grouped_is_alone_and_results_hold_every_point(capsys):
         assert all(torch.equal(alone[key], tensors[key]) for key in tensors)
 
 
-def test_a_longer_axis_keeps_what_is_finished(capsys):
-    file = write()
-    assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "s") == 0
-    before = rows("s")
-    written = {path: path.stat().st_mtime_ns for path in Path("s/runs").rglob("sae.safetensors")}
-    write(changed(SWEEP, parameters={"sae.lr": {"values": [1e-3, 2e-3, 3e-3]}}))
-    assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "s", "--resume") == 0
-    after = rows("s")
+def test_a_longer_axis_keeps_what_is_finished(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    before = rows("one")
+    written = {path: path.stat().st_mtime_ns for path in Path("one/runs").rglob("sae.safetensors")}
+    file = write(changed(SWEEP, parameters={"sae.lr": {"values": [1e-3, 2e-3, 3e-3]}}))
+    assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "one", "--resume") == 0
+    after = rows("one")
     assert len(after) == 9
     assert {name: row["seed"] for name, row in after.items() if name in before} == {n: r["seed"] for n, r in before.items()}
     assert {row["group"] for name, row in after.items() if name not in before} == {"group-001"}
     assert all(path.stat().st_mtime_ns == time for path, time in written.items())
-    assert len(weights("s")) == 9
+    assert len(weights("one")) == 9
 
 
 def test_points_that_are_the_same_train_once_and_appear_under_each_name():
@@ -89,8 +100,9 @@ def test_halving_ends_the_worst_of_each_group(capsys):
     assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "halved", "--max-saes", "3") == 0
     for group in ("group-000", "group-001"):
         found = [row for row in rows("halved").values() if row["group"] == group]
-        assert sorted(row["state"].partition(":")[0] for row in found) == ["finished", "finished", "retired"]
-        retired = next(row for row in found if row["state"].startswith("retired: halving: fvu "))
+        assert sorted(row["state"] for row in found) == ["finished", "finished", "retired"]
+        retired = next(row for row in found if row["state"] == "retired")
+        assert retired["reason"].startswith("halving: fvu ")
         assert retired["steps"] == 10
         assert all(retired["metrics"]["fvu"] > 0 and row["steps"] == 20 for row in found if row is not retired)
         assert "Halving saved 17%" in Path("halved/logs", f"{group}.txt").read_text()

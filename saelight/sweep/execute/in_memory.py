@@ -64,7 +64,7 @@ def run(
 
 
 def _train(config: dict[str, Any], members: list[Entry], progress: bool) -> dict[str, Trained]:
-    from saelight.cli.training import build
+    from saelight.run.build import build
 
     config["trainer"] = config.get("trainer", {}) | {"enable_progress_bar": progress}
     trainer, bank, data = build(config)
@@ -72,7 +72,7 @@ def _train(config: dict[str, Any], members: list[Entry], progress: bool) -> dict
     target = bank.target_normalisation
     for sae in bank.saes:
         sae.cpu().eval().requires_grad_(False)
-        sae.fold_scale(bank.normalisation["scale"], target and target["scale"])
+        sae.fold_scale(bank.normalisation["scale"], None if target is None else target["scale"])
     return {
         name: Trained(name, sae, row)
         for sae, row, entry in zip(bank.saes, trainer.results, members, strict=True)

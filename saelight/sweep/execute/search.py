@@ -29,7 +29,7 @@ class Search:
         journal: The study's file. Default: in the folder.
         max_saes: Trials asked for at once.
         max_bytes: Of a group.
-        groups: How many may run at once where a launcher takes any number: the later a trial is asked, the more it knows.
+        groups: How many may run at once, though the launcher takes more: the later a trial is asked, the more it knows.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class Search:
         max_bytes: int | None,
         groups: int,
     ) -> None:
+        assert sweep.run_cap is not None  # the session refuses a search without one
+        self.run_cap = sweep.run_cap
         self.sweep, self.folder, self.index, self.overrides = sweep, folder, index, overrides
         self.together, self.max_bytes = max_saes or sweep.max_saes or _TOGETHER, max_bytes
         self.journal = str(journal or folder.path / "journal.log")
@@ -87,7 +89,7 @@ class Search:
         return lines
 
     def _room(self) -> int:
-        return self.sweep.run_cap - len(self.study.get_trials(deepcopy=False))
+        return self.run_cap - len(self.study.get_trials(deepcopy=False))
 
     def _ask(self) -> list[Group]:
         """Trials for one group; several when they differ in more than their SAEs."""
@@ -96,7 +98,7 @@ class Search:
         entries = []
         for _ in range(min(self.together, self._room())):
             trial = self.study.ask()
-            if trial.number >= self.sweep.run_cap:  # another runner was faster
+            if trial.number >= self.run_cap:  # another runner was faster
                 self._fail(trial.number)
                 break
             trial.set_user_attr("folder", str(self.folder.path))
@@ -153,7 +155,7 @@ class Search:
         for number in self.index.trials.get(key, []):
             if self.study.get_trials(deepcopy=False)[number].state.is_finished():
                 continue
-            if row["state"].startswith("retired: pruned"):
+            if row["state"] == "pruned":
                 self.study.tell(number, state=_states().PRUNED)
             elif error is None and value is not None and math.isfinite(value):
                 self.study.tell(number, value)

@@ -45,7 +45,7 @@ def _row(
         "name": entry.name,
         "hash": entry.hash,
         "group": group.id,
-        "state": _state(folder, group, progress, sae, event),
+        **_state(folder, group, progress, sae, event),
         "error": event.get("error") if event.get("event") == "failed" else None,
         "seed": entry.seed,
         "variant": entry.variant,
@@ -68,19 +68,26 @@ def _row(
     if event.get("device"):
         row["device"] = event["device"]
     if result is not None:
-        row |= {key: result[key] for key in ("state", "config", "seed", "metrics", "steps", "tokens", "seconds")}
+        row |= {key: result[key] for key in ("state", "reason", "config", "seed", "metrics", "steps", "tokens", "seconds")}
     seconds = row["seconds"]
     row["tokens_per_second"] = row["tokens"] / seconds if seconds and row["tokens"] else None
     row["eta"] = _eta(row) if row["state"] == "running" else None
     return row
 
 
-def _state(folder: SweepFolder, group: Group, progress: dict[str, Any], sae: dict[str, Any], event: dict[str, Any]) -> str:
+def _state(
+    folder: SweepFolder, group: Group, progress: dict[str, Any], sae: dict[str, Any], event: dict[str, Any]
+) -> dict[str, str | None]:
+    """The columns `state` and `reason` of an SAE without results yet; only one that its run has ended has a reason."""
+    if sae.get("state", "running") != "running":
+        return {"state": sae["state"], "reason": sae["reason"]}
+    return {"state": _run_state(folder, group, progress, event), "reason": None}
+
+
+def _run_state(folder: SweepFolder, group: Group, progress: dict[str, Any], event: dict[str, Any]) -> str:
     queued = event.get("event") == "submitted" and "job" in event and not progress
     if queued or not (event or folder.begun(group.id)):
         return "waiting"
-    if sae.get("state", "running") != "running":
-        return sae["state"]
     if event.get("event") == "submitted" and "pid" in event and not folder.is_held(group.id):
         # Its runner was killed, and it with it.
         return "interrupted"

@@ -30,14 +30,12 @@ def find(name: str) -> type[Launcher]:
         return LAUNCHERS[name]
     module, dot, attribute = name.rpartition(".")
     if not dot:
-        known = f"{', '.join(LAUNCHERS)}, or a class path, as package.module.Class"
-        raise UserError(
-            f"--launcher {name}: there is no launcher {name!r}{did_you_mean(name, LAUNCHERS)}; there are {known}"
-        )
+        near = did_you_mean(name, LAUNCHERS) or f": give {', '.join(LAUNCHERS)}, or a class path"
+        raise UserError(f"--launcher {name}: there is no such launcher{near}")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"--launcher {name}: {error}; name a class that can be imported from here") from None
     if not (isinstance(found, type) and issubclass(found, Launcher)):
-        raise UserError(f"--launcher {name} is no launcher: make it a subclass of saelight.sweep.execute.launch.Launcher")
+        raise UserError(f"--launcher {name} is no launcher: derive it from saelight.sweep.execute.launch.Launcher")
     return found

@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from saelight.sweep.show.figures.selection import Row, state, variants
+from saelight.sweep.show.figures.selection import Row, variants
 
 # Okabe and Ito's colours (yellow is too pale on white), then three of Tol's: distinct to the colour-blind, best first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#999933", "#882255", "#7A5230")
@@ -110,7 +110,7 @@ def new_figure(title: str, notes: Iterable[str], size: tuple[float, float]) -> F
 
 def census(rows: Iterable[Row]) -> str:
     """`54 points: 50 finished, 4 retired`."""
-    counts = Counter(map(state, rows))
+    counts = Counter(row["state"] for row in rows)
     return f"{counts.total()} point{'s' * (counts.total() > 1)}: " + ", ".join(f"{n} {name}" for name, n in counts.items())
 
 

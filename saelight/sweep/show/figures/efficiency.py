@@ -121,7 +121,8 @@ def throughput(rows: Sequence[Row]) -> Figure:
         marker = MARKERS[devices.index(device) % len(MARKERS)]
         colour = look.colour(who) if who else INK
         axes.scatter(
-            *zip(*own, strict=True),
+            [x for x, _ in own],
+            [y for _, y in own],
             s=dot_area(len(xs)),
             marker=marker,
             color=colour,
@@ -168,7 +169,8 @@ def _total(field: str) -> Callable[[Sequence[Row]], float | None]:
 
     def total(group: Sequence[Row]) -> float | None:
         widths = [width(row) for row in group]
-        return sum(w[1] for w in widths) if all(w and w[0] == field for w in widths) else None
+        known = [value for kind, value in filter(None, widths) if kind == field]
+        return sum(known) if len(known) == len(group) else None
 
     return total
 

@@ -25,7 +25,7 @@ from saelight.sweep.show.figures.canvas import (
 )
 from saelight.sweep.show.figures.selection import Row, finished, front, number, variant, width
 
-OVERALL = {"color": "#dedede", "linewidth": 7.0, "solid_capstyle": "round", "solid_joinstyle": "round"}
+OVERALL: dict[str, Any] = {"color": "#dedede", "linewidth": 7.0, "solid_capstyle": "round", "solid_joinstyle": "round"}
 BEATEN = 0.28  # opacity
 STOPPED = 0.65
 

@@ -34,14 +34,9 @@ def width(row: Row) -> tuple[str, float] | None:
     return next(((key, fields[key]) for key in ("d_sae", "expansion") if number(fields, key)), None)
 
 
-def state(row: Row) -> str:
-    """The point's state, without the reason that may follow a colon."""
-    return row["state"].partition(":")[0]
-
-
 def finished(row: Row) -> bool:
     """Whether the point was trained to its end."""
-    return state(row) == "finished"
+    return row["state"] == "finished"
 
 
 def setting(row: Row, key: str) -> Any:
