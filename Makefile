@@ -35,8 +35,10 @@ bench: $(PEERS)/.bench  ## the speed of every variant beside four other librarie
 bench-quick: $(PEERS)/.bench
 	$(PEERS)/bin/python -m benchmarks.speed --quick --results build/speed-quick.json
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test  ## style, format, types
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy saelight
 
 install: $(VENV)/.base
 

@@ -45,7 +45,7 @@ def measure(sae: SAE, data: saelight.SyntheticDataModule, batch: int = 1024) -> 
     pairs = nearest(truth_GD[: sae.d_sae], sae.W_dec, signed)
     tokens = token_metrics(sae.d_in, sae.d_sae).to(device)
     detected = detection_metrics(pairs, signed).to(device)
-    rows, start, stop = data.val
+    rows, start, stop = data.opened.val
     for first in range(start, stop, batch):
         x_BD = torch.empty(min(batch, stop - first), sae.d_in)
         rows.read(first, x_BD)

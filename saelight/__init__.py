@@ -4,14 +4,16 @@ Names load on first use, so that `import saelight` costs nothing before it is ne
 """
 
 import importlib
+from typing import Any
 
 _HOMES = {
     "ActivationDataModule": "saelight.data.datamodule",
     "Halving": "saelight.callbacks",
     "PerSAE": "saelight.loggers",
     "SAEBank": "saelight.bank",
+    "SAECallback": "saelight.callbacks",
     "StopEarly": "saelight.callbacks",
-    "SyntheticDataModule": "saelight.data.synthetic_datamodule",
+    "SyntheticDataModule": "saelight.data.datamodule",
     "Trainer": "saelight.run.trainer",
     "UserError": "saelight.errors",
     "load": "saelight.run.export",
@@ -20,7 +22,7 @@ _ROOMS = ("metrics", "saes", "sweep")
 __all__ = list(_HOMES)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"saelight.{name}")
     # What has no home here is a variant: saelight.TopK is saelight.saes.TopK. Other modules are no business of this
@@ -32,4 +34,6 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    # Whoever asks for all names waits for torch, once; so no second list of the variants can fall behind.
+    variants = [name for name in vars(importlib.import_module("saelight.saes")) if name[0].isupper()]
+    return sorted([*_HOMES, *_ROOMS, *variants])

@@ -32,27 +32,55 @@ class Horizon(NamedTuple):
     def tokens(self) -> int:
         return self.steps * self.tokens_per_step
 
+    @classmethod
+    def planned(
+        cls,
+        batches: float,
+        tokens_per_batch: int,
+        accumulated: int,
+        *,
+        max_epochs: int | None,
+        max_steps: int,
+        max_tokens: int | None,
+    ) -> "Horizon | None":
+        """The horizon of a fit that ends with the first of these limits; None if there is none.
+
+        Args:
+            batches: Of an epoch, on each process; infinite where epochs have no end.
+            tokens_per_batch: Over all processes.
+            accumulated: Batches of an optimizer step.
+            max_epochs: None and -1 for no limit; so is -1 as max_steps.
+        """
+        tokens_per_step = tokens_per_batch * accumulated
+        # The last batches of an epoch make a step even when fewer than `accumulated` are left.
+        steps_per_epoch = None if math.isinf(batches) else math.ceil(batches / accumulated)
+        limits = []
+        if steps_per_epoch is not None and max_epochs not in (None, -1):
+            limits.append(steps_per_epoch * max_epochs)
+        if max_steps != -1:
+            limits.append(max_steps)
+        if max_tokens is not None:
+            limits.append(math.ceil(max_tokens / tokens_per_step))
+        return cls(min(limits), steps_per_epoch or min(limits), tokens_per_step) if limits else None
+
 
 def measure(trainer: "L.Trainer", max_tokens: int | None) -> Horizon:
     """The horizon of the fit about to begin: the first of max_epochs, max_steps and max_tokens to be reached."""
     trainer.fit_loop.setup_data()
-    batches = trainer.num_training_batches
     batch_size = getattr(trainer.train_dataloader, "batch_size", None)
     if batch_size is None:
         raise UserError("the training loader has no batch_size; use a saelight data module or a torch DataLoader")
-    tokens_per_step = batch_size * trainer.world_size * trainer.accumulate_grad_batches
-    # The last batches of an epoch make a step even when fewer than accumulate_grad_batches are left.
-    steps_per_epoch = None if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
-    limits = []
-    if steps_per_epoch is not None and trainer.max_epochs not in (None, -1):
-        limits.append(steps_per_epoch * trainer.max_epochs)
-    if trainer.max_steps != -1:
-        limits.append(trainer.max_steps)
-    if max_tokens is not None:
-        limits.append(math.ceil(max_tokens / tokens_per_step))
-    if not limits:
+    planned = Horizon.planned(
+        trainer.num_training_batches,
+        batch_size * trainer.world_size,
+        trainer.accumulate_grad_batches,
+        max_epochs=trainer.max_epochs,
+        max_steps=trainer.max_steps,
+        max_tokens=max_tokens,
+    )
+    if planned is None:
         raise UserError("training has no end: set trainer.max_epochs, trainer.max_steps or model.max_tokens")
-    return Horizon(min(limits), steps_per_epoch or min(limits), tokens_per_step)
+    return planned
 
 
 def limit_steps(trainer: "L.Trainer", horizon: Horizon, max_tokens: int | None) -> None:

@@ -46,7 +46,7 @@ def test_the_same_whatever_the_batch_it_is_measured_in():
 
 def test_a_narrow_sae_is_asked_for_the_most_frequent_features_only():
     narrow = replace(TINY, d_sae=8)
-    assert narrow.k == round(narrow.datamodule().rows.frequencies[:8].sum()) < TINY.k
+    assert narrow.k == round(narrow.datamodule().opened.rows.frequencies[:8].sum()) < TINY.k
     row = measure(controls(narrow.datamodule(), 8, narrow.k, torch.device("cpu"))[TRUE], narrow.datamodule(val_rows=700))
     assert row.mmcs == pytest.approx(1)
     assert row.recall > 0.5

@@ -43,7 +43,7 @@ class Evaluation(nn.Module):
         return [key for key in self.metrics[0] if key != "density"] + ([] if truth_GD is None else ["mmcs"])
 
     def latents(self, saes: list[SAE]) -> list[dict[str, float]]:
-        """What the weights of alive latents tell of each SAE, by what was last finished: once, at the end of training, for
+        """What the weights of alive latents say of each SAE, by what was last finished: once, at the end of training, for
         clusters take time."""
         return [_latents(sae, frequency_F) for sae, frequency_F in zip(saes, self.frequencies, strict=True)]
 

@@ -50,6 +50,9 @@ class Quarantine(nn.Module):
     """Which SAEs met a non-finite loss or gradient, and at which optimizer step: marked on the device, read later."""
 
     REASONS = ("", "loss", "gradient")
+    step_N: Tensor
+    reason_N: Tensor
+    loss_finite_N: Tensor
 
     def __init__(self, n_saes: int) -> None:
         super().__init__()

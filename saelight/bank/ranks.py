@@ -16,7 +16,7 @@ def share_mean(tensors: list[Tensor], world_size: int) -> None:
     torch._foreach_div_(tensors, world_size)
 
 
-def _share(tensors: list[Tensor], operation) -> None:
+def _share(tensors: list[Tensor], operation: ReduceOp.RedOpType) -> None:
     together = torch.cat(tensors)
     all_reduce(together, operation)
     torch._foreach_copy_(tensors, list(together.split([len(t) for t in tensors])))

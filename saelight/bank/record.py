@@ -24,7 +24,7 @@ class StepRecord:
         self.values_NM = torch.full((len(names), len(METRICS)), torch.nan, device=y_BD.device)
 
     def add_losses(self, i: int, sae: SAE, losses: Losses) -> None:
-        """What SAE `i`'s forward pass told."""
+        """What SAE `i`'s forward pass gave."""
         l0, fvu = losses.counts_F.sum() / self.batch, losses.reconstruction / self.variance
         columns = [
             losses.total,

@@ -6,30 +6,32 @@ Shapes: B batch, D d_in (d_out of a target).
 import re
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-import saelight.parsing.settings  # noqa: F401  (teaches load_from_checkpoint to read the SAEs' configs)
 from saelight.bank.evaluation import Evaluation
 from saelight.bank.isolation import Quarantine, clip_gradients, derived_seed, own_gradients
 from saelight.bank.optimizer import adamw, forget, learning_rates
+from saelight.bank.outcome import Outcome
 from saelight.bank.predictions import TopLatents, strongest
 from saelight.bank.ranks import share_least, share_mean
 from saelight.bank.record import StepRecord
+from saelight.bank.restore import Restorable
 from saelight.bank.resume import check_same_config
-from saelight.bank.start import begin, sample
+from saelight.bank.sae_callback import SAECallback
+from saelight.bank.start import begin, check_trainer, sample
 from saelight.data.pairs import as_pair
 from saelight.errors import UserError
 from saelight.ops.handover import hand_over
 from saelight.saes import SAE, Moment, SAEConfig
+from saelight.saes.plain_data import from_spec
 from saelight.schedules import Horizon, limit_steps, measure
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
-class SAEBank(L.LightningModule):
+class SAEBank(Restorable):
     """A bank of named SAEs sharing every batch: activations (B, d_in), or for transcoders pairs of them and targets
     (B, d_out).
 
@@ -57,6 +59,8 @@ class SAEBank(L.LightningModule):
             d_out: Width of the targets when the SAEs are transcoders. The CLI takes it from the data.
         """
         super().__init__()
+        # A checkpoint's hyper-parameters hold them as plain data.
+        saes = {name: from_spec(sae) if isinstance(sae, dict) else sae for name, sae in saes.items()}
         if not saes:
             raise UserError("model.saes is empty: name at least one SAE")
         for name in saes:
@@ -64,7 +68,7 @@ class SAEBank(L.LightningModule):
                 raise UserError(f"{name!r} cannot name an SAE: use letters, digits, '_', '-' and '.' (not first)")
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"model.max_tokens must be positive, got {max_tokens}")
-        # Plain data, so that the next checkpoint loads with weights_only=True and the CLI reads it back.
+        # Plain data, so that the next checkpoint loads with weights_only=True.
         self.save_hyperparameters(
             {
                 "saes": {name: config.spec() for name, config in saes.items()},
@@ -72,7 +76,6 @@ class SAEBank(L.LightningModule):
                 "d_out": d_out,
                 "seed": seed,
                 "max_tokens": max_tokens,
-                "_instantiator": "lightning.pytorch.cli.instantiate_module",
             }
         )
         self.d_in, self.d_out = d_in, d_out
@@ -82,8 +85,8 @@ class SAEBank(L.LightningModule):
         # A ModuleList with the names beside it: a ModuleDict refuses dots.
         self.saes = nn.ModuleList(map(self._build, saes, saes.values(), self.seeds))
         self.quarantine = Quarantine(len(saes))
-        self.retired: dict[int, str] = {}
-        """The SAEs whose training was ended before the run's, and why."""
+        self.retired: dict[int, Outcome] = {}
+        """The SAEs whose training was ended by `retire`."""
         self.evaluation = Evaluation(list(self.saes))
         self.horizon: Horizon | None = None
         self.tokens_seen = 0
@@ -114,15 +117,7 @@ class SAEBank(L.LightningModule):
     # --- setting up
 
     def setup(self, stage: str) -> None:
-        if self.trainer.precision not in ("32-true", "64-true", "bf16-mixed"):
-            raise UserError(f"a bank trains in bf16-mixed or 32-true, not {self.trainer.precision}: set trainer.precision")
-        if self.trainer.gradient_clip_val:
-            raise UserError("trainer.gradient_clip_val would clip all SAEs as one: give each SAE its own `clip` instead")
-        data = self.trainer.datamodule
-        for width, built in (("d_in", self.d_in), ("d_out", self.d_out)):
-            if getattr(data, width, built) != built:
-                have = getattr(data, width)
-                raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
+        check_trainer(self.trainer, self.d_in, self.d_out)
 
     def configure_optimizers(self):
         planned = measure(self.trainer, self.hparams["max_tokens"])
@@ -196,20 +191,28 @@ class SAEBank(L.LightningModule):
             self.read_quarantine()
 
     def read_quarantine(self) -> None:
-        """Stop the SAEs that were marked since the last reading, and tell the callbacks."""
+        """Stop the SAEs that were marked since the last reading, and call the callbacks."""
         for i in self.quarantine.newly_stopped():
             self.saes[i].zero_grad(set_to_none=True)
-            self._tell("on_quarantine", self.names[i], self.quarantine.describe(i))
+            self._notify("on_quarantine", self.names[i], self.quarantine.describe(i))
         self._stop_when_none_trains()
 
-    def retire(self, name: str, why: str) -> None:
-        """End the training of one SAE, for good, and tell the callbacks; the others go on. Call it on every rank alike."""
+    def retire(self, name: str, reason: str, state: str = "retired") -> None:
+        """End the training of one SAE, for good, and call the callbacks; the others go on. Call it on every rank alike.
+        `state` (`retired`, or `pruned` of a search's trial) and `reason`, with its step, are kept in results."""
         i = self.names.index(name)
         if i not in self.inactive:
-            self.retired[i] = why
+            self.retired[i] = Outcome(state, reason)
             self.saes[i].zero_grad(set_to_none=True)
-            self._tell("on_retire", name, why)
+            self._notify("on_retire", name, reason)
             self._stop_when_none_trains()
+
+    def outcome(self, name: str) -> Outcome | None:
+        """How the SAE's training was ended before the run's; None while it trains, or if it was not."""
+        i = self.names.index(name)
+        if i in self.quarantine.stopped:
+            return Outcome("quarantined", self.quarantine.describe(i))
+        return self.retired.get(i)
 
     def _stop_when_none_trains(self) -> None:
         if len(self.inactive) == len(self.saes):
@@ -238,7 +241,7 @@ class SAEBank(L.LightningModule):
         values["tokens"] = float(self.tokens_seen)
         for logger in self.trainer.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
-        self._tell("on_record", values)
+        self._notify("on_record", values)
 
     def _new_record(self, y_BD: Tensor) -> StepRecord | None:
         step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps
@@ -270,6 +273,12 @@ class SAEBank(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._finish_evaluation("test")
 
+    def measure_latents(self) -> None:
+        """Add to the last validation's metrics what takes time and is measured once, when training is over."""
+        if self.last_metrics:
+            for name, values in zip(self.names, self.evaluation.latents(list(self.saes)), strict=True):
+                self.last_metrics[name] |= values
+
     def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> dict[str, TopLatents]:
         """The strongest `predict_top` latents of each token, by SAE."""
         x_BD = as_pair(batch).x_BD
@@ -283,7 +292,7 @@ class SAEBank(L.LightningModule):
             "tokens_seen": self.tokens_seen,
             "normalisation": self.normalisation,
             "target_normalisation": self.target_normalisation,
-            "retired": {self.names[i]: why for i, why in self.retired.items()},
+            "retired": {self.names[i]: outcome._asdict() for i, outcome in self.retired.items()},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -292,9 +301,9 @@ class SAEBank(L.LightningModule):
         self.horizon = Horizon(*state["horizon"]) if state["horizon"] else None
         self.tokens_seen = state["tokens_seen"]
         self.normalisation, self.target_normalisation = state["normalisation"], state["target_normalisation"]
-        self.retired = {self.names.index(name): why for name, why in state["retired"].items()}
+        self.retired = {self.names.index(name): Outcome(**outcome) for name, outcome in state["retired"].items()}
 
-    def _tell(self, hook: str, *args) -> None:
+    def _notify(self, hook: str, *args: Any) -> None:
         for callback in self.trainer.callbacks:
-            if hasattr(callback, hook):
+            if isinstance(callback, SAECallback):
                 getattr(callback, hook)(self.trainer, self, *args)

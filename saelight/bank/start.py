@@ -1,4 +1,4 @@
-"""The start of a fit: what SAEs take from the data before their first step.
+"""The start of a fit: does the Trainer suit a bank, and what SAEs take from the data before their first step.
 
 Shapes: N sample rows, D d_in (d_out of a target).
 """
@@ -13,6 +13,19 @@ from saelight.ops.allocator import keep_freed_memory
 
 SAMPLE = 8192
 """Activations that the data-dependent start is computed from."""
+
+
+def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
+    """Raise `UserError` for a Trainer's setting, or a width of its data, that does not fit a bank built for `d_in` and
+    `d_out`."""
+    if trainer.precision not in ("32-true", "64-true", "bf16-mixed"):
+        raise UserError(f"a bank trains in bf16-mixed or 32-true, not {trainer.precision}: set trainer.precision")
+    if trainer.gradient_clip_val:
+        raise UserError("trainer.gradient_clip_val would clip all SAEs as one: give each SAE its own `clip` instead")
+    data = trainer.datamodule
+    for width, built in (("d_in", d_in), ("d_out", d_out)):
+        if (have := getattr(data, width, built)) != built:
+            raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
 
 
 def begin(bank, trainer: L.Trainer) -> None:

@@ -4,18 +4,20 @@ import contextlib
 import signal
 import threading
 import time
-from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 
+from saelight.bank.sae_callback import SAECallback
+from saelight.callbacks.declarations import SaveCheckpointSettings
 from saelight.files import replacing
 from saelight.run import run_folder, slurm_job
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
+class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
     """Keeps `checkpoints/last.ckpt` in the run folder, replaced whole, so that a crash at any time leaves a good one.
 
     Ctrl-C, SIGTERM and SIGUSR1 only set a flag: the batch ends, with the validation that may follow it, the checkpoint is
@@ -23,12 +25,8 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
     back to the queue on SIGUSR1, and when it is preempted (`saelight/run/slurm_job.py`).
     """
 
-    def __init__(self, minutes: float = 10.0) -> None:
-        """
-        Args:
-            minutes: Time between two checkpoints.
-        """
-        self.minutes = minutes
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._saved_at = 0.0
         self._step = 0
         self._waits: int | None = None
@@ -109,8 +107,7 @@ class SaveCheckpoint(L.pytorch.callbacks.Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         if trainer.fast_dev_run:
             return
-        folder: Path | None = getattr(trainer, "folder", None) or Path(trainer.default_root_dir)
-        path = run_folder.checkpoint(folder)
+        path = run_folder.checkpoint(run_folder.of(trainer))
         # Every rank takes part; the first one writes.
         with replacing(path) if trainer.is_global_zero else contextlib.nullcontext(path) as partial:
             trainer.save_checkpoint(partial)

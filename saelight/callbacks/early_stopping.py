@@ -1,22 +1,19 @@
-"""Early stopping, one SAE at a time: what has stopped getting better rests, and the others go on."""
+"""Early stopping, one SAE at a time: what has stopped getting better ends, and the others go on."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
 from saelight.bank.optimizer import learning_rates
+from saelight.bank.sae_callback import SAECallback
+from saelight.callbacks.declarations import StopEarlySettings
 from saelight.callbacks.validations import expect_validations, in_training
-from saelight.errors import UserError
-from saelight.schedules import Time, check_time, in_steps
-
-Metric = Literal["fvu", "l0", "l1", "dead", "dense"]
-"""Validation metrics of which less is better."""
+from saelight.schedules import in_steps
 
 
-class StopEarly(L.Callback):
+class StopEarly(StopEarlySettings, SAECallback):
     """Ends the training of each SAE that makes no progress for `patience` validations in a row.
 
     Progress is a validation that no earlier one matches in all `metrics` at once: with the default, an SAE that explains
@@ -25,28 +22,8 @@ class StopEarly(L.Callback):
     restart, starts the comparison afresh.
     """
 
-    def __init__(
-        self,
-        patience: int = 5,
-        metrics: Sequence[Metric] = ("fvu", "l0"),
-        min_delta: float = 0.01,
-        after: Time = 0.0,
-    ) -> None:
-        """
-        Args:
-            patience: Validations without progress, in a row, that end an SAE.
-            metrics: Validation metrics to make progress in, any of fvu, l0, l1, dead, dense.
-            min_delta: The least progress that counts, as a share of the metric's best value.
-            after: Validations before this time do not count.
-        """
-        if patience < 1:
-            raise UserError(f"StopEarly: patience must be at least 1, got {patience}")
-        if not metrics or not set(metrics) <= set(get_args(Metric)):
-            raise UserError(f"StopEarly: metrics must be some of {', '.join(get_args(Metric))}, got {metrics}")
-        if not 0 <= min_delta < 1:
-            raise UserError(f"StopEarly: min_delta must be in [0, 1), got {min_delta}")
-        check_time(after, "StopEarly: after")
-        self.patience, self.metrics, self.min_delta, self.after = patience, list(metrics), min_delta, after
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._best: dict[str, list[list[float]]] = {}
         """By SAE: the metrics of the validations that no other one matches."""
         self._waited: dict[str, int] = {}

@@ -3,10 +3,13 @@
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
+from saelight.bank.outcome import Outcome
+from saelight.bank.sae_callback import SAECallback
+from saelight.callbacks.declarations import NoSettings
 from saelight.run import export
 
 
-class ExportSAEs(L.Callback):
+class ExportSAEs(NoSettings, SAECallback):
     """Writes `saes/<name>/` into the run folder (docs/saes.md)."""
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
@@ -15,23 +18,22 @@ class ExportSAEs(L.Callback):
             if i not in bank.inactive:
                 self._write(trainer, bank, name)
 
-    def on_quarantine(self, trainer: L.Trainer, bank: L.LightningModule, name: str, what: str) -> None:
-        """The bank's word that an SAE has met a non-finite loss or gradient."""
-        message = f"SAE {name!r} is quarantined: {what}. Its siblings go on. "
+    def on_quarantine(self, trainer: L.Trainer, bank: L.LightningModule, name: str, reason: str) -> None:
+        message = f"SAE {name!r} is quarantined: {reason}. Its siblings go on. "
         if all(p.isfinite().all() for p in bank[name].parameters()):
-            self._write(trainer, bank, name, state="quarantined")
+            self._write(trainer, bank, name)
             message += f"Its last finite weights are in {export.folder_for(trainer, name)}; a lower lr or clip may help."
         else:
             message += "Its weights are not finite, so none are exported; the run's last checkpoint may be older."
         rank_zero_warn(message)
 
-    def on_retire(self, trainer: L.Trainer, bank: L.LightningModule, name: str, why: str) -> None:
-        """The bank's word that an SAE's training was ended early."""
-        self._write(trainer, bank, name, state="retired")
+    def on_retire(self, trainer: L.Trainer, bank: L.LightningModule, name: str, reason: str) -> None:
+        self._write(trainer, bank, name)
 
-    def _write(self, trainer: L.Trainer, bank: L.LightningModule, name: str, state: str = "finished") -> None:
+    def _write(self, trainer: L.Trainer, bank: L.LightningModule, name: str) -> None:
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            training = {"state": state, "steps": trainer.global_step, "tokens": bank.tokens_seen}
+            outcome = bank.outcome(name) or Outcome("finished")
+            training = outcome._asdict() | {"steps": trainer.global_step, "tokens": bank.tokens_seen}
             export.write(
                 bank[name],
                 export.folder_for(trainer, name),

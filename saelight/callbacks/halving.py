@@ -1,18 +1,19 @@
 """Successive halving inside a bank: at a few moments the worst SAEs end, so that the better ones get the time."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from saelight.bank.sae_callback import SAECallback
+from saelight.callbacks.declarations import HalvingSettings
 from saelight.callbacks.validations import expect_validations, in_training
 from saelight.errors import UserError, did_you_mean
-from saelight.schedules import Time, check_time, in_steps
+from saelight.schedules import in_steps
 
 
-class Halving(L.Callback):
+class Halving(HalvingSettings, SAECallback):
     """Ends the worst SAEs at each of some rungs, by the first validation at or after it, so that a share `keep` of those
     still in training goes on (Jamieson & Talwalkar, arXiv 1502.07943, algorithm "successive halving").
 
@@ -21,33 +22,12 @@ class Halving(L.Callback):
     training ends nobody early: a rung that meets no validation before it is left out, with a warning.
     """
 
-    def __init__(
-        self,
-        rungs: Sequence[Time] = (0.25, 0.5),
-        keep: float = 0.5,
-        metric: str = "fvu",
-        goal: Literal["minimize", "maximize"] = "minimize",
-    ) -> None:
-        """
-        Args:
-            rungs: When to end SAEs.
-            keep: The share of the SAEs in training that goes on from a rung, rounded up.
-            metric: The validation metric to rank by, such as fvu, l0 or cosine.
-            goal: Whether less of it is better, or more.
-        """
-        if not rungs:
-            raise UserError("Halving: rungs is empty: name at least one time, such as 0.25")
-        for rung in rungs:
-            check_time(rung, "Halving: rungs")
-        if not 0 < keep < 1:
-            raise UserError(f"Halving: keep must be between 0 and 1, got {keep}")
-        if goal not in ("minimize", "maximize"):
-            raise UserError(f"Halving: goal must be minimize or maximize, got {goal!r}")
-        self.rungs, self.keep, self.metric, self.goal = list(rungs), keep, metric.removeprefix("val/"), goal
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.saved = 0.0
         """The share of the bank's training that was saved, SAEs weighted by their parameters; known when training ends."""
         self._decided = -1
-        """The step of the last validation: rungs up to it are settled."""
+        """The step of the last validation: rungs up to it are decided."""
         self._retired: dict[str, int] = {}
         """By SAE ended here: its steps of training."""
 
@@ -76,7 +56,7 @@ class Halving(L.Callback):
         self._decided = trainer.global_step
 
     def _open(self, bank: L.LightningModule) -> list[int]:
-        """The steps of the rungs that are not settled yet."""
+        """The steps of the rungs that are not decided yet."""
         return [step for rung in self.rungs if (step := in_steps(rung, bank.horizon)) > self._decided]
 
     def _halve(self, trainer: L.Trainer, bank: L.LightningModule) -> None:

@@ -2,23 +2,21 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from statistics import median
-from typing import Any, Literal, get_args
+from typing import Any
 
 import lightning as L
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
-from saelight.errors import UserError
+from saelight.bank.sae_callback import SAECallback
+from saelight.callbacks.declarations import Trouble, WatchHealthSettings
+from saelight.callbacks.validations import in_training
 from saelight.saes import SAE
-
-Trouble = Literal["alive", "l0", "fvu", "spike"]
 
 _MIN_STEPS = 100
 """No warnings before: a run of few steps is a trial."""
-_SETTLED = 0.2
-"""The share of training after which alive latents and FVU tell something: λ and the learning rate are past warm-up."""
+_WARMED_UP = 0.2
+"""The share of training after which alive latents and FVU say something: λ and the learning rate are past warm-up."""
 _FALLEN = 0.5
 """The share of training after which an FVU should be below 1; until then it may still be on its way down."""
 _LEAST_ALIVE = 0.01
@@ -38,36 +36,29 @@ _TARGET_FROM = 0.6
 """The share of training after which target_l0 should be near: its set-point arrives at 0.4."""
 
 
-class WatchHealth(L.Callback):
+class WatchHealth(WatchHealthSettings, SAECallback):
     """Warns of latents that have nearly all died, an L0 that is stuck, an FVU above 1 and a loss that spikes.
 
     It looks at the logged training steps (every `trainer.log_every_n_steps`) and at the validations.
     """
 
-    def __init__(self, troubles: Sequence[Trouble] = ("alive", "l0", "fvu", "spike")) -> None:
-        """
-        Args:
-            troubles: What to warn of, any of alive, l0, fvu, spike.
-        """
-        if not set(troubles) <= set(get_args(Trouble)):
-            raise UserError(f"WatchHealth: troubles must be some of {', '.join(get_args(Trouble))}, got {troubles}")
-        self.troubles = list(troubles)
-        self._told: dict[str, list[str]] = {}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._warned: dict[str, list[str]] = {}
         """By SAE: what it was warned of."""
         self._history: dict[str, _History] = {}
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._history = {name: _History() for name in bank.names}
         if trainer.ckpt_path is None:
-            self._told = {}
+            self._warned = {}
 
     def on_record(self, trainer: L.Trainer, bank: L.LightningModule, values: dict[str, float]) -> None:
-        """The bank's word of a logged step: `<sae>/train/<metric>`."""
         step = trainer.global_step
         done = step / bank.horizon.steps
         for name, sae in zip(bank.names, bank.saes, strict=True):
             now = {key.removeprefix(f"{name}/train/"): v for key, v in values.items() if key.startswith(f"{name}/train/")}
-            if "loss" not in now or step < _MIN_STEPS:  # it rests, or it is too early
+            if "loss" not in now or step < _MIN_STEPS:  # it is inactive, or it is too early
                 continue
             history = self._history[name]
             if now["lr"] > history.lr:
@@ -75,7 +66,7 @@ class WatchHealth(L.Callback):
             history.lr = now["lr"]
             if done >= _SPIKES_FROM:
                 self._look_for_spike(name, step, now["reconstruction"], history)
-            if done >= _SETTLED:
+            if done >= _WARMED_UP:
                 self._look_at_alive(name, sae, now["dead"], f"in the last {int(sae.dead_after)} tokens", now.get("sparsity"))
                 history.fvu.append(now["fvu"])
                 # A validation is the better judge, but it may be far off.
@@ -88,9 +79,9 @@ class WatchHealth(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         step = trainer.global_step
-        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        if not in_training(trainer):
             return
-        if step < _MIN_STEPS or step < _SETTLED * bank.horizon.steps:
+        if step < _MIN_STEPS or step < _WARMED_UP * bank.horizon.steps:
             return
         tokens = sum(trainer.num_val_batches) * getattr(trainer.val_dataloaders, "batch_size", 0) * trainer.world_size
         where = f"in the validation at step {step}"
@@ -118,7 +109,7 @@ class WatchHealth(L.Callback):
 
     def _look_at_fvu(self, name: str, fvu: float, where: str) -> None:
         # That a collapsed SAE explains nothing is no news.
-        if fvu > 1 and "alive" not in self._told.get(name, []):
+        if fvu > 1 and "alive" not in self._warned.get(name, []):
             self._warn(
                 name,
                 "fvu",
@@ -161,16 +152,16 @@ class WatchHealth(L.Callback):
         history.losses.append(loss)
 
     def _warn(self, name: str, trouble: Trouble, message: str) -> None:
-        told = self._told.setdefault(name, [])
-        if trouble in self.troubles and trouble not in told:
-            told.append(trouble)
+        warned = self._warned.setdefault(name, [])
+        if trouble in self.troubles and trouble not in warned:
+            warned.append(trouble)
             rank_zero_warn(f"SAE {name!r}: {message}")
 
     def state_dict(self) -> dict[str, Any]:
-        return self._told
+        return self._warned
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._told = state_dict
+        self._warned = state_dict
 
 
 class _History:

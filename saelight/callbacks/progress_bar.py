@@ -7,10 +7,12 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from saelight.bank.sae_callback import SAECallback
+from saelight.callbacks.declarations import NoSettings
 from saelight.data.pairs import as_pair
 
 
-class TokenProgress(ProgressBar):
+class TokenProgress(NoSettings, SAECallback, ProgressBar):
     """One bar for training, one for each validation, test or prediction that takes more than two seconds."""
 
     def __init__(self) -> None:

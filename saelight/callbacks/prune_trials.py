@@ -1,37 +1,31 @@
 """Pruning by Optuna, one SAE at a time: a trial that looks poor beside the others ends, and its siblings train on."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
+from saelight.bank.sae_callback import SAECallback
+from saelight.callbacks.declarations import PruneTrialsSettings
 from saelight.callbacks.validations import expect_validations, in_training
 from saelight.errors import UserError
 
+if TYPE_CHECKING:
+    from saelight.sweep.execute.study import Trials
 
-class PruneTrials(L.Callback):
+
+class PruneTrials(PruneTrialsSettings, SAECallback):
     """Reports every SAE's validation metric to its Optuna trial and retires those that the study's pruner gives up.
 
     A validation is a step of the pruner's. All SAEs report before the first is judged, so that none is judged by fewer.
     `saelight sweep run` adds this callback to the groups of a search (docs/sweeps.md).
     """
 
-    def __init__(
-        self, journal: str, study: str, trials: dict[str, int], pruner: dict[str, Any], metric: str = "fvu"
-    ) -> None:
-        """
-        Args:
-            journal: The study's journal file.
-            study: The study's name in it.
-            trials: By SAE: its trial's number.
-            pruner: Settings of Optuna's HyperbandPruner: min_resource, max_resource, reduction_factor.
-            metric: The validation metric to report.
-        """
-        self.journal, self.study_name, self.trials, self.pruner = journal, study, trials, pruner
-        self.metric = metric.removeprefix("val/")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._validations = 0
-        self._study: Any = None
+        self._study: Trials | None = None
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         expect_validations(trainer, "PruneTrials")
@@ -40,9 +34,9 @@ class PruneTrials(L.Callback):
         if missing := set(bank.names) - self.trials.keys():
             raise UserError(f"PruneTrials: no trial for {', '.join(sorted(missing))}")
         if trainer.is_global_zero:
-            from saelight.sweep.execute.study import open_study
+            from saelight.sweep.execute.study import Trials
 
-            self._study = open_study(self.journal, self.study_name, self.pruner)
+            self._study = Trials(self.journal, self.study, self.pruner)
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         if not in_training(trainer):
@@ -55,12 +49,11 @@ class PruneTrials(L.Callback):
             return  # there is nothing left to save
         for name in trainer.strategy.broadcast(poor):
             rank_zero_info(f"SAE {name!r} (trial {self.trials[name]}) is pruned at validation {self._validations}")
-            bank.retire(name, f"pruned at validation {self._validations}, step {trainer.global_step}")
+            bank.retire(name, f"at validation {self._validations}, step {trainer.global_step}", state="pruned")
 
     def _judge(self, names: list[str], evaluation: dict[str, dict[str, float]]) -> list[str]:
-        from saelight.sweep.execute.study import trial_of
-
-        trials = {name: trial_of(self._study, self.trials[name]) for name in names}
+        assert self._study is not None  # opened on this rank when training began
+        trials = {name: self._study[self.trials[name]] for name in names}
         for name, trial in trials.items():
             value = evaluation[name][self.metric]
             if math.isfinite(value):

@@ -7,11 +7,14 @@ from typing import Any
 import lightning as L
 import numpy as np
 
+from saelight.bank.sae_callback import SAECallback
+from saelight.callbacks.declarations import NoSettings
 from saelight.data.pairs import as_pair
 from saelight.files import safetensors_header
+from saelight.run import run_folder
 
 
-class WriteTopLatents(L.Callback):
+class WriteTopLatents(NoSettings, SAECallback):
     """Writes `predictions/<sae>.safetensors` into the run folder: `values` (rows, K) float32, largest first, and
     `indices` (rows, K) int32, in the order of the data's rows.
 
@@ -25,7 +28,7 @@ class WriteTopLatents(L.Callback):
         loader = trainer.predict_dataloaders
         self._row = getattr(loader, "first_row", 0)
         rows = loader.n_rows if hasattr(loader, "n_rows") else len(loader.dataset)
-        folder = Path(getattr(trainer, "folder", None) or trainer.default_root_dir) / "predictions"
+        folder = run_folder.of(trainer) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         for name, sae in zip(bank.names, bank.saes, strict=True):
             k = min(bank.predict_top, sae.d_sae)

@@ -1,4 +1,4 @@
-"""`progress.json` in the run folder: where training stands, for eyes outside of it (`saelight sweep status`)."""
+"""`progress.json` in the run folder: where training stands, for other processes (`saelight sweep status`)."""
 
 import json
 import math
@@ -7,27 +7,25 @@ import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.trainer.states import TrainerFn
 
+from saelight.bank.sae_callback import SAECallback
+from saelight.callbacks.declarations import WriteProgressSettings
+from saelight.callbacks.validations import in_training
 from saelight.files import write_text
 
 FILE = "progress.json"
 
 
-class WriteProgress(L.Callback):
+class WriteProgress(WriteProgressSettings, SAECallback):
     """Keeps the run's step, speed and each SAE's last loss, L0, FVU and state on the disk, replaced whole.
 
     It also keeps the time: `seconds` of training over all of a run's lives, what was lost by a kill left out.
     """
 
-    def __init__(self, every: float = 1.0) -> None:
-        """
-        Args:
-            every: The least time between two writings, in seconds.
-        """
-        self.every = every
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.ended: dict[str, dict[str, Any]] = {}
-        """State, steps, tokens and seconds of the SAEs whose training has ended before the run's."""
+        """State, reason, steps, tokens and seconds of the SAEs whose training has ended before the run's."""
         self._earlier = 0.0
         """Seconds of training in the run's lives before this one."""
         self._began: float | None = None
@@ -43,14 +41,13 @@ class WriteProgress(L.Callback):
         if trainer.ckpt_path is None:
             self._earlier = 0.0
             self.ended = {}
-        self._saes = {name: dict(self.ended.get(name, {"state": "running"})) for name in bank.names}
+        self._saes = {name: dict(self.ended.get(name, {"state": "running", "reason": None})) for name in bank.names}
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._began = time.monotonic()
         self._write(trainer, bank)
 
     def on_record(self, trainer: L.Trainer, bank: L.LightningModule, values: dict[str, float]) -> None:
-        """The bank's word of a logged step."""
         for name, sae in self._saes.items():
             for metric in ("loss", "l0", "fvu"):
                 if (value := values.get(f"{name}/train/{metric}")) is not None:
@@ -59,23 +56,20 @@ class WriteProgress(L.Callback):
             self._write(trainer, bank)
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        if not in_training(trainer):
             return
         for name, metrics in bank.last_metrics.items():
             self._saes[name]["val"] = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         self._write(trainer, bank)
 
-    def on_quarantine(self, trainer: L.Trainer, bank: L.LightningModule, name: str, what: str) -> None:
-        """The bank's word that an SAE has met a non-finite loss or gradient."""
-        self._end(trainer, bank, name, f"quarantined: {what}")
+    def on_quarantine(self, trainer: L.Trainer, bank: L.LightningModule, name: str, reason: str) -> None:
+        self._end(trainer, bank, name)
 
-    def on_retire(self, trainer: L.Trainer, bank: L.LightningModule, name: str, why: str) -> None:
-        """The bank's word that an SAE's training was ended early."""
-        self._end(trainer, bank, name, f"retired: {why}")
+    def on_retire(self, trainer: L.Trainer, bank: L.LightningModule, name: str, reason: str) -> None:
+        self._end(trainer, bank, name)
 
-    def _end(self, trainer: L.Trainer, bank: L.LightningModule, name: str, state: str) -> None:
-        self.ended[name] = {
-            "state": state,
+    def _end(self, trainer: L.Trainer, bank: L.LightningModule, name: str) -> None:
+        self.ended[name] = bank.outcome(name)._asdict() | {
             "steps": trainer.global_step,
             "tokens": bank.tokens_seen,
             "seconds": self.seconds,

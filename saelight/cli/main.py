@@ -59,12 +59,9 @@ def _dispatch(args: list[str]) -> int:
 
         run()
     elif command == "shards":
-        from jsonargparse import auto_cli
+        from saelight.cli import shard_commands
 
-        from saelight.cli.shard_commands import COMMANDS
-        from saelight.parsing.messages import OneLineParser
-
-        auto_cli(COMMANDS, as_positional=True, args=args[1:], prog="saelight shards", parser_class=OneLineParser)
+        shard_commands.run(args[1:])
     elif command in ("sweep", "devices"):
         from saelight.cli import sweep_commands
 

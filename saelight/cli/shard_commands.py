@@ -1,6 +1,11 @@
 """`saelight shards harvest | info | verify`. Nothing heavy is imported before a command runs."""
 
+from collections.abc import Callable
+
+from jsonargparse import auto_cli
+
 from saelight.data.harvest.harvester import harvest
+from saelight.parsing.messages import OneLineParser
 
 
 def info(path: str) -> None:
@@ -25,4 +30,15 @@ def verify(path: str) -> None:
     print(verify(path))
 
 
-COMMANDS = {"harvest": harvest, "info": info, "verify": verify}
+COMMANDS: dict[str, Callable[..., None]] = {"harvest": harvest, "info": info, "verify": verify}
+
+
+def run(args: list[str]) -> None:
+    """Run one command."""
+    name = args[0] if args else ""
+    if name in COMMANDS:
+        # What a harvest needs is given by name, or in a config.
+        prog = f"saelight shards {name}"
+        auto_cli(COMMANDS[name], parser_class=OneLineParser, as_positional=name != "harvest", prog=prog, args=args[1:])
+    else:
+        auto_cli(dict(COMMANDS), parser_class=OneLineParser, prog="saelight shards", args=args)

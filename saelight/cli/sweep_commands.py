@@ -3,21 +3,25 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
 
+if TYPE_CHECKING:
+    from saelight.sweep.execute.session import Request, Session
+from saelight.parsing.arguments import count
+
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         print(f"saelight: error: {message} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
 
 def run(args: list[str]) -> int:
     """One sweep command; its exit code."""
-    given = _parser().parse_args(args)
+    given = _parser(_launcher_in(args)).parse_args(args)
     return given.run(given)
 
 
@@ -34,34 +38,16 @@ def devices(args: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(launcher: str = "local") -> argparse.ArgumentParser:
     parser = _Parser(prog="saelight sweep", description="Train what a sweep file describes.", allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     expand = _command(commands, "expand", "write a sweep's configs, one per group, and its index", _expand)
     expand.add_argument("file", help="a sweep file: YAML, or Python with make_cfgs()")
     _choosing(expand)
-    start = _command(commands, "run", "train a sweep: a file, or the folder of one", _run)
-    start.add_argument("file", metavar="FILE|FOLDER", help="a sweep file, or the folder it was expanded into")
-    _choosing(start)
-    start.add_argument("--resume", action="store_true", help="go on in a folder that was begun: finished points stay")
-    start.add_argument("--dry-run", action="store_true", help="say what would run where, with memory, disk and time")
-    start.add_argument(
-        "--launcher",
-        choices=["local", "ddp", "slurm"],
-        default="local",
-        help="local: a run per device; ddp: each run on all devices; slurm: a job array",
-    )
-    start.add_argument("--max-parallel", type=_count, metavar="N", help="runs at once (default: one per device)")
-    start.add_argument("--journal", metavar="FILE", help="of a search: the study's file, which several runners may share")
-    slurm = start.add_argument_group("Slurm")
-    slurm.add_argument("--partition", help="the partition")
-    slurm.add_argument("--account", help="the account")
-    slurm.add_argument("--time", help="the time limit of a job, as sbatch takes it (1-12:00:00, or minutes)")
-    slurm.add_argument("--gpus", type=_whole, metavar="N", help="GPUs of a job (default 1; 0 for none)")
-    slurm.add_argument("--cpus", type=_count, metavar="N", help="cores of a job")
-    slurm.add_argument("--sbatch", action="append", default=[], metavar="KEY=VALUE", help="any other option of sbatch")
-    slurm.add_argument("--no-wait", action="store_true", help="return when the jobs are submitted")
+    # Launchers may have options of one name.
+    start = _command(commands, "run", "train a sweep: a file, or the folder of one", _run, conflict_handler="resolve")
+    _run_options(start, launcher)
     wandb = _command(commands, "export-wandb", "write a file for `wandb sweep`; `wandb agent`s train it", _wandb)
     wandb.add_argument("file", metavar="FILE|FOLDER", help="a sweep file, or the folder it was expanded into")
     _choosing(wandb)
@@ -76,10 +62,56 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, text: str, call: Any) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+def _command(commands: Any, name: str, text: str, call: Any, **more: Any) -> argparse.ArgumentParser:
+    description = text[0].upper() + text[1:] + "."
+    parser = commands.add_parser(name, help=text, description=description, allow_abbrev=False, **more)
     parser.set_defaults(run=call)
     return parser
+
+
+def _run_options(parser: argparse.ArgumentParser, launcher: str) -> None:
+    from saelight.sweep.execute.launch import LAUNCHERS, find
+
+    # The last of a name holds: the chosen launcher's come after the others', and the command's own after all.
+    for other in [*(name for name in LAUNCHERS if name != launcher), launcher]:
+        find(other).add_options(parser)
+    parser.add_argument("file", metavar="FILE|FOLDER", help="a sweep file, or the folder it was expanded into")
+    _choosing(parser)
+    parser.add_argument("--resume", action="store_true", help="go on in a folder that was begun: finished points stay")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run where, with memory, disk and time")
+    known = "; ".join(f"{name}: {known.summary}" for name, known in LAUNCHERS.items())
+    parser.add_argument("--launcher", default="local", metavar="NAME", help=f"{known}; or the class path of your own")
+    parser.add_argument("--max-parallel", type=count, metavar="N", help="runs at once (default: one per device)")
+    parser.add_argument("--no-wait", action="store_true", help="return when all is submitted, with a launcher that queues")
+    parser.add_argument("--journal", metavar="FILE", help="of a search: the study's file, which several runners may share")
+
+
+def _launcher_in(args: list[str]) -> str:
+    """The launcher that a command line names: its options are part of the parser."""
+    parser = _Parser(prog="saelight sweep run", add_help=False, allow_abbrev=False)
+    parser.add_argument("--launcher", default="local")
+    return parser.parse_known_args(args)[0].launcher if args[:1] == ["run"] else "local"
+
+
+def _launcher_options(given: argparse.Namespace) -> dict[str, Any]:
+    """The options of the launcher that was chosen. Raises `UserError` for an option that is another's."""
+    from saelight.sweep.execute.launch import LAUNCHERS
+
+    own = _options_of(given.launcher)
+    for name in LAUNCHERS:
+        for key, default in _options_of(name).items():
+            if key not in own and getattr(given, key) != default:
+                raise UserError(f"--{key.replace('_', '-')} goes with --launcher {name}: add that, or drop it")
+    return {key: getattr(given, key) for key in own}
+
+
+def _options_of(launcher: str) -> dict[str, Any]:
+    """The names of a launcher's own options, and their defaults."""
+    from saelight.sweep.execute.launch import find
+
+    parser = argparse.ArgumentParser(add_help=False)
+    find(launcher).add_options(parser)
+    return vars(parser.parse_args([]))
 
 
 def _choosing(parser: argparse.ArgumentParser) -> None:
@@ -95,24 +127,14 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--filter", metavar="TEXT", help="only points whose name holds TEXT, or fits it as a glob; gated,relu: either"
     )
-    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N points")
-    parser.add_argument("--max-saes", type=_count, metavar="N", help="most SAEs that share a run")
+    parser.add_argument("--limit", type=count, metavar="N", help="only the first N points")
+    parser.add_argument("--max-saes", type=count, metavar="N", help="most SAEs that share a run")
     parser.add_argument(
         "--devices",
         default="auto",
         metavar="LIST",
         help="auto (all accelerators, or the CPU), or a worker each: cuda:0,cuda:1 or cpu,cpu",
     )
-
-
-def _count(text: str, least: int = 1) -> int:
-    if not text.isdigit() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
-    return int(text)
-
-
-def _whole(text: str) -> int:
-    return _count(text, 0)
 
 
 def _overrides(given: argparse.Namespace) -> dict[str, Any]:
@@ -125,7 +147,7 @@ def _overrides(given: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def _request(given: argparse.Namespace, **more: Any):
+def _request(given: argparse.Namespace, **more: Any) -> "Request":
     from saelight.sweep.execute.session import Request
 
     return Request(
@@ -133,7 +155,7 @@ def _request(given: argparse.Namespace, **more: Any):
     )
 
 
-def _session(given: argparse.Namespace, **more: Any):
+def _session(given: argparse.Namespace, **more: Any) -> "Session":
     from saelight.sweep.execute.session import Session
 
     return Session(_request(given, **more))
@@ -150,13 +172,19 @@ def _expand(given: argparse.Namespace) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     session = _session(
-        given, launcher=given.launcher, parallel=given.max_parallel, resume=given.resume, journal=given.journal
+        given,
+        launcher=given.launcher,
+        launcher_options=_launcher_options(given),
+        parallel=given.max_parallel,
+        wait=not given.no_wait,
+        resume=given.resume,
+        journal=given.journal,
     )
     if given.dry_run:
         print(session.prepare().dry_run())
         return 0
     with session.locked():
-        return session.prepare().run(vars(given))
+        return session.prepare().run()
 
 
 def _wandb(given: argparse.Namespace) -> int:
@@ -190,12 +218,12 @@ def _plot(given: argparse.Namespace) -> int:
 
 
 def _results(given: argparse.Namespace) -> int:
-    from saelight.sweep.execute.launch.reconcile import settle
+    from saelight.sweep.execute.launch.reconcile import reconcile_jobs
     from saelight.sweep.store import result_files
     from saelight.sweep.store.sweep_folder import SweepFolder
 
     folder = SweepFolder.existing(given.folder)
-    settle(folder)
+    reconcile_jobs(folder)
     rows = result_files.write(folder, folder.read())
     written = ["results.csv", "results.json"]
     if result_files.writes_parquet():

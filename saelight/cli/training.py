@@ -1,27 +1,18 @@
 """fit | validate | test | predict: LightningCLI with saelight's Trainer, errors in one line, and no silent surprises."""
 
-import copy
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from jsonargparse import ArgumentError
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-import saelight.data.datamodule  # its data modules' short names resolve once they are imported
-import saelight.data.synthetic_datamodule  # noqa: F401
 from saelight.bank import SAEBank
-from saelight.bank.resume import check_same_config
-from saelight.errors import UserError
 from saelight.files import write_text
-from saelight.parsing.messages import OneLineErrors, explain, refuse_duplicate_keys
+from saelight.parsing.messages import OneLineErrors, refuse_duplicate_keys
+from saelight.run.build import silence_lightning
 from saelight.run.trainer import Trainer
-from saelight.saes import SAEConfig
-
-_NOISE = ("💡", "TPU available", "`weights_only` was not set")
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
@@ -31,10 +22,12 @@ class _Parser(OneLineErrors, LightningArgumentParser):
 class _SaveConfig(SaveConfigCallback):
     """Writes the run's whole `config.yaml` once it has a folder; the one of a resumed run stays."""
 
-    def setup(self, trainer: Trainer, pl_module: SAEBank, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         pass
 
-    def on_fit_start(self, trainer: Trainer, pl_module: SAEBank) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(trainer, Trainer)
+        assert trainer.folder is not None
         path = trainer.folder / "config.yaml"
         if trainer.is_global_zero and not path.exists():
             write_text(path, self.parser.dump(self.config, skip_none=False))
@@ -59,14 +52,13 @@ class _CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
-        # Lightning is about to replace the model's config by the checkpoint's, explicit flags included.
-        self._given = copy.deepcopy(self.config[self.config.subcommand])
+        # Lightning would replace the model's config by the checkpoint's, explicit flags included, and import whatever that
+        # names. The two have to be equal anyway: the bank compares them when it loads the checkpoint.
+        self._ckpt_path = self.config[self.config.subcommand].pop("ckpt_path")
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]
-        # The widths are the data's to tell, not the config's.
-        given = ({k: v for k, v in vars(c.model).items() if k not in ("d_in", "d_out")} for c in (config, self._given))
-        check_same_config(*given)
+        config.ckpt_path = self._ckpt_path
         if config.trainer.name is None:
             config.trainer.name = Path(config.config[-1].relative).stem if config.config else "run"
         if self.config.subcommand != "fit" and config.ckpt_path is None:
@@ -76,7 +68,10 @@ class _CLI(LightningCLI):
 def run() -> None:
     """Run the training command that the command line names."""
     refuse_duplicate_keys()
-    _silence_lightning()
+    silence_lightning()
+    # Help shows the fields' docstrings; reading them off the sources takes half a second.
+    explains = any("help" in word or "print_config" in word for word in sys.argv)
+    set_parsing_settings(docstring_parse_attribute_docstrings=explains)
     _CLI(
         SAEBank,
         trainer_class=Trainer,
@@ -86,33 +81,3 @@ def run() -> None:
         auto_configure_optimizers=False,
         parser_kwargs={"prog": "saelight"},
     )
-
-
-def build(config: dict[str, Any]) -> tuple[Trainer, SAEBank, L.LightningDataModule]:
-    """Trainer, bank and data of a complete config, for a training that writes nothing.
-
-    Raises:
-        UserError: for what a class does not take.
-    """
-    _silence_lightning()
-    parser = LightningArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_class_arguments(Trainer, "trainer", fail_untyped=False)
-    parser.add_lightning_class_args(L.LightningDataModule, "data", subclass_mode=True)
-    parser.add_argument("--saes", type=dict[str, SAEConfig])
-    model = dict(config["model"])
-    sections = {"trainer": (config.get("trainer") or {}) | {"root": None, "folder": None}, "data": config["data"]}
-    try:
-        built = parser.instantiate_classes(parser.parse_object(sections | {"saes": model.pop("saes")}))
-    except ArgumentError as error:
-        raise UserError(explain(str(error), [])) from None
-    data = built.data
-    widths = {"d_in": data.d_in, "d_out": getattr(data, "d_out", None)}
-    return built.trainer, SAEBank(saes=built.saes, **(model | widths)), data
-
-
-def _silence_lightning() -> None:
-    """Hold back what Lightning says to everyone and a user of saelight can do nothing about."""
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(lambda record: not record.getMessage().startswith(_NOISE))

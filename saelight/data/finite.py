@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_BITS = {
+_BITS: dict[torch.dtype, tuple[type[np.uint16] | type[np.uint32], int, int]] = {
     # storage type, mask without the sign, the pattern of infinity
     torch.float32: (np.uint32, 0x7FFFFFFF, 0x7F800000),
     torch.bfloat16: (np.uint16, 0x7FFF, 0x7F80),

@@ -1,27 +1,50 @@
-"""What a source of activations is to the streams and data modules: rows, addressed by number.
+"""What a source of activations is: rows addressed by number for the streams, and for everyone else a declaration that says
+what it holds. Nothing here needs Lightning.
 
-Shapes: N rows, D d_in.
+Shapes: N rows, D d_in, G true features.
 """
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from saelight.data.field_types import typed, types_of
+from saelight.data.pairs import PairedRows
+from saelight.data.shards.reader import ShardedRows
+from saelight.data.stream.order import BLOCK, WINDOW
+from saelight.errors import UserError
+
+Normalise = Literal["rms", "none"]
+_WINDOWS = 2.6
+"""Windows that a training stream holds: one that is read from, one that is filled, and what is on its way (measured)."""
 
 
 class Rows(Protocol):
     """A fixed sequence of activation vectors. Reading is thread-safe and a pure function of the row numbers."""
 
-    n_rows: int
-    """Rows in all (N)."""
-    d_in: int
-    """Width of a row (D)."""
-    dtype: torch.dtype
-    """What the rows are stored in, and what `read` wants to fill."""
-    fingerprint: str
-    """Identity of the data: equal means the same rows in the same order."""
-    source: dict
-    """Where the rows come from (model, hook, ...), as plain data."""
+    @property
+    def n_rows(self) -> int:
+        """Rows in all (N)."""
+
+    @property
+    def d_in(self) -> int:
+        """Width of a row (D)."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the rows are stored in, and what `read` wants to fill."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the data: equal means the same rows in the same order."""
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where the rows come from (model, hook, ...), as plain data."""
 
     def read(self, start: int, out: Tensor) -> None:
         """Fill `out` (n, D), contiguous, of `dtype`, with rows [start, start + n)."""
@@ -31,3 +54,142 @@ class Rows(Protocol):
 
     def where(self, row: int) -> str:
         """A row's place in words, for error messages."""
+
+
+class Span(NamedTuple):
+    """Rows [start, stop) of a source."""
+
+    rows: Rows
+    start: int
+    stop: int
+
+
+class Opened(NamedTuple):
+    """A source's data, ready to be read."""
+
+    rows: Rows
+    """The rows; `predict` runs over all of them. `PairedRows` make every batch a `Pair`."""
+    n_train_rows: int
+    """Rows [0, n_train_rows) are for training."""
+    val: Span | None
+    """What to validate and test on, if anything."""
+    mean_square_norm: float
+    """Mean of ‖x‖² over the rows; of pairs, over the inputs."""
+    features: Tensor | None = None
+    """The true directions, (G, D) unit rows, when they are known."""
+
+
+class Description(NamedTuple):
+    """What a run over a source needs to know before it starts."""
+
+    d_in: int
+    """Width of an activation."""
+    d_out: int | None
+    """Width of a target; None when there are no targets."""
+    train_rows: int
+    """Rows of an epoch: the validation split and `max_samples` applied."""
+    batch_size: int
+    """Rows of a batch on each process."""
+    row_bytes: int
+    """Bytes of a row as the stream carries it, its target included."""
+    stream_bytes: int
+    """Bytes that the training stream's buffers hold."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Source(ABC):
+    """Where activations come from, as a dataclass whose fields are the settings.
+
+    Making one checks the settings and opens nothing. Subclasses are dataclasses too; they give `open`.
+
+    Raises:
+        UserError: for settings that make no sense.
+    """
+
+    located_by: ClassVar[frozenset[str]] = frozenset()
+    """Settings that only say which rows there are and where (paths, a split): once the data can be read, `identity` has
+    fingerprints and row numbers in their place."""
+    evaluation_only: ClassVar[frozenset[str]] = frozenset({"val_batch_size", "predict_rows"})
+    """Settings that no weight depends on."""
+
+    batch_size: int = 4096
+    """Rows (tokens) of a batch on each process. 4096 draws on all blocks in memory, few rows from each."""
+    val_batch_size: int | None = None
+    """Rows of a validation, test or prediction batch on each process. Default: `batch_size`."""
+    max_samples: int | None = None
+    """Train on this many rows at most, a seeded uniform choice of blocks. Default: on all."""
+    normalise: Normalise = "rms"
+    """rms: scale by one number so that E‖x‖² = d_in, which makes learning rates and sparsity coefficients carry over between
+    models. none: as stored."""
+    seed: int = 0
+    """Seed of the order, of `max_samples`, of the sample that SAEs are initialised from, and of rows that are made."""
+    predict_rows: int | None = None
+    """Rows that `predict` runs over, from the first on. Default: all, validation's last."""
+
+    def __post_init__(self) -> None:
+        types = types_of(type(self))
+        for field in fields(self):
+            setattr(self, field.name, typed(f"data.{field.name}", getattr(self, field.name), types[field.name]))
+        self.check()
+
+    def check(self) -> None:
+        """Raise `UserError` for values that make no sense."""
+        for name in ("batch_size", "val_batch_size", "max_samples", "predict_rows"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"data.{name} must be at least 1, got {value}")
+        if self.seed < 0:
+            raise UserError(f"data.seed must be at least 0, got {self.seed}")
+
+    @abstractmethod
+    def open(self) -> Opened:
+        """Open the data. Raises `UserError` when they cannot be read (yet)."""
+
+    @cached_property
+    def opened(self) -> Opened:
+        """The data, opened at the first use. Raises as `open` does."""
+        return self.open()
+
+    def describe(self) -> Description:
+        """Widths, rows and bytes. Raises `UserError` when the data cannot be read yet."""
+        return self._description(self.opened.rows, self.opened.n_train_rows)
+
+    def identity(self) -> dict[str, Any]:
+        """All that training depends on, and nothing else, as plain data: equal for sources that give every SAE the same
+        batches, however they are spelt. The code of a class is not part of it.
+
+        While the data cannot be read, the settings that locate them stand for them.
+        """
+        try:
+            opened = self.opened
+        except UserError:
+            return self._settings(self.evaluation_only)
+        val = opened.val and [opened.val.rows.fingerprint, opened.val.start, opened.val.stop]
+        rows = {"rows": opened.rows.fingerprint, "n_train_rows": opened.n_train_rows, "val": val}
+        return self._settings(self.evaluation_only | self.located_by) | {"data": rows}
+
+    def declared_by(self) -> type["Source"]:
+        """The class that says what the source is."""
+        return type(self)
+
+    def _settings(self, without: frozenset[str]) -> dict[str, Any]:
+        cls = self.declared_by()
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in without}
+        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "settings": settings}
+
+    def _description(self, rows: Rows, n_train_rows: int) -> Description:
+        inputs, targets = sides(rows)
+        train_rows = n_train_rows if self.max_samples is None else min(self.max_samples, n_train_rows)
+        row_bytes = rows.d_in * rows.dtype.itemsize
+        return Description(
+            d_in=inputs.d_in,
+            d_out=None if targets is None else targets.d_in,
+            train_rows=train_rows,
+            batch_size=self.batch_size,
+            row_bytes=row_bytes,
+            stream_bytes=round(_WINDOWS * min(train_rows, WINDOW * BLOCK) * row_bytes),
+        )
+
+
+def sides(rows: Rows) -> tuple[Rows, ShardedRows | None]:
+    """The rows of the activations, and of the targets when there are any."""
+    return (rows.inputs, rows.targets) if isinstance(rows, PairedRows) else (rows, None)

@@ -10,6 +10,7 @@ Shapes: N rows, D d_in, G features.
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 
@@ -108,7 +109,7 @@ class SyntheticRows:
         return -np.log1p(-np.minimum(self.frequencies, 1 - 1e-16))
 
     @cached_property
-    def _cached_block(self):
+    def _cached_block(self) -> Callable[[int], tuple[Tensor, np.ndarray, np.ndarray]]:
         return lru_cache(4)(self._block)
 
     def read(self, start: int, out: Tensor) -> None:
@@ -164,7 +165,8 @@ class SyntheticRows:
             c = np.float32(self.correlation)
             z_NG = np.sqrt(c) * shared[:, group] + np.sqrt(1 - c) * z_NG
         # <= and not <: a feature with p = 1 has threshold infinity.
-        return np.nonzero(z_NG <= self._thresholds)
+        row, feature = np.nonzero(z_NG <= self._thresholds)
+        return row, feature
 
     def _fire_sparsely(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The same law for independent features, in time that grows with what fires: 50 times faster at 16,384 features.

@@ -1,4 +1,4 @@
-"""A CSV file of metrics that survives kills and resumes.
+"""CSV files of metrics that survive kills and resumes.
 
 Lightning's CSVLogger deletes the file of the run that it goes on with, and holds rows back in memory.
 """
@@ -6,14 +6,23 @@ Lightning's CSVLogger deletes the file of the run that it goes on with, and hold
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from saelight.files import replacing
+from saelight.loggers.sink import Sink, SinkRun
 
 STEP = "step"
 
 
-class CSVFile:
-    """Rows of metrics by step. A row is on its way to the disk when `append` returns; a kill costs none.
+class CSVSink(Sink):
+    """Opens `logs/<sae>/metrics.csv`."""
+
+    def open(self, folder: Path, name: str, config: dict[str, Any]) -> "CSVFile":
+        return CSVFile(folder / "logs" / name / "metrics.csv")
+
+
+class CSVFile(SinkRun):
+    """Rows of metrics by step. A row is on its way to the disk when `log` returns; a kill costs none.
 
     Args:
         path: the file, which may exist: rows are added to it. Its folder must exist.
@@ -26,7 +35,7 @@ class CSVFile:
             # Also takes away a half-written last row: new ones would be glued to it.
             self._rewrite(self._header(), keep=lambda row: True)
 
-    def append(self, metrics: dict[str, float], step: int) -> None:
+    def log(self, metrics: dict[str, float], step: int) -> None:
         """Add a row; a metric never seen before adds a column, empty in the rows before."""
         row = {STEP: step, **metrics}
         new = [name for name in row if name not in self._columns]
@@ -35,7 +44,7 @@ class CSVFile:
         with self.path.open("a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow([row.get(name, "") for name in self._columns])
 
-    def drop_after(self, step: int) -> None:
+    def resume(self, step: int) -> None:
         """Take away the rows later than `step`: training goes on from there."""
         if self._columns:
             self._rewrite(self._columns, keep=lambda row: int(row[STEP]) <= step)

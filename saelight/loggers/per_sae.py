@@ -5,27 +5,26 @@ import os
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from saelight.errors import UserError, did_you_mean
+from saelight.errors import UserError
 from saelight.loggers.sae_run import Run
-from saelight.loggers.wandb_runs import WandbRuns
+from saelight.loggers.sink import Sink
+from saelight.loggers.sinks import sink
 
 BANK = "bank"  # the run of what belongs to no single SAE
-_TARGETS = ("csv", "tensorboard", "wandb")
 
 
 class PerSAE(Logger):
     """Fans metrics named `<sae>/<metric>` out to one run per SAE, under the tag `<metric>`.
 
     `topk-32/train/l0` is the tag `train/l0` of the run `topk-32`, in `<save_dir>/logs/topk-32/`. A metric of no SAE
-    (`tokens`, `throughput/…`) goes to the run `bank`, and in W&B, where there are as many runs as SAEs, into each of
-    them. Lightning's `epoch` is dropped.
+    (`tokens`, `throughput/…`) goes to the run `bank`, and in W&B, which has runs of SAEs only, into each of them.
+    Lightning's `epoch` is dropped.
 
     The SAEs are those of `set_saes`, or of the hyper-parameters that Lightning logs; as long as none are known, the
     first component of any name with a slash is taken for one.
@@ -34,13 +33,13 @@ class PerSAE(Logger):
     def __init__(
         self,
         save_dir: str | os.PathLike | None = None,
-        to: tuple[str, ...] | list[str] = ("csv", "tensorboard"),
+        to: tuple[str | Sink, ...] | list[str | Sink] = ("csv", "tensorboard"),
         wandb: dict[str, Any] | None = None,
     ) -> None:
         """
         Args:
             save_dir: The run's folder. saelight's Trainer sets it; give it to any other Trainer.
-            to: Any of csv, tensorboard, wandb.
+            to: Any of csv, tensorboard, wandb, and sinks of your own, as objects or class paths.
             wandb: Arguments of wandb.init (project, entity, group, tags, ...) and `offline: true`. Giving them adds
                 wandb to `to`. `group` is the run folder's name unless given.
 
@@ -48,12 +47,14 @@ class PerSAE(Logger):
             UserError: an unknown target or W&B setting; wandb is wanted and not installed.
         """
         super().__init__()
-        self._to = (to,) if isinstance(to, str) else tuple(to)
-        for target in self._to:
-            if target not in _TARGETS:
-                known = ", ".join(_TARGETS)
-                raise UserError(f"cannot log to {target!r}: choose from {known}{did_you_mean(target, _TARGETS)}")
-        self._wandb = WandbRuns(wandb or {}) if "wandb" in self._to or wandb is not None else None
+        targets = [to] if isinstance(to, str | Sink) else list(to)
+        settings = {} if wandb is None else {"wandb": {"settings": wandb}}
+        self._sinks: dict[str, Sink] = {}
+        for target in [*targets, *(name for name in settings if name not in targets)]:
+            if isinstance(target, Sink):
+                self._sinks[type(target).__name__] = target
+            else:
+                self._sinks[target.rpartition(".")[2]] = sink(target, **settings.get(target, {}))
         self._folder = None if save_dir is None else Path(save_dir)
         self._configs: dict[str, dict[str, Any]] = {}
         self._bank_config: dict[str, Any] = {}
@@ -101,7 +102,7 @@ class PerSAE(Logger):
         shared = by_sae.pop(BANK, {})
         if shared:
             self._run(BANK).log(shared, step)
-            if self._wandb:
+            if any(one.takes_shared for one in self._sinks.values()):
                 by_sae = {name: {} for name in self._configs} | by_sae
         for name, values in by_sae.items():
             self._run(name).log(values, step, shared)
@@ -123,14 +124,14 @@ class PerSAE(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End the W&B runs as finished or failed. Logging more later is fine."""
+        """End the runs as finished or failed. Logging more later is fine."""
         for run in self._runs.values():
             run.finish(exit_code=int(status != "success"))
 
     @property
     @rank_zero_experiment
     def experiment(self) -> dict[str, Run]:
-        """The runs opened so far, by SAE: `.tensorboard` and `.wandb` take figures and histograms."""
+        """The runs opened so far, by SAE: `.tensorboard`, `.wandb`, … take figures and histograms."""
         return self._runs
 
     @property
@@ -162,15 +163,10 @@ class PerSAE(Logger):
         if name not in self._runs:
             if self._folder is None:
                 raise UserError("PerSAE has no folder to write to: give it save_dir, or use saelight's Trainer")
-            logs = self._folder / "logs"
-            open_wandb, config = None, self._configs.get(name, {})
+            config, sinks = self._configs.get(name, {}), self._sinks
             if name == BANK:
-                config = self._bank_config
-            elif self._wandb:
-                logs.mkdir(parents=True, exist_ok=True)
-                identity = self._wandb.identify(logs / "runs.json", name)
-                open_wandb = partial(self._wandb.open, self._folder, name, identity, config)
-            self._runs[name] = Run(logs / name, self._to, config, open_wandb)
+                config, sinks = self._bank_config, {key: one for key, one in sinks.items() if not one.takes_shared}
+            self._runs[name] = Run(self._folder, name, config, sinks)
             if self._resume_step is not None:
                 self._runs[name].resume(self._resume_step)
         return self._runs[name]

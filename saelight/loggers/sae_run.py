@@ -1,75 +1,61 @@
-"""One SAE's run: the same numbers as CSV, TensorBoard and W&B."""
+"""One SAE's run: the same numbers in every sink."""
 
-import weakref
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from saelight.loggers.csv_file import CSVFile
-from saelight.loggers.wandb_runs import AXIS
+from saelight.loggers.sink import Sink, SinkRun
+from saelight.loggers.sinks import SINKS
 
 
 class Run:
-    """Writes metrics.csv, TensorBoard events and hparams.yaml into `folder`, and a W&B run if there is one.
+    """Writes hparams.yaml into `<folder>/logs/<name>/`, and the numbers to sinks.
+
+    `run.tensorboard`, `run.wandb`, … are what the sinks of these names give for figures and histograms; None without them.
 
     Args:
-        folder: made when it does not exist; files of an earlier process are gone on with.
-        to: which of "csv" and "tensorboard" to write.
+        folder: the run folder; files of an earlier process are gone on with.
+        name: the SAE's.
         config: the SAE's hyper-parameters, plain data.
-        open_wandb: starts the W&B run or goes on with it; None for none.
-
-    Attributes:
-        tensorboard: the `SummaryWriter`, for figures and histograms; None without "tensorboard".
-        wandb: the W&B run; None without one, and between `finish` and the next `log`.
+        sinks: by name.
     """
 
-    def __init__(
-        self, folder: Path, to: tuple[str, ...], config: dict[str, Any], open_wandb: Callable[[], Any] | None = None
-    ) -> None:
-        self._open_wandb = open_wandb
-        self.wandb = open_wandb() if open_wandb else None
-        folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(config, sort_keys=False)
+    def __init__(self, folder: Path, name: str, config: dict[str, Any], sinks: Mapping[str, Sink]) -> None:
+        own = folder / "logs" / name
+        own.mkdir(parents=True, exist_ok=True)
         if config:
-            (folder / "hparams.yaml").write_text(text)
-        self.csv = CSVFile(folder / "metrics.csv") if "csv" in to else None
-        self.tensorboard = None
-        if "tensorboard" in to:
-            from saelight.loggers.events import Events  # takes more than a second
+            (own / "hparams.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        self._takes_shared = {key for key, sink in sinks.items() if sink.takes_shared}
+        self._runs: dict[str, SinkRun] = {key: sink.open(folder, name, config) for key, sink in sinks.items()}
 
-            self.tensorboard = Events(folder)
-            # Stays open as long as the run: of two files begun in one second TensorBoard may read only one.
-            weakref.finalize(self, self.tensorboard.close)
-            if config:
-                self.tensorboard.add_text("config", f"```yaml\n{text}```")
+    def __getattr__(self, name: str) -> Any:
+        runs = self.__dict__.get("_runs", {})
+        if name in runs:
+            return runs[name].experiment
+        if name in SINKS:
+            return None
+        raise AttributeError(f"there is no sink {name!r} here, only {', '.join(runs) or 'none'}")
 
     def log(self, metrics: dict[str, float], step: int, shared: dict[str, float] | None = None) -> None:
-        """Write `metrics` at `step`; `shared` ones, which belong to no SAE, to W&B only."""
-        if metrics and self.csv:
-            self.csv.append(metrics, step)
-        if metrics and self.tensorboard:
-            self.tensorboard.add_row(metrics, step)
-        if self._open_wandb:
-            self.wandb = self.wandb or self._open_wandb()
-            self.wandb.log({**metrics, **(shared or {}), AXIS: step})
+        """Write `metrics` at `step`; `shared` ones, which belong to no SAE, to the sinks that take them."""
+        for key, run in self._runs.items():
+            values = {**metrics, **(shared or {})} if key in self._takes_shared else metrics
+            if values:
+                run.log(values, step)
 
     def resume(self, step: int) -> None:
-        """Forget what is later than `step` (W&B cannot: its curve shows both lives)."""
-        if self.csv:
-            self.csv.drop_after(step)
-        if self.tensorboard:
-            self.tensorboard.forget_after(step)
+        """Forget what is later than `step`, where a sink can."""
+        for run in self._runs.values():
+            run.resume(step)
 
     def flush(self) -> None:
         """Put on the disk what is still held back."""
-        if self.tensorboard:
-            self.tensorboard.flush()
+        for run in self._runs.values():
+            run.flush()
 
     def finish(self, exit_code: int) -> None:
-        """End the W&B run, finished or failed; the next `log` goes on with it."""
-        self.flush()
-        if self.wandb:
-            self.wandb.finish(exit_code=exit_code)
-            self.wandb = None
+        """End the runs, finished or failed; the next `log` goes on with them."""
+        for run in self._runs.values():
+            run.finish(exit_code)

@@ -3,8 +3,10 @@
 `token_metrics(d_in, d_sae)` is the usual set; docs/metrics.md defines each.
 """
 
+from collections.abc import Mapping
+
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from saelight.metrics.clusters import Clusters, find_clusters, latent_features
 from saelight.metrics.detection import F1, Precision, Recall, detection_metrics
@@ -73,7 +75,7 @@ def token_metrics(d_in: int, d_sae: int, mean: Tensor | None = None, density: bo
         mean: what `explained_variance_per_token` is centred on, (D,); None for the origin.
         density: add `density`, the one that is no scalar: each latent's firing frequency, (F,).
     """
-    families = [
+    families: list[Mapping[str, Metric]] = [
         {"l0": L0(d_sae), "l1": L1(d_sae), "dead": Dead(d_sae), "dense": Dense(d_sae)}
         | ({"density": Density(d_sae)} if density else {}),
         {
@@ -84,6 +86,6 @@ def token_metrics(d_in: int, d_sae: int, mean: Tensor | None = None, density: bo
         {"explained_variance_per_token": ExplainedVariancePerToken(mean)},
         {"cosine": Cosine(), "l2_ratio": L2Ratio(), "reconstruction_bias": ReconstructionBias()},
     ]
-    metrics = {name: metric for family in families for name, metric in family.items()}
+    metrics: dict[str, Metric | MetricCollection] = {name: metric for family in families for name, metric in family.items()}
     # Named, not found by comparing states: a first batch with a NaN in it would look like states that differ.
     return MetricCollection(metrics, compute_groups=[list(family) for family in families])

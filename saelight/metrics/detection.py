@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from saelight.errors import UserError
 from saelight.metrics.directions import Matching
@@ -70,6 +70,9 @@ class Detecting(Sums):
     """
 
     higher_is_better = True
+    feature_P: Tensor
+    latent_P: Tensor
+    cosine_P: Tensor
     fired_P: Tensor
     present_P: Tensor
     both_P: Tensor
@@ -116,5 +119,9 @@ class F1(Detecting):
 
 def detection_metrics(pairs: Matching, signed: bool = False) -> MetricCollection:
     """Precision, recall and F1 on one set of counts: `update(active=active_BG, f=f_BF)`."""
-    metrics = {"f1": F1(pairs, signed), "precision": Precision(pairs, signed), "recall": Recall(pairs, signed)}
+    metrics: dict[str, Metric | MetricCollection] = {
+        "f1": F1(pairs, signed),
+        "precision": Precision(pairs, signed),
+        "recall": Recall(pairs, signed),
+    }
     return MetricCollection(metrics, compute_groups=[list(metrics)])

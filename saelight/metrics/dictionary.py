@@ -38,6 +38,7 @@ class MMCS(OfWeights):
     """
 
     higher_is_better = True
+    truth_GD: Tensor
 
     def __init__(self, truth: Tensor, signed: bool = False) -> None:
         super().__init__()
@@ -57,6 +58,7 @@ class MCC(OfWeights):
     """
 
     higher_is_better = True
+    truth_GD: Tensor
 
     def __init__(self, truth: Tensor) -> None:
         super().__init__()

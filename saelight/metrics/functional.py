@@ -67,14 +67,14 @@ class DensityHistogram(NamedTuple):
 def latent_sums(f_BF: Tensor) -> LatentSums:
     """One batch's sums for `l0`, `l1`, `frequency`."""
     _expect_rows("f", f_BF)
-    magnitude = sum(block.abs().sum() for (block,) in _wide_blocks(f_BF))
+    magnitude = sum((block.abs().sum() for (block,) in _wide_blocks(f_BF)), _zero(f_BF))
     return LatentSums(_count(f_BF), firing_counts(f_BF), magnitude)
 
 
 def moment_sums(x_BD: Tensor, x_hat_BD: Tensor) -> Moments:
     """One batch's sums for `fvu` and `explained_variance_centered`."""
     _expect_same(x_BD, x_hat_BD)
-    x_D = e_D = x_square = e_square = 0
+    x_D = e_D = x_square = e_square = _zero(x_BD)
     for x, x_hat in _wide_blocks(x_BD, x_hat_BD):
         e = x - x_hat
         x_D, e_D = x_D + x.sum(0), e_D + e.sum(0)
@@ -85,7 +85,8 @@ def moment_sums(x_BD: Tensor, x_hat_BD: Tensor) -> Moments:
 def alignment_sums(x_BD: Tensor, x_hat_BD: Tensor) -> Alignment:
     """One batch's sums for `cosine`, `l2_ratio` and `reconstruction_bias`."""
     _expect_same(x_BD, x_hat_BD)
-    cosines = nonzero = ratios = total_dot = x_hat_square = 0
+    cosines = ratios = total_dot = x_hat_square = _zero(x_BD)
+    nonzero = _zero(x_BD, torch.int64)
     for x, x_hat in _wide_blocks(x_BD, x_hat_BD):
         dot, norm, norm_hat = (x * x_hat).sum(1), x.norm(dim=1), x_hat.norm(dim=1)
         norms = norm * norm_hat
@@ -99,7 +100,7 @@ def alignment_sums(x_BD: Tensor, x_hat_BD: Tensor) -> Alignment:
 def explained_sums(x_BD: Tensor, x_hat_BD: Tensor, mean_D: Tensor) -> Explained:
     """One batch's sums for `explained_variance_per_token`."""
     _expect_same(x_BD, x_hat_BD)
-    tokens, shares, mean_D = 0, 0, _wide(mean_D).to(_wide_device(x_BD))
+    tokens, shares, mean_D = _zero(x_BD, torch.int64), _zero(x_BD), _wide(mean_D).to(_wide_device(x_BD))
     for x, x_hat in _wide_blocks(x_BD, x_hat_BD):
         distance = (x - mean_D).square().sum(1)
         tokens = tokens + (distance != 0).sum()
@@ -193,6 +194,11 @@ def _wide_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     rows = max(1, _BLOCK // max(1, tensors[0].shape[1]))
     for blocks in zip(*(t.split(rows) for t in tensors), strict=True):
         yield tuple(_wide(block) for block in blocks)
+
+
+def _zero(x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Where a sum over x begins."""
+    return torch.zeros((), dtype=dtype, device=_wide_device(x))
 
 
 def _count(x: Tensor) -> Tensor:

@@ -84,6 +84,7 @@ class ExplainedVariancePerToken(Sums):
     """
 
     higher_is_better = True
+    mean_D: Tensor
     explained: Tensor
     explained_tokens: Tensor
 

@@ -35,7 +35,8 @@ class Sums(Metric):
         device = fn(torch.empty(0, device=self.device)).device
         if device.type == "mps":
             return self
-        return super()._apply(lambda t: t.to(device), exclude_state)
+        super()._apply(lambda t: t.to(device), exclude_state)
+        return self
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """Before the first update the answer is NaN, which needs no warning beside it."""

@@ -3,12 +3,13 @@
 import warnings
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 
 
 @cache
-def find_op(name: str) -> Callable | None:
+def find_op(name: str) -> Callable[..., Any] | None:
     """The operator torch.ops.<name>, or None, saying so, if this torch has it no more."""
     namespace, operator = name.split(".")
     found = getattr(getattr(torch.ops, namespace), operator, None)

@@ -6,6 +6,7 @@ Louizos, Welling & Kingma, "Learning Sparse Neural Networks through L0 Regulariz
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ class _Sampled(torch.autograd.Function):
     backward: dg/dlogα = s(1 - s)(ζ - γ)/β where g is not clipped, dP/dlogα = P(1 - P)."""
 
     @staticmethod
-    def forward(ctx, log_alpha_BF: Tensor, u_BF: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, log_alpha_BF: Tensor, u_BF: Tensor, beta: float) -> tuple[Tensor, Tensor]:
         gates_BF, slope_BF, spread_BF = (torch.empty_like(u_BF) for _ in range(3))
         open_sum = u_BF.new_zeros(())
         rows = max(1, _CHUNK // u_BF.shape[1])
@@ -40,7 +41,7 @@ class _Sampled(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dgates_BF: Tensor, dopen: Tensor):
+    def backward(ctx: Any, dgates_BF: Tensor, dopen: Tensor) -> tuple[Tensor | None, ...]:
         slope_BF, spread_BF = ctx.saved_tensors
         return (dgates_BF * slope_BF).addcmul_(spread_BF, dopen), None, None
 

@@ -1,6 +1,7 @@
 """The autograd node that hands gradients computed earlier to a later backward pass."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,13 +10,13 @@ from torch.autograd.function import once_differentiable
 
 class _HandOver(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, loss: Tensor, gradients: list[Tensor | None], *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor | None], *parameters: Tensor) -> Tensor:
         ctx.gradients = gradients
         return loss.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, scale: Tensor):
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         # Emptied at once: with no other reference left, autograd takes these tensors over as .grad, without a copy.
         gradients, ctx.gradients = ctx.gradients, None
         # Reading the scale is free on the CPU only, and 1 is what it is unless gradients are accumulated.

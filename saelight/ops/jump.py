@@ -7,6 +7,8 @@ K(u) = 1[|u| < 1/2]; arXiv 2407.14435, eqs. 11 and 12. Computed in at least floa
 θ is a vector (F,), or of π's own shape. Shapes: B batch, F d_sae.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -14,14 +16,14 @@ from torch.autograd.function import once_differentiable
 
 class _Jump(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pre_BF: Tensor, theta: Tensor, bandwidth: float, through: bool) -> Tensor:
+    def forward(ctx: Any, pre_BF: Tensor, theta: Tensor, bandwidth: float, through: bool) -> Tensor:
         ctx.save_for_backward(pre_BF, theta)
         ctx.bandwidth, ctx.through = bandwidth, through
         return pre_BF * (pre_BF > theta)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_BF: Tensor):
+    def backward(ctx: Any, grad_BF: Tensor) -> tuple[Tensor | None, ...]:
         pre_BF, theta = ctx.saved_tensors
         near_BF = _near(pre_BF, theta, ctx.bandwidth) * grad_BF * (theta / ctx.bandwidth)
         grad_pre_BF = grad_BF * (pre_BF > theta)
@@ -32,14 +34,14 @@ class _Jump(torch.autograd.Function):
 
 class _Step(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pre_BF: Tensor, theta: Tensor, bandwidth: float) -> Tensor:
+    def forward(ctx: Any, pre_BF: Tensor, theta: Tensor, bandwidth: float) -> Tensor:
         ctx.save_for_backward(pre_BF, theta)
         ctx.bandwidth = bandwidth
         return (pre_BF > theta).to(theta.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_BF: Tensor):
+    def backward(ctx: Any, grad_BF: Tensor) -> tuple[Tensor | None, ...]:
         pre_BF, theta = ctx.saved_tensors
         return None, -(_near(pre_BF, theta, ctx.bandwidth) * grad_BF).sum_to_size(theta.shape) / ctx.bandwidth, None
 

@@ -7,6 +7,7 @@ shapes and dtype alone, never on a timing: they differ in the last bit. Shapes: 
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +39,8 @@ def kernel() -> str:
 def matmul(a_MK: Tensor, b_KN: Tensor, bias_N: Tensor | None = None) -> Tensor:
     """a @ b (+ bias), without gradient. Any strides."""
     large = a_MK.is_cpu and a_MK.dtype == torch.float32 and len(a_MK) * b_KN.numel() >= _SMALLEST
-    if large and prefers_onednn():
-        return find_op(_ONEDNN)(a_MK, b_KN.T, bias_N, "none", [], "")
+    if large and prefers_onednn() and (onednn := find_op(_ONEDNN)) is not None:
+        return onednn(a_MK, b_KN.T, bias_N, "none", [], "")
     return a_MK @ b_KN if bias_N is None else torch.addmm(bias_N, a_MK, b_KN)
 
 
@@ -50,7 +51,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a_MK: Tensor, b_KN: Tensor) -> Tensor:
+    def forward(ctx: Any, a_MK: Tensor, b_KN: Tensor) -> Tensor:
         dtype = compute_dtype(a_MK)
         ctx.dtypes = a_MK.dtype, b_KN.dtype
         a_MK, b_KN = a_MK.to(dtype), b_KN.to(dtype)
@@ -59,7 +60,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_MN: Tensor):
+    def backward(ctx: Any, grad_MN: Tensor) -> tuple[Tensor | None, ...]:
         a_MK, b_KN = ctx.saved_tensors
         da_MK = matmul(grad_MN, b_KN.T).to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None
         db_KN = matmul(a_MK.T, grad_MN).to(ctx.dtypes[1]) if ctx.needs_input_grad[1] else None
@@ -73,7 +74,7 @@ def product(a_MK: Tensor, b_KN: Tensor) -> Tensor:
 
 class _CentredProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_MK: Tensor, centre_K: Tensor | None, W_KN: Tensor, bias_N: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x_MK: Tensor, centre_K: Tensor | None, W_KN: Tensor, bias_N: Tensor | None) -> Tensor:
         dtype = compute_dtype(x_MK)
         ctx.dtypes = x_MK.dtype, W_KN.dtype
         x_MK = x_MK if centre_K is None else x_MK - centre_K
@@ -84,7 +85,7 @@ class _CentredProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dz_MN: Tensor):
+    def backward(ctx: Any, dz_MN: Tensor) -> tuple[Tensor | None, ...]:
         x_MK, W_KN = ctx.saved_tensors
         dx = dcentre = dW = None
         if ctx.needs_input_grad[0]:

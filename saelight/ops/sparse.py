@@ -11,6 +11,7 @@ hold them against each other. Shapes: B batch, D width, F d_sae, E entries, N ba
 """
 
 from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -33,7 +34,21 @@ class Bags:
         return starts_N
 
 
-def _per_latent(table_ND: Tensor, bags_E: Tensor, weights_E: Tensor, entries) -> Tensor:
+class Entries(Protocol):
+    """What the products need to know of the entries (`KeptEntries` of `entries.py`, which builds on these products)."""
+
+    d_sae: int
+    rows_E: Tensor
+    latents_E: Tensor
+
+    @property
+    def by_token(self) -> Bags: ...
+
+    @property
+    def by_latent(self) -> tuple[Tensor, Tensor]: ...
+
+
+def _per_latent(table_ND: Tensor, bags_E: Tensor, weights_E: Tensor, entries: Entries) -> Tensor:
     """Σ over a latent's entries of weights[e] · table[bag of e]: (F, D)."""
     order_E, starts_F = entries.by_latent
     return weighted_sums(table_ND, bags_E.index_select(0, order_E), weights_E.index_select(0, order_E), starts_F)
@@ -41,14 +56,14 @@ def _per_latent(table_ND: Tensor, bags_E: Tensor, weights_E: Tensor, entries) ->
 
 class _Decode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, v_E: Tensor, W_FD: Tensor, entries, bags: Bags) -> Tensor:
+    def forward(ctx: Any, v_E: Tensor, W_FD: Tensor, entries: Entries, bags: Bags) -> Tensor:
         ctx.save_for_backward(v_E, W_FD)
         ctx.entries, ctx.bags = entries, bags
         return weighted_sums(W_FD, entries.latents_E, v_E, bags.starts_N)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_ND: Tensor):
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
         (v_E, W_FD), entries, bags = ctx.saved_tensors, ctx.entries, ctx.bags
         grad_ND = grad_ND.contiguous()
         dv_E = dW_FD = None
@@ -59,7 +74,7 @@ class _Decode(torch.autograd.Function):
         return dv_E, dW_FD, None, None
 
 
-def sparse_decode(v_E: Tensor, W_FD: Tensor, entries, bags: Bags) -> Tensor:
+def sparse_decode(v_E: Tensor, W_FD: Tensor, entries: Entries, bags: Bags) -> Tensor:
     """The bags' sums of v[e] · W[latent of e], (N, D), with gradients.
 
     Args:
@@ -71,14 +86,16 @@ def sparse_decode(v_E: Tensor, W_FD: Tensor, entries, bags: Bags) -> Tensor:
 
 class _Encode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | None, z_E: Tensor, entries):
+    def forward(
+        ctx: Any, x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | None, z_E: Tensor, entries: Entries
+    ) -> Tensor:
         ctx.save_for_backward(x_BD, centre_D, W_DF)
         ctx.entries = entries
         return z_E.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dz_E: Tensor):
+    def backward(ctx: Any, dz_E: Tensor) -> tuple[Tensor | None, ...]:
         (x_BD, centre_D, W_DF), entries = ctx.saved_tensors, ctx.entries
         dx = dcentre = dW = None
         sums_F = dz_E.new_zeros(entries.d_sae).index_add_(0, entries.latents_E, dz_E)
@@ -94,7 +111,7 @@ class _Encode(torch.autograd.Function):
 
 
 def sparse_encode(
-    x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | None, z_E: Tensor, entries
+    x_BD: Tensor, centre_D: Tensor | None, W_DF: Tensor, bias_F: Tensor | None, z_E: Tensor, entries: Entries
 ) -> Tensor:
     """Give the pre-activations z (E,), computed at `entries`, their gradients to x, centre, W and bias."""
     return _Encode.apply(x_BD, centre_D, W_DF, bias_F, z_E, entries)

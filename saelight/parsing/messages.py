@@ -5,9 +5,9 @@ import inspect
 import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
@@ -24,7 +24,7 @@ _WRONG_VALUE = re.compile(r"Literal\[(?P<known>[^\]]*)\]\. Got value: (?P<name>\
 class OneLineErrors:
     """Mixin of a jsonargparse parser: an error is one line on stderr, and exit code 2."""
 
-    def error(self, message: str, ex: Exception | None = None) -> None:
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         print(f"saelight: error: {explain(message, sys.argv[1:])}", file=sys.stderr)
         sys.exit(2)
 
@@ -44,8 +44,9 @@ def explain(message: str, args: list[str]) -> str:
     if match := _WRONG_VALUE.search(line):
         return line + did_you_mean(match["name"], re.findall(r"[\w.+-]+", match["known"]))
     if match := _UNKNOWN_CLASS.search(line):
-        where = _locate(lambda key, value: value == match["name"], args)
-        return f"{where}no class {match['name']!r}{did_you_mean(match['name'], _known_classes())}"
+        unknown = match["name"]
+        where = _locate(lambda key, value: value == unknown, args)
+        return f"{where}no class {unknown!r}{did_you_mean(unknown, _known_classes())}"
     if match := _UNKNOWN_KEY.search(line):
         known = _known_keys()
         parts = match["name"].split(".")
@@ -71,7 +72,7 @@ def refuse_duplicate_keys() -> None:
     set_loader("yaml", strict, exceptions=(yaml.YAMLError,))
 
 
-def _locate(found, args: list[str]) -> str:
+def _locate(found: Callable[[str, Any], bool], args: list[str]) -> str:
     """`"file: dotted.key: "` of the first pair in the named configs that `found(key, value)` accepts, or nothing."""
     files = [b for a, b in itertools.pairwise(args) if a in ("-c", "--config")]
     files += [a.partition("=")[2] for a in args if a.startswith("--config=")]
@@ -111,5 +112,6 @@ def _known_keys() -> set[str]:
         if dataclasses.is_dataclass(cls):
             keys |= {field.name for field in dataclasses.fields(cls)}
         for base in cls.__mro__[:-1]:
-            keys |= set(inspect.signature(base.__init__).parameters)
+            if (init := vars(base).get("__init__")) is not None:
+                keys |= set(inspect.signature(init).parameters)
     return keys - {"self", "args", "kwargs"}

@@ -11,7 +11,7 @@ from saelight.errors import UserError
 _Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_Fast):
+class _Loader(_Fast):  # type: ignore[misc, valid-type]  # which of the two, only the machine knows
     """YAML 1.1 takes 1e-4 for text."""
 
 

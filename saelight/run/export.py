@@ -16,7 +16,9 @@ from saelight.errors import UserError
 from saelight.files import replacing
 from saelight.ops.dispatch import code_for
 from saelight.ops.matmul import kernel
+from saelight.run import run_folder
 from saelight.saes import SAE
+from saelight.saes.plain_data import from_spec
 
 FORMAT = "saelight-sae"
 VERSION = 1
@@ -24,7 +26,7 @@ VERSION = 1
 
 def folder_for(trainer, name: str) -> Path:
     """Where a trainer's run keeps the SAE called `name`."""
-    return Path(getattr(trainer, "folder", None) or trainer.default_root_dir) / "saes" / name
+    return run_folder.of(trainer) / "saes" / name
 
 
 def write(
@@ -67,6 +69,8 @@ def write(
 def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
     """A trained SAE from its folder: a plain module with `encode`, `decode` and `forward`, on the CPU, in eval mode.
 
+    No code is imported because of what the folder says: import a variant of your own before you load an SAE of it.
+
     Args:
         folder: The SAE's folder, e.g. `runs/quickstart/saes/topk-4`.
         fold_normalisation: Fold the training data's scale into the weights, so that the SAE takes and gives the model's
@@ -74,14 +78,9 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
             E‖x‖² = d_in.
 
     Raises:
-        UserError: when the folder holds no SAE, one of a newer saelight, or weights that do not fit their config.
+        UserError: when the folder holds no SAE, one of a newer saelight or of a variant that is not imported, or weights
+            that do not fit their config.
     """
-    # Imported here: jsonargparse builds the config, any variant's, from its plain data.
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    import saelight.parsing.settings  # noqa: F401  (lets the parser read any variant)
-    from saelight.saes import SAEConfig
-
     folder = Path(folder)
     for file in ("config.json", "sae.safetensors"):
         if not (folder / file).is_file():
@@ -95,12 +94,9 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
         raise UserError(f"{folder}/config.json is not a {FORMAT} config")
     if config["version"] > VERSION:
         raise UserError(f"{folder} is of a newer saelight (format {config['version']}, this one reads {VERSION}): upgrade")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("sae", type=SAEConfig)
     try:
-        spec = {"class_path": config["class_path"], "init_args": config["init_args"]}
-        sae_config = parser.instantiate(parser.parse_object({"sae": spec})).sae
-    except ArgumentError as error:
+        sae_config = from_spec({key: config.get(key) for key in ("class_path", "init_args")})
+    except UserError as error:
         raise UserError(f"{folder}/config.json does not describe an SAE: {error}") from None
     sae = sae_config.build(config["d_in"], config["seed"], config["d_out"])
     expected = {name: tensor.shape for name, tensor in _published(sae).items()}

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from saelight.bank.outcome import Outcome
 from saelight.callbacks import WriteProgress
 from saelight.files import table as text_table
 from saelight.files import write_text
@@ -12,25 +13,21 @@ from saelight.run import export
 
 
 def results(trainer, bank, clock: WriteProgress | None = None) -> list[dict[str, Any]]:
-    """One dict per SAE: name, state, config, seed, last metrics, and how it was trained.
+    """One dict per SAE: name, state and reason, config, seed, last metrics, and how it was trained.
 
     Args:
-        clock: Of the fit that has just ended: it knows how long each SAE trained, and what is measured once, when training
-            is over (`Evaluation.latents`), is measured.
+        clock: Of the fit that has just ended: it knows how long each SAE trained.
     """
-    latents = bank.evaluation.latents(list(bank.saes)) if clock and bank.last_metrics else [{}] * len(bank.names)
     rows = []
     for i, name in enumerate(bank.names):
-        state = f"retired: {bank.retired[i]}" if i in bank.retired else "finished"
-        if i in bank.quarantine.stopped:
-            state = f"quarantined: {bank.quarantine.describe(i)}"
+        outcome = bank.outcome(name) or Outcome("finished")
         rows.append(
             {
                 "name": name,
-                "state": state,
+                **outcome._asdict(),
                 "config": bank.hparams["saes"][name],
                 "seed": bank.seeds[i],
-                "metrics": bank.last_metrics.get(name, {}) | latents[i],
+                "metrics": bank.last_metrics.get(name, {}),
                 "steps": trainer.global_step,
                 "tokens": bank.tokens_seen,
                 "seconds": clock and clock.seconds,
@@ -63,5 +60,6 @@ def table(rows: list[dict[str, Any]]) -> str:
             form.format(factor * row["metrics"][key]) if key in row["metrics"] else "-"
             for key, (_, form, factor) in shown.items()
         ]
-        lines.append([row["name"], *cells, row["folder"] if row["state"] == "finished" else row["state"]])
+        outcome = Outcome(row["state"], row["reason"])
+        lines.append([row["name"], *cells, row["folder"] if outcome.state == "finished" else str(outcome)])
     return text_table(lines, left=(0, len(shown) + 1))

@@ -6,8 +6,17 @@ config.yaml   checkpoints/last.ckpt   logs/<sae>/   saes/<sae>/   predictions/<s
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saelight.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning as L
+
+
+def of(trainer: "L.Trainer") -> Path:
+    """Where a trainer's files go: the run folder, or of a Trainer that is not saelight's `default_root_dir`."""
+    return Path(getattr(trainer, "folder", None) or trainer.default_root_dir)
 
 
 def claim(root: Path, name: str) -> Path:

@@ -56,8 +56,8 @@ def requeue(number: int) -> bool:
 def _is_preempted() -> bool:
     """Whether Slurm has told the job to make room, and not yet taken it."""
     _, output = _scontrol("show", "job")
-    facts = dict(re.findall(r"(\w+)=(\S*)", output))
-    return facts.get("JobState") == "RUNNING" and facts.get("PreemptTime", "None") != "None"
+    fields = dict(re.findall(r"(\w+)=(\S*)", output))
+    return fields.get("JobState") == "RUNNING" and fields.get("PreemptTime", "None") != "None"
 
 
 def _job() -> str:

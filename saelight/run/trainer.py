@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,34 @@ from saelight.errors import UserError
 from saelight.loggers import PerSAE
 from saelight.run import run_folder, slurm_job
 from saelight.run.report import results, table, write_results
+
+
+def _evaluation(method: str, data: str) -> Callable[..., Any]:
+    """`Trainer.validate` or `Trainer.test`, which differ in Lightning's method and in the data."""
+
+    def evaluate(
+        self: "Trainer",
+        model: L.LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | None = None,
+        verbose: bool = True,
+        datamodule: L.LightningDataModule | None = None,
+        weights_only: bool | None = True,
+    ) -> Any:
+        ckpt_path, run = self._place(ckpt_path), getattr(super(Trainer, self), method)
+        values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
+        if verbose and self.is_global_zero:
+            print(table(results(self, self.lightning_module)), flush=True)
+        return values
+
+    evaluate.__name__, evaluate.__qualname__ = method, f"Trainer.{method}"
+    evaluate.__doc__ = f"""Evaluate on the {data} data and print the table.
+
+        Args:
+            ckpt_path: The checkpoint to evaluate; `last`: the one of this name's newest run.
+            verbose: Print the table.
+        """
+    return evaluate
 
 
 class Trainer(L.Trainer):
@@ -86,51 +115,14 @@ class Trainer(L.Trainer):
             loaders = {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
             super().validate(model, verbose=False, weights_only=weights_only, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
+            model.measure_latents()
             self.results = results(self, model, clock)
             if self.writes:
                 write_results(self.folder / "results.jsonl", self.results)
                 print(table(self.results), flush=True)
 
-    def validate(
-        self,
-        model: L.LightningModule | None = None,
-        dataloaders: Any = None,
-        ckpt_path: str | None = None,
-        verbose: bool = True,
-        datamodule: L.LightningDataModule | None = None,
-        weights_only: bool | None = True,
-    ) -> Any:
-        """Evaluate on the validation data and print the table.
-
-        Args:
-            ckpt_path: The checkpoint to evaluate; `last`: the one of this name's newest run.
-            verbose: Print the table.
-        """
-        return self._evaluate(super().validate, model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
-
-    def test(
-        self,
-        model: L.LightningModule | None = None,
-        dataloaders: Any = None,
-        ckpt_path: str | None = None,
-        verbose: bool = True,
-        datamodule: L.LightningDataModule | None = None,
-        weights_only: bool | None = True,
-    ) -> Any:
-        """Evaluate on the test data and print the table.
-
-        Args:
-            ckpt_path: The checkpoint to evaluate; `last`: the one of this name's newest run.
-            verbose: Print the table.
-        """
-        return self._evaluate(super().test, model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
-
-    def _evaluate(self, run, model, dataloaders, ckpt_path, verbose, datamodule, weights_only) -> Any:
-        ckpt_path = self._place(ckpt_path)
-        values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
-        if verbose and self.is_global_zero:
-            print(table(results(self, self.lightning_module)), flush=True)
-        return values
+    validate = _evaluation("validate", "validation")
+    test = _evaluation("test", "test")
 
     def predict(
         self,

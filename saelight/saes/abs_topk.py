@@ -6,6 +6,7 @@ One latent then holds two opposite concepts. The rest is TopK's.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from saelight.saes.topk import TopK, TopKSAE
 
@@ -14,9 +15,8 @@ from saelight.saes.topk import TopK, TopKSAE
 class AbsTopK(TopK):
     """A fixed number of latents for every token, of either sign."""
 
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "AbsTopKSAE":
-        return AbsTopKSAE(self, d_in, seed, d_out)
+    nests: ClassVar[bool] = False
 
 
-class AbsTopKSAE(TopKSAE):
+class AbsTopKSAE(TopKSAE, config=AbsTopK):
     signed = True

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saelight.ops.entries import AllEntries, KeptEntries
 from saelight.ops.select import above, largest_of_batch
-from saelight.saes.sae import Entries, Losses, Moment
+from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.topk import TopK, TopKSAE
 
 _MARGIN = 0.8
@@ -25,12 +25,12 @@ _MARGIN = 0.8
 class BatchTopK(TopK):
     """k latents per token on average: tokens that need more get more. A threshold takes over at inference."""
 
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "BatchTopKSAE":
-        return BatchTopKSAE(self, d_in, seed, d_out)
 
-
-class BatchTopKSAE(TopKSAE):
+class BatchTopKSAE(TopKSAE, config=BatchTopK):
     training_state = (*TopKSAE.training_state, "threshold_updates")
+
+    threshold: Tensor
+    threshold_updates: Tensor
 
     def __init__(self, config: BatchTopK, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)

@@ -10,22 +10,20 @@ Shapes: B batch, D d_in, F d_sae.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from saelight.ops.entries import AllEntries
-from saelight.saes.penalised import PenalisedSAE
-from saelight.saes.sae import Entries, Losses, Moment
-from saelight.saes.sae_config import Penalised
+from saelight.saes.losses import Entries, Losses, Moment
+from saelight.saes.penalised import Penalised, PenalisedSAE
 
 
 @dataclass(kw_only=True)
 class Gated(Penalised):
     """Gates and magnitudes from one encoder, L1 on the gates, an auxiliary reconstruction from them."""
 
-    default_sparsity: ClassVar[float] = 0.2
+    default_sparsity = 0.2
 
     aux_coefficient: float = 1.0
     """α, the weight of the auxiliary reconstruction. The paper's value."""
@@ -34,11 +32,8 @@ class Gated(Penalised):
         super().check()
         self.check_not_negative("aux_coefficient")
 
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "GatedSAE":
-        return GatedSAE(self, d_in, seed, d_out)
 
-
-class GatedSAE(PenalisedSAE):
+class GatedSAE(PenalisedSAE, config=Gated):
     calibrated = True
     config: Gated
 

@@ -18,7 +18,7 @@ from saelight.ops import gates
 from saelight.ops.counts import firing_counts
 from saelight.ops.entries import AllEntries
 from saelight.saes.hard_concrete import GatesAtRandom, HardConcretePenalised
-from saelight.saes.sae import Losses, Moment
+from saelight.saes.losses import Losses, Moment
 
 
 @dataclass(kw_only=True)
@@ -32,11 +32,8 @@ class GatedHardConcrete(HardConcretePenalised):
         super().check()
         self.check_not_negative("aux_coefficient")
 
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "GatedHardConcreteSAE":
-        return GatedHardConcreteSAE(self, d_in, seed, d_out)
 
-
-class GatedHardConcreteSAE(GatesAtRandom):
+class GatedHardConcreteSAE(GatesAtRandom, config=GatedHardConcrete):
     calibrated = True
     config: GatedHardConcrete
 

@@ -18,9 +18,8 @@ from saelight.ops import gates
 from saelight.ops.counts import firing_counts
 from saelight.ops.entries import AllEntries
 from saelight.ops.noise import uniform
-from saelight.saes.penalised import PenalisedSAE
-from saelight.saes.sae import Losses, Moment
-from saelight.saes.sae_config import Penalised
+from saelight.saes.losses import Losses, Moment
+from saelight.saes.penalised import Penalised, PenalisedSAE
 
 
 @dataclass(kw_only=True)
@@ -60,9 +59,6 @@ class HardConcrete(HardConcretePenalised):
                 "L0 per token; give sparsity instead"
             )
 
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "HardConcreteSAE":
-        return HardConcreteSAE(self, d_in, seed, d_out)
-
 
 class GatesAtRandom(PenalisedSAE):
     config: HardConcretePenalised
@@ -78,7 +74,7 @@ class GatesAtRandom(PenalisedSAE):
         return start if end is None else start + (end - start) * min(1.0, moment.step / moment.horizon.steps)
 
 
-class HardConcreteSAE(GatesAtRandom):
+class HardConcreteSAE(GatesAtRandom, config=HardConcrete):
     unit_decoder = False
     calibrated = True
     config: HardConcrete

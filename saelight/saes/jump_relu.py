@@ -11,16 +11,15 @@ Shapes: B batch, D d_in, F d_sae.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.jump import jump, step
-from saelight.saes.penalised import PenalisedSAE
-from saelight.saes.sae import Entries, Losses, Moment
-from saelight.saes.sae_config import Penalised
+from saelight.saes.losses import Entries, Losses, Moment
+from saelight.saes.penalised import Penalised, PenalisedSAE
 from saelight.schedules import Horizon
 
 _REACH = 20.0  # e-folds of θ at a constant learning rate; schedules halve it
@@ -31,6 +30,8 @@ _STEEPNESS = 4.0  # of tanh, in units of a latent's norm
 @dataclass(kw_only=True)
 class JumpReLU(Penalised):
     """A learned threshold per latent, L0 penalised directly."""
+
+    nests: ClassVar[bool] = True
 
     penalty: Literal["step", "tanh", "target"] = "step"
     """step: the L0 itself, decoder rows of norm 1. tanh: a smooth stand-in for it, decoder without constraint. target: the
@@ -64,11 +65,8 @@ class JumpReLU(Penalised):
         elif self.target_l0 is None:
             raise UserError("penalty target needs target_l0: the L0 to reach")
 
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "JumpReLUSAE":
-        return JumpReLUSAE(self, d_in, seed, d_out)
 
-
-class JumpReLUSAE(PenalisedSAE):
+class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
     calibrated = True
     config: JumpReLU
 
@@ -124,6 +122,7 @@ class JumpReLUSAE(PenalisedSAE):
         l0 = step(pre, theta, self.bandwidth).sum() / tokens
         if self.config.penalty == "step":
             return l0
+        assert self.config.target_l0 is not None  # the config's check
         return (l0 / self.config.target_l0 - 1).square()
 
     def coefficient(self, sparsity: Tensor) -> Tensor:

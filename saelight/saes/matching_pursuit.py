@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.counts import firing_counts
-from saelight.saes.sae import SAE, Losses, Moment
-from saelight.saes.sae_config import SAEConfig
+from saelight.saes.losses import Losses, Moment
+from saelight.saes.memory_factors import KEPT
+from saelight.saes.sae import SAE, SAEConfig
 
 _EXPLAINED = 0.01  # a residual below this share of ‖x‖² is noise
 
@@ -36,19 +37,18 @@ class MatchingPursuit(SAEConfig):
             if getattr(self, name) != only:
                 raise UserError(f"{name} means nothing here, where the encoder is the decoder: drop it")
 
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "MatchingPursuitSAE":
-        return MatchingPursuitSAE(self, d_in, seed, d_out)
 
-
-class MatchingPursuitSAE(SAE):
+class MatchingPursuitSAE(SAE, config=MatchingPursuit):
     transcodes = False
     config: MatchingPursuit
+    memory = KEPT
+    scale: Tensor
 
     def __init__(self, config: MatchingPursuit, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
         if config.k > self.d_sae:
             raise UserError(f"k = {config.k} exceeds d_sae = {self.d_sae}; lower k or widen the SAE")
-        self.W_enc = None  # the dictionary itself encodes
+        self.register_parameter("W_enc", None)  # the dictionary itself encodes
         # Rows keep norm 1 in the published SAE too, so the data's own scale has a place apart.
         self.register_buffer("scale", torch.tensor(1.0))
 

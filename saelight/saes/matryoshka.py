@@ -10,6 +10,7 @@ Shapes: B batch, D d_out, F d_sae.
 """
 
 from dataclasses import dataclass, field, fields
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -18,12 +19,10 @@ from torch import Tensor
 
 from saelight.errors import UserError
 from saelight.ops.noise import generator
-from saelight.saes.batch_topk import BatchTopK, BatchTopKSAE
-from saelight.saes.jump_relu import JumpReLU, JumpReLUSAE
-from saelight.saes.relu import ReLU, ReLUSAE
-from saelight.saes.sae import SAE, Entries, Moment, Reconstruction
-from saelight.saes.sae_config import SAEConfig
-from saelight.saes.topk import TopK, TopKSAE
+from saelight.saes.batch_topk import BatchTopK
+from saelight.saes.losses import Entries, Moment, Reconstruction
+from saelight.saes.plain_data import variants
+from saelight.saes.sae import SAE, SAEConfig
 
 _PARETO_POWER = 0.5
 
@@ -41,8 +40,8 @@ class Matryoshka(SAEConfig):
 
     def check(self) -> None:
         super().check()
-        if type(self.base) not in _NESTED:
-            known = ", ".join(kind.__name__ for kind in _NESTED)
+        if not self.base.nests:
+            known = ", ".join(kind.__name__ for kind in variants() if kind.nests)
             raise UserError(f"base must be one of {known}, not {type(self.base).__name__}")
         self.base.check()
         for f in fields(SAEConfig):
@@ -56,9 +55,9 @@ class Matryoshka(SAEConfig):
     def default_lr(self, d_sae: int) -> float:
         return self.base.default_lr(d_sae)
 
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> SAE:
-        self.check()
-        return _NESTED[type(self.base)](self, d_in, seed, d_out)
+    @property
+    def module(self) -> type[SAE]:
+        return _nested(self.base.module)
 
     def __getattr__(self, name: str) -> Any:
         # The variant underneath finds its own settings (k, sparsity, ...) in this config.
@@ -71,6 +70,10 @@ class _Nested(SAE):
     """Mixed into the variant underneath: the reconstruction term becomes a mean over prefixes."""
 
     config: Matryoshka
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The class is made when it is needed: pickle finds none by its name.
+        return _empty, (self.config.base.module,), self.__dict__
 
     def prefixes(self, moment: Moment) -> list[int]:
         """The prefixes' lengths at this moment, ascending, d_sae last."""
@@ -87,7 +90,7 @@ class _Nested(SAE):
 
     def reconstruction(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Reconstruction:
         error_BD = y_BD - (self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip)
-        ends, total = self.prefixes(moment), 0.0
+        ends, total = self.prefixes(moment), y_BD.new_zeros(())
         for block_BD in entries.decode_blocks(f, self.W_dec, ends):
             # Each block is decoded once, and takes from what those before it left over.
             error_BD = error_BD - block_BD.to(y_BD.dtype)
@@ -95,20 +98,12 @@ class _Nested(SAE):
         return Reconstruction(error_BD, total / len(ends))
 
 
-class _NestedTopK(_Nested, TopKSAE):
-    pass
+@cache
+def _nested(base: type[SAE]) -> type[SAE]:
+    """The base's module with the mean over prefixes."""
+    return type(f"Nested{base.__name__}", (_Nested, base), {})
 
 
-class _NestedBatchTopK(_Nested, BatchTopKSAE):
-    pass
-
-
-class _NestedReLU(_Nested, ReLUSAE):
-    pass
-
-
-class _NestedJumpReLU(_Nested, JumpReLUSAE):
-    pass
-
-
-_NESTED = {TopK: _NestedTopK, BatchTopK: _NestedBatchTopK, ReLU: _NestedReLU, JumpReLU: _NestedJumpReLU}
+def _empty(base: type[SAE]) -> SAE:
+    kind = _nested(base)
+    return kind.__new__(kind)

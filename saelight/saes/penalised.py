@@ -6,17 +6,20 @@ Shapes: B batch, D d_out, F d_sae.
 """
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from saelight.errors import UserError
 from saelight.ops.counts import firing_counts
 from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import KeptEntries
 from saelight.ops.select import above
-from saelight.saes.sae import SAE, Entries, Losses, Moment, Reconstruction
-from saelight.saes.sae_config import Penalised
-from saelight.schedules import Horizon, in_steps, ramp
+from saelight.saes.losses import Entries, Losses, Moment, Reconstruction
+from saelight.saes.sae import SAE, SAEConfig
+from saelight.schedules import Horizon, Time, check_time, in_steps, ramp
 
 # The controller of log λ: proportional to the distance of log L0 from its set-point, and to the sum of that. Gates and
 # thresholds that close hardly open again, so that λ rises with care and falls at once. Tuned on MiniLM's layer 3.
@@ -29,9 +32,46 @@ _GAIN, _LARGEST_GAIN = 40.0, 0.04  # of the sum: over all of training, and in on
 _HYSTERESIS = 0.75  # an SAE near the limit does not change between dense and sparse from batch to batch
 
 
+@dataclass(kw_only=True)
+class Penalised(SAEConfig):
+    """An SAE whose sparsity comes from a penalty, of a given weight or aimed at a given L0."""
+
+    without_size: ClassVar[frozenset[str]] = SAEConfig.without_size | {"sparsity", "sparsity_warmup"}
+    sparsity: float | None = None
+    """The penalty's coefficient λ, in units that do not depend on d_in (docs/training.md). Default: the variant's own."""
+    target_l0: float | None = None
+    """The L0 to reach, in place of sparsity: λ is moved during training until the SAE fires that many latents per token."""
+    sparsity_warmup: Time = 0.05
+    """λ ramps linearly from 0 over this time, so that latents are of use before they are penalised."""
+
+    @property
+    def default_sparsity(self) -> float:
+        """λ when neither `sparsity` nor `target_l0` is given: L0 comes out at 1 to 5 % of d_sae on a language model."""
+        return 0.1
+
+    def check(self) -> None:
+        super().check()
+        if self.sparsity is not None:
+            self.check_not_negative("sparsity")
+        if self.target_l0 is not None and not self.target_l0 > 0:
+            raise UserError(f"target_l0 must be positive, got {self.target_l0}")
+        self.check_target()
+        check_time(self.sparsity_warmup, "sparsity_warmup")
+
+    def check_target(self) -> None:
+        """Raise `UserError` for a target that goes with a weight."""
+        if self.sparsity is not None and self.target_l0 is not None:
+            raise UserError("sparsity and target_l0 exclude each other: give one of them")
+
+
 class PenalisedSAE(SAE):
     config: Penalised
     training_state = (*SAE.training_state, "log_factor", "log_first_l0", "l0_gap", "is_sparse")
+
+    log_factor: Tensor
+    log_first_l0: Tensor
+    l0_gap: Tensor
+    is_sparse: Tensor
 
     def __init__(self, config: Penalised, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
@@ -122,14 +162,15 @@ class PenalisedSAE(SAE):
     def absorb(self, measured: Tensor, moment: Moment) -> None:
         limit = self.sparse_below * torch.where(self.is_sparse, 1.0, _HYSTERESIS)
         self.is_sparse.copy_(measured[1] < limit)
-        if not self.aims_at_l0:
+        target_l0 = self.config.target_l0
+        if target_l0 is None or not self.aims_at_l0:
             return
         log_l0 = measured[0].clamp_min(1e-3).log()
         self.log_first_l0.copy_(torch.where(self.log_first_l0.isnan(), log_l0, self.log_first_l0))
         # In log L0 from the first to the target, slower and slower: thresholds that move go on moving.
         progress = min(1.0, (moment.step + 1) / (_APPROACH * moment.horizon.steps))
         progress = 1 - (1 - progress) ** 2
-        set_point = (1 - progress) * self.log_first_l0 + progress * math.log(self.config.target_l0)
+        set_point = (1 - progress) * self.log_first_l0 + progress * math.log(target_l0)
         self.l0_gap.copy_(torch.where(self.l0_gap.isnan(), log_l0 - set_point, self.l0_gap))
         self.l0_gap.lerp_(log_l0 - set_point, _SMOOTHING)
         # Until the set-point has arrived, a variant may be slow to answer: sum little up.

@@ -10,15 +10,16 @@ Shapes: B batch, D d_in, F d_sae.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
-from saelight.saes.penalised import PenalisedSAE
+from saelight.saes.losses import Entries, Losses, Moment
+from saelight.saes.memory_factors import MemoryFactors
+from saelight.saes.penalised import Penalised, PenalisedSAE
 from saelight.saes.resampling import Resampling
-from saelight.saes.sae import Entries, Losses, Moment
-from saelight.saes.sae_config import Penalised
 from saelight.schedules import Horizon, Time, check_time, in_steps
 
 _ZERO = torch.tensor(0.0)
@@ -28,6 +29,8 @@ _WINDOW = 10  # batches over which the penalties are compared when p moves
 @dataclass(kw_only=True)
 class ReLU(Penalised):
     """ReLU latents, L1 penalty weighted by decoder norms."""
+
+    nests: ClassVar[bool] = True
 
     p: float = 1.0
     """The penalty's power. Below 1 it is closer to L0, and shrinks strong latents less."""
@@ -52,15 +55,15 @@ class ReLU(Penalised):
         if self.resample_every is not None:
             check_time(self.resample_every, "resample_every")
 
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "ReLUSAE":
-        return ReLUSAE(self, d_in, seed, d_out)
 
-
-class ReLUSAE(Resampling, PenalisedSAE):
+class ReLUSAE(Resampling, PenalisedSAE, config=ReLU):
     unit_decoder = False
     calibrated = True
     config: ReLU
+    memory = MemoryFactors(parameters=8.3, latents=0.0, latents_kept=1.5)
     training_state = (*PenalisedSAE.training_state, "recent_penalties")
+
+    recent_penalties: Tensor
 
     def __init__(self, config: ReLU, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
@@ -68,6 +71,10 @@ class ReLUSAE(Resampling, PenalisedSAE):
         if config.p_end is not None:
             # The penalties of the last batches, newest last, with p as it is and as it will be; NaN: none yet.
             self.register_buffer("recent_penalties", torch.full((_WINDOW, 2), torch.nan))
+
+    @property
+    def resample_every(self) -> Time | None:
+        return self.config.resample_every
 
     def encode(self, x: Tensor) -> Tensor:
         return torch.relu(self.pre_activations(x, self.b_enc))

@@ -4,25 +4,36 @@ Bricken et al. 2023, "Towards Monosemanticity", appendix "Neuron Resampling". Sh
 target), F d_sae, R resampled latents.
 """
 
+import math
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 
 from saelight.ops.noise import generator
-from saelight.saes.sae import SAE, Moment
-from saelight.schedules import in_steps
+from saelight.saes.losses import Moment
+from saelight.saes.sae import SAE
+from saelight.schedules import Time, in_steps
 
 _ENCODER_NORM = 0.2  # of the alive columns' mean norm
 
 
 class Resampling(SAE):
-    """For variants with `b_enc` and a field `resample_every`."""
+    """For variants with `b_enc`."""
+
+    @property
+    @abstractmethod
+    def resample_every(self) -> Time | None:
+        """How often; None for never."""
 
     def resample_due(self, moment: Moment) -> bool:
         """Every `resample_every` steps, as long as a whole interval remains for the new latents to learn in."""
-        if self.config.resample_every is None:
-            return False
-        every, done = max(1, in_steps(self.config.resample_every, moment.horizon)), moment.step + 1
+        every, done = self._interval(moment), moment.step + 1
         return done % every == 0 and done + every <= moment.horizon.steps
+
+    def _interval(self, moment: Moment) -> float:
+        """Optimizer steps from one resampling to the next; infinite for never."""
+        return math.inf if self.resample_every is None else max(1, in_steps(self.resample_every, moment.horizon))
 
     @torch.no_grad()
     def resample(self, x_ND: Tensor, y_ND: Tensor, moment: Moment) -> Tensor:
@@ -32,8 +43,7 @@ class Resampling(SAE):
         decoder row, the centred input, at a fifth of the alive columns' mean norm, its encoder column; its bias is 0.
         Their optimizer state is the caller's to clear.
         """
-        every = max(1, in_steps(self.config.resample_every, moment.horizon))
-        idle_F = self.tokens_since_fired >= every / 2 * moment.horizon.tokens_per_step
+        idle_F = self.tokens_since_fired >= self._interval(moment) / 2 * moment.horizon.tokens_per_step
         dead_R = idle_F.nonzero().squeeze(1)
         loss_N = (y_ND - self(x_ND)).square().sum(1).double()
         # Drawn on the CPU, so that ranks and devices agree.

@@ -2,17 +2,18 @@
 
 Shapes: B batch, D d_in (d_out where it concerns the target), F d_sae, N sample rows.
 
-A variant is one file: a config (`saes/config.py`) and an `SAE` with `encode` and `losses`. It knows nothing of Lightning,
-of its siblings, or of where activations come from. Activations arrive normalised (docs/data.md), so that E‖x‖² = D.
+A variant is one file: an `SAEConfig`, and an `SAE` with `encode` and `losses` that is bound to it. It knows nothing of
+Lightning, of its siblings, or of where activations come from. Activations arrive normalised (docs/data.md), E‖x‖² = D.
 
 An autoencoder reconstructs x. Built with `d_out` it is a transcoder: it predicts a target y (B, d_out), its encoder does
 not subtract b_dec (which lives in y's space), and it may have a linear `skip` path.
 """
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod, update_abstractmethods
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,68 +24,48 @@ from saelight.ops.init import blend, centre, fit_scale, unit_rows
 from saelight.ops.matmul import centred_product, product
 from saelight.ops.select import Select, scan
 from saelight.ops.sparse import sparse_encode
-from saelight.saes.sae_config import SAEConfig
+from saelight.saes.common_fields import CommonFields
+from saelight.saes.losses import Entries, Losses, Moment, Reconstruction
+from saelight.saes.memory_factors import DENSE, MemoryFactors
 from saelight.schedules import Horizon
 
 _CALIBRATION_ROWS = 1024
 _UNTIED_SIZE = 0.1  # of the target's norm; at 1, training takes several times as long to the same FVU
 
 
-class Moment(NamedTuple):
-    """Where training stands: all that a loss may depend on beside the batch."""
+@dataclass(kw_only=True)
+class SAEConfig(CommonFields, ABC):
+    """The settings of one SAE of one variant, which `build` makes."""
 
-    step: int
-    """Optimizer steps taken."""
-    horizon: Horizon
-    """The length of training."""
-    micro_batch: int = 0
-    """Which of the batches accumulated into this step."""
-    rank: int = 0
-    """Which of the processes that share this step."""
+    nests: ClassVar[bool] = False
+    """Whether the variant can be the base of Matryoshka: then its losses take their term from `reconstruction`."""
 
+    @property
+    @abstractmethod
+    def module(self) -> type["SAE"]:
+        """The class that is built, which binds itself: `class TopKSAE(SAE, config=TopK)`."""
 
-Entries = AllEntries | KeptEntries
+    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "SAE":
+        """The module, freshly initialised from `seed` (or from this config's own); a transcoder when `d_out` is given.
 
-
-class Reconstruction(NamedTuple):
-    """How well one batch was reconstructed."""
-
-    error_BD: Tensor
-    """y - ŷ, in float32 whatever ŷ's precision."""
-    loss: Tensor
-    """The reconstruction term: mean_B ‖y - ŷ‖² / D (a mean over prefixes in Matryoshka SAEs)."""
+        Raises:
+            UserError: for settings that make no sense, or that do not fit these widths.
+        """
+        self.check()
+        return self.module(self, d_in, seed, d_out)
 
 
-class Losses(NamedTuple):
-    """What one training step of one SAE computes. Scalars are means over the batch, in float32."""
-
-    total: Tensor
-    """The objective: reconstruction + coefficient · penalty + α · aux."""
-    reconstruction: Tensor
-    """The whole reconstruction's mean_B ‖y - ŷ‖² / D."""
-    penalty: Tensor | None
-    """mean_B of the sparsity penalty, without its coefficient; None where the variant has none."""
-    aux: Tensor | None
-    """The auxiliary term, without its coefficient; None where the variant has none."""
-    counts_F: Tensor
-    """Tokens of the batch on which each latent fired, int64 (F,)."""
-    sparsity: Tensor | float | None = None
-    """λ at this moment, warm-up included; None where the variant has none."""
-    measured: Tensor | None = None
-    """What `absorb` needs of this batch: a vector that is averaged over accumulated batches and over ranks."""
-
-
-class SAE(nn.Module):
+class SAE(nn.Module, ABC):
     """A sparse autoencoder x (B, D) → f (B, F) → x̂ (B, D), or a transcoder x → f → ŷ.
 
     `W_enc` (d_in, F), `W_dec` (F, d_out), `b_dec` (d_out,) and with `skip` `W_skip` (d_in, d_out) are common to all; the
     rest is the variant's.
     """
 
+    memory: ClassVar[MemoryFactors] = DENSE
+    """What training it holds beside its weights: decides how many share a run of a sweep."""
     sparse_below: ClassVar[float] = 0.08
     """The share of latents kept below which sparse execution pays on a CPU (docs/performance.md)."""
-    unit_decoder: bool = True
-    """Rows of W_dec keep norm 1 (`unit` in docs/training.md); False leaves them free."""
     calibrated: ClassVar[bool] = False
     """Scale W_enc on the initial sample: for variants whose latents are about half active at the start."""
     signed: ClassVar[bool] = False
@@ -94,9 +75,22 @@ class SAE(nn.Module):
     training_state: ClassVar[tuple[str, ...]] = ("tokens_since_fired", "initialised", "dead_after")
     """Buffers that only training needs: in checkpoints, not in exports."""
 
+    b_enc: nn.Parameter
+    """Of the variants that have one."""
+    tokens_since_fired: Tensor
+    dead_after: Tensor
+    initialised: Tensor
+
+    def __init_subclass__(cls, config: type[SAEConfig] | None = None, **kwargs: Any) -> None:
+        """`class TopKSAE(SAE, config=TopK)`: what `TopK.build` makes."""
+        super().__init_subclass__(**kwargs)
+        if config is not None:
+            # It takes the place of an abstract property, which makes the config a class that has instances.
+            setattr(config, "module", cls)  # noqa: B010 (types know it as a property, which is not assigned to)
+            update_abstractmethods(config)
+
     def __init__(self, config: SAEConfig, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__()
-        config.check()
         self.config = config
         self.seed = seed if config.seed is None else config.seed
         self.d_in = d_in
@@ -121,6 +115,11 @@ class SAE(nn.Module):
         self.register_buffer("tokens_since_fired", torch.zeros(d_sae, dtype=torch.int64))
         self.register_buffer("dead_after", torch.tensor(config.dead_after or 10_000_000))
         self.register_buffer("initialised", torch.tensor(False))
+
+    @property
+    def unit_decoder(self) -> bool:
+        """Rows of W_dec keep norm 1 (`unit` in docs/training.md); False leaves them free."""
+        return True
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -156,6 +155,10 @@ class SAE(nn.Module):
     def resample_due(self, moment: Moment) -> bool:
         """Whether `resample` is to be called after this step."""
         return False
+
+    def resample(self, x_ND: Tensor, y_ND: Tensor, moment: Moment) -> Tensor:
+        """Start dead latents anew from a sample (N, d_in) and its targets (N, d_out); the latents' numbers (R,)."""
+        raise NotImplementedError(f"{type(self).__name__} wants to resample, and has no method for it")
 
     def concerns(self, horizon: Horizon) -> list[str]:
         """What the user should know about these settings in a training of this length."""

@@ -8,6 +8,7 @@ Shapes: B batch, D d_in, F d_sae.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,17 @@ from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import AllEntries
 from saelight.ops.select import largest, largest_of_each_token
 from saelight.saes.auxk import auxk
-from saelight.saes.sae import SAE, Entries, Losses, Moment
-from saelight.saes.sae_config import SAEConfig
+from saelight.saes.losses import Entries, Losses, Moment
+from saelight.saes.memory_factors import KEPT
+from saelight.saes.sae import SAE, SAEConfig
 from saelight.schedules import Time, check_time, in_steps, ramp
 
 
 @dataclass(kw_only=True)
 class TopK(SAEConfig):
     """A fixed number of latents for every token; dead latents learn to predict what the others miss."""
+
+    nests: ClassVar[bool] = True
 
     k: int = 32
     """Latents kept per token: the L0."""
@@ -50,12 +54,10 @@ class TopK(SAEConfig):
         # The paper's scaling, for runs of 100M tokens and more.
         return 2e-4 / (d_sae / 2**14) ** 0.5
 
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "TopKSAE":
-        return TopKSAE(self, d_in, seed, d_out)
 
-
-class TopKSAE(SAE):
+class TopKSAE(SAE, config=TopK):
     config: TopK
+    memory = KEPT
 
     def __init__(self, config: TopK, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)

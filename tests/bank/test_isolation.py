@@ -45,7 +45,7 @@ def test_a_poisoned_sae_leaves_its_siblings_bitwise_unchanged(victim, healthy, a
     poisoned = bank()
     poison = Poison(victim, after=5)
     fit(poisoned, activations, callbacks=[poison])
-    assert poison.told == [(victim, "non-finite loss at step 5")]
+    assert poison.reasons == [(victim, "non-finite loss at step 5")]
     for name in VARIANTS:
         if name != victim:
             assert_equal(weights(healthy, name), weights(poisoned, name))

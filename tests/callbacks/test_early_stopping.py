@@ -7,6 +7,7 @@ import torch
 
 import saelight
 from saelight import StopEarly
+from saelight.bank.outcome import Outcome
 from saelight.run import run_folder
 from saelight.schedules import Schedule
 from tests.callbacks.training import DATA, LEARNING, STEADY, STILL, VALIDATIONS, fit
@@ -21,12 +22,13 @@ def test_one_sae_is_ended_and_the_others_go_on_unchanged(tmp_path, capsys):
     saes = {"still": STILL, "learning": LEARNING}
     bank, t = fit(tmp_path, saes, [StopEarly(patience=3)])
     why = "no progress in 3 validations, at step 8"
-    assert bank.retired == {0: why}
+    assert bank.retired == {0: Outcome("retired", why)}
     assert t.global_step == 24
-    states = {row["name"]: row["state"] for row in map(json.loads, (t.folder / "results.jsonl").read_text().splitlines())}
-    assert states == {"still": f"retired: {why}", "learning": "finished"}
+    rows = map(json.loads, (t.folder / "results.jsonl").read_text().splitlines())
+    states = {row["name"]: (row["state"], row["reason"]) for row in rows}
+    assert states == {"still": ("retired", why), "learning": ("finished", None)}
     exported = json.loads((t.folder / "saes" / "still" / "config.json").read_text())["training"]
-    assert exported == {"state": "retired", "steps": 8, "tokens": 800}
+    assert exported == {"state": "retired", "reason": why, "steps": 8, "tokens": 800}
     assert f"retired: {why}" in capsys.readouterr().out
     alone, _ = fit(tmp_path, {"learning": LEARNING})
     assert_equal(bank["learning"].state_dict(), alone["learning"].state_dict())
@@ -66,7 +68,7 @@ def test_each_restart_of_the_learning_rate_begins_anew(tmp_path):
 
 def test_nothing_counts_before_its_time(tmp_path):
     bank, _ = fit(tmp_path, {"a": STILL}, [StopEarly(patience=1, after=0.5)])
-    assert bank.retired == {0: "no progress in 1 validations, at step 14"}
+    assert bank.retired[0].reason == "no progress in 1 validations, at step 14"
 
 
 def test_what_is_not_finite_is_no_progress(tmp_path):
@@ -74,14 +76,14 @@ def test_what_is_not_finite_is_no_progress(tmp_path):
     bank = saelight.SAEBank({"a": LEARNING}, d_in=16)
     loaders = [torch.utils.data.DataLoader(torch.ones(80, 16), batch_size=10) for _ in range(2)]
     trainer(tmp_path, callbacks=[StopEarly(patience=2)], **VALIDATIONS).fit(bank, *loaders)
-    assert bank.retired == {0: "no progress in 2 validations, at step 4"}
+    assert bank.retired[0].reason == "no progress in 2 validations, at step 4"
 
 
 def test_another_training_begins_without_memory_of_the_last(tmp_path):
     stop = StopEarly(patience=3)
     for _ in range(2):
         bank, _ = fit(tmp_path, {"a": STILL, "b": LEARNING}, [stop])
-        assert bank.retired == {0: "no progress in 3 validations, at step 8"}
+        assert bank.retired[0].reason == "no progress in 3 validations, at step 8"
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ class Dictate(saelight.Halving):
 
 def ended(bank):
     """By SAE: the step at which halving ended it."""
-    return {bank.names[i]: int(why.rsplit(" ", 1)[1]) for i, why in bank.retired.items()}
+    return {bank.names[i]: int(outcome.reason.rsplit(" ", 1)[1]) for i, outcome in bank.retired.items()}
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +55,12 @@ def test_the_worst_are_ended_at_each_rung(unbroken):
     assert t.global_step == 24
     rows = {row["name"]: row for row in map(json.loads, (t.folder / "results.jsonl").read_text().splitlines())}
     assert rows["a"]["state"] == rows["b"]["state"] == "finished"
-    assert rows["c"]["state"].startswith("retired: halving: fvu 0.")
-    assert rows["c"]["state"].endswith(" ranked 3 of 3 at step 12")
-    assert {row["state"].split("ranked ")[1] for row in (rows["d"], rows["e"])} == {"4 of 5 at step 6", "5 of 5 at step 6"}
+    assert rows["c"]["state"] == "retired"
+    assert rows["c"]["reason"].startswith("halving: fvu 0.")
+    assert rows["c"]["reason"].endswith(" ranked 3 of 3 at step 12")
+    assert {row["reason"].split("ranked ")[1] for row in (rows["d"], rows["e"])} == {"4 of 5 at step 6", "5 of 5 at step 6"}
     exported = json.loads((t.folder / "saes" / "c" / "config.json").read_text())["training"]
-    assert exported == {"state": "retired", "steps": 12, "tokens": 1200}
+    assert exported == {"state": "retired", "reason": rows["c"]["reason"], "steps": 12, "tokens": 1200}
 
 
 def test_the_survivors_are_as_without_halving(unbroken, tmp_path):
@@ -112,9 +113,9 @@ def test_only_those_in_training_are_ranked(tmp_path):
     callbacks = [Explode("a", after=3), StopEarly(patience=2, after=0.2), Halving(rungs=[0.5])]
     with pytest.warns(UserWarning, match="'a' is quarantined"):
         bank, _ = fit(tmp_path, saes, callbacks)
-    assert bank.retired[0].startswith("no progress")
+    assert bank.retired[0].reason.startswith("no progress")
     (other,) = bank.retired.keys() - {0}
-    assert bank.retired[other].endswith("ranked 2 of 2 at step 12")
+    assert bank.retired[other].reason.endswith("ranked 2 of 2 at step 12")
 
 
 def test_the_compute_saved_is_weighted_by_parameters(unbroken, tmp_path, monkeypatch):

@@ -77,6 +77,8 @@ def test_a_name_given_twice_is_refused(capsys):
         (["fitt"], r"no command 'fitt'; did you mean 'fit'\?"),
         (["shards", "inf", "x"], "inf"),
         (["shards", "info", "nowhere"], "nowhere"),
+        (["shards", "info"], "required.*path"),
+        (["shards", "harvest", "--model", "x", "--out", "y"], "required: files, hooks$"),
     ],
 )
 def test_a_bad_command_is_refused_in_one_line(args, message, capsys):

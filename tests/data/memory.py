@@ -1,9 +1,12 @@
 """Rows in memory, for the streams' tests."""
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
-from saelight.data.datamodule import RowsDataModule, Span
+from saelight.data.datamodule import RowsDataModule
+from saelight.data.source import Normalise, Opened, Span
 
 
 class MemoryRows:
@@ -37,10 +40,14 @@ def numbered(n: int) -> MemoryRows:
     return MemoryRows(torch.arange(n, dtype=torch.float32).unsqueeze(1))
 
 
+@dataclass
 class MemoryDataModule(RowsDataModule):
     """The common data module over numbered rows."""
 
-    def __init__(self, n: int, n_val: int, batch_size: int, **fields: object) -> None:
-        rows = numbered(n + n_val)
-        fields = {"val_batch_size": None, "max_samples": None, "predict_rows": None, "normalise": "none", "seed": 0} | fields
-        super().__init__(rows, n, Span(rows, n, n + n_val) if n_val else None, 1.0, batch_size=batch_size, **fields)
+    n: int
+    n_val: int
+    normalise: Normalise = field(default="none", kw_only=True)
+
+    def open(self) -> Opened:
+        rows = numbered(self.n + self.n_val)
+        return Opened(rows, self.n, Span(rows, self.n, rows.n_rows) if self.n_val else None, 1.0)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from saelight.data.datamodule import ActivationDataModule, held_out_from
+from saelight.data.activation_source import held_out_from
+from saelight.data.datamodule import ActivationDataModule
 from saelight.data.shards.reader import ShardedRows
 from saelight.data.stream.loaders import SequentialStream
 from saelight.errors import UserError

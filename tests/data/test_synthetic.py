@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal, norm
 
+from saelight.data.datamodule import SyntheticDataModule
 from saelight.data.synthetic import SyntheticRows
-from saelight.data.synthetic_datamodule import SyntheticDataModule
 from saelight.errors import UserError
 
 
@@ -133,7 +133,7 @@ def test_data_module():
     data = SyntheticDataModule(rows=5000, val_rows=700, d_in=16, n_features=32, mean_l0=3, batch_size=512)
     assert (data.d_in, data.n_train_rows, data.n_val_rows) == (16, 5000, 700)
     assert data.features.shape == (32, 16)
-    x = read(data.rows, 0, 5000) * data.scale
+    x = read(data.opened.rows, 0, 5000) * data.scale
     assert x.square().sum(1).mean() == pytest.approx(16, rel=0.03)
     assert len(data.train_dataloader()) == 5000 // 512
     assert sum(len(b) for b in data.val_dataloader()) == 700

@@ -17,13 +17,13 @@ def test_two_processes_end_the_same_sae(tmp_path):
     (tmp_path / "cfg.yaml").write_text(yaml.safe_dump(config))
     out = script(tmp_path, "fit", "--config", "cfg.yaml")
     # `steps` are those it trained. Five batches an epoch for each process, a validation after the second and the fourth.
-    why = "retired: no progress in 2 validations, at step 7"
-    assert out.count(why) == 1
+    why = "no progress in 2 validations, at step 7"
+    assert out.count(f"retired: {why}") == 1
     rows = map(json.loads, (tmp_path / "runs" / "cfg" / "results.jsonl").read_text().splitlines())
-    assert {row["name"]: (row["state"], row["steps"]) for row in rows} == {
-        "relu": ("finished", 15),
-        "topk": ("finished", 15),
-        "still": (why, 7),
+    assert {row["name"]: (row["state"], row["reason"], row["steps"]) for row in rows} == {
+        "relu": ("finished", None, 15),
+        "topk": ("finished", None, 15),
+        "still": ("retired", why, 7),
     }
     exported = json.loads((tmp_path / "runs" / "cfg" / "saes" / "still" / "config.json").read_text())
-    assert exported["training"] == {"state": "retired", "steps": 7, "tokens": 1400}
+    assert exported["training"] == {"state": "retired", "reason": why, "steps": 7, "tokens": 1400}

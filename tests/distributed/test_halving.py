@@ -21,7 +21,7 @@ def test_two_processes_end_the_same_saes(tmp_path):
     assert {name for name, row in rows.items() if row["state"] == "finished"} == {"relu", "topk"}
     # Five batches an epoch for each process, a validation after the second and the fourth: steps 2, 4 and 7.
     for name in ("still", "idle"):
-        assert rows[name]["state"].endswith(" of 4 at step 7")
-        assert out.count(rows[name]["state"]) == 1
+        assert rows[name]["reason"].endswith(" of 4 at step 7")
+        assert out.count("retired: " + rows[name]["reason"]) == 1
         exported = json.loads((tmp_path / "runs" / "cfg" / "saes" / name / "config.json").read_text())
-        assert exported["training"] == {"state": "retired", "steps": 7, "tokens": 1400}
+        assert exported["training"] == {"state": "retired", "reason": rows[name]["reason"], "steps": 7, "tokens": 1400}

@@ -7,23 +7,24 @@ import lightning as L
 import torch
 
 from saelight.bank import SAEBank
+from saelight.callbacks import SAECallback
 from tests.support.banks import weights
 
 
-class Poison(L.Callback):
+class Poison(SAECallback):
     """Writes NaN into one SAE's weights after some steps."""
 
     def __init__(self, name: str, after: int) -> None:
         self.name, self.after = name, after
-        self.told: list[tuple[str, str]] = []
+        self.reasons: list[tuple[str, str]] = []
 
     def on_train_batch_start(self, trainer: L.Trainer, bank: SAEBank, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self.after:
             with torch.no_grad():
                 bank[self.name].W_dec[0, 0] = torch.nan
 
-    def on_quarantine(self, trainer: L.Trainer, bank: SAEBank, name: str, what: str) -> None:
-        self.told.append((name, what))
+    def on_quarantine(self, trainer: L.Trainer, bank: SAEBank, name: str, reason: str) -> None:
+        self.reasons.append((name, reason))
 
 
 class Explode(L.Callback):

@@ -35,6 +35,7 @@ def make_row(i: int, settings: dict, rng: random.Random, group: str = "group-000
         "hash": f"{i:08x}",
         "group": group,
         "state": "finished",
+        "reason": None,
         "error": None,
         "seed": i,
         "config": {"class_path": f"saelight.saes.{kind.lower()}.{kind}", "init_args": fields},

@@ -40,7 +40,7 @@ def test_the_front_is_what_nothing_dominates(points):
 def test_each_variants_line_is_its_front_and_what_did_not_finish_is_on_none():
     rows = sweep(48, GRID)
     best = rows[5]
-    best |= {"state": "retired: by halving", "metrics": {"l0": 0.5, "fvu": 0.001}}
+    best |= {"state": "retired", "reason": "halving", "metrics": {"l0": 0.5, "fvu": 0.001}}
     rows[6]["metrics"] = {"l0": None}
     figure = FIGURES["pareto"](rows)
     lines = {to_hex(line.get_color(), keep_alpha=False).upper(): line.get_xydata().tolist() for line in figure.axes[0].lines}

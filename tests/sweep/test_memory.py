@@ -67,8 +67,8 @@ def test_the_prediction_is_within_a_fifth(sweep):
     from saelight.sweep.store.sweep_folder import config_of
 
     members = entries(sweep, BASE)
-    outside = {key: BASE[key] for key in ("trainer", "data")} | {"model": {}}
-    Path("group.json").write_text(json.dumps(config_of(outside, members)))
+    run_config = {key: BASE[key] for key in ("trainer", "data")} | {"model": {}}
+    Path("group.json").write_text(json.dumps(config_of(run_config, members)))
     out = subprocess.run([sys.executable, "-c", MEASURE, "group.json"], capture_output=True, text=True, check=True).stdout
     measured = int(out.rpartition("peak ")[2])
     assert memory_of(members) == pytest.approx(measured, rel=0.2)

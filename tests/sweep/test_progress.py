@@ -11,7 +11,7 @@ def row(group: str, state: str = "running", steps: int | None = None) -> dict:
 
 ROWS = [
     row("group-000", "finished", 200),
-    row("group-000", "retired: worst half", 50),
+    row("group-000", "retired", 50),
     row("group-001", steps=50),
     row("group-001", steps=50),
     row("group-002"),

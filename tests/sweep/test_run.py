@@ -100,8 +100,9 @@ def test_halving_ends_the_worst_of_each_group(capsys):
     assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "halved", "--max-saes", "3") == 0
     for group in ("group-000", "group-001"):
         found = [row for row in rows("halved").values() if row["group"] == group]
-        assert sorted(row["state"].partition(":")[0] for row in found) == ["finished", "finished", "retired"]
-        retired = next(row for row in found if row["state"].startswith("retired: halving: fvu "))
+        assert sorted(row["state"] for row in found) == ["finished", "finished", "retired"]
+        retired = next(row for row in found if row["state"] == "retired")
+        assert retired["reason"].startswith("halving: fvu ")
         assert retired["steps"] == 10
         assert all(retired["metrics"]["fvu"] > 0 and row["steps"] == 20 for row in found if row is not retired)
         assert "Halving saved 17%" in Path("halved/logs", f"{group}.txt").read_text()

@@ -56,7 +56,8 @@ def test_a_search_learns_from_groups_and_prunes_inside_them(capsys):
             assert trial.state.name == "COMPLETE"
             assert trial.value == row["metrics"]["fvu"]
         else:
-            assert row["state"].startswith("retired: pruned at validation ")
+            assert row["state"] == "pruned"
+            assert row["reason"].startswith("at validation ")
             assert trial.state.name == "PRUNED"
             assert row["steps"] < 20
             siblings = [r for r in found.values() if r["group"] == row["group"] and r["state"] == "finished"]

@@ -21,10 +21,10 @@ _DOCUMENTS = 16
 
 
 def harvest(
-    model: str = "",
-    files: list[str] | None = None,
-    hooks: list[str] | None = None,
-    out: str = "",
+    model: str,
+    files: list[str],
+    hooks: list[str],
+    out: str,
     exclude: list[str] | None = None,
     context: int = 128,
     batch_size: int = 32,
@@ -40,11 +40,11 @@ def harvest(
 
     Args:
         model: Name or folder of the model, for AutoModel.from_pretrained. `{package:NAME}` is the folder of an
-            installed package. Required.
+            installed package.
         files: Glob patterns of UTF-8 text files (`**` goes through folders); a file is a document. `{stdlib}` is the
-            folder of Python's standard library. Required.
-        hooks: Dotted paths of the modules whose outputs are written, such as encoder.layer.3. Required.
-        out: Folder to make: of the shards, or, with several hooks, of one folder of shards per hook. Required.
+            folder of Python's standard library.
+        hooks: Dotted paths of the modules whose outputs are written, such as encoder.layer.3.
+        out: Folder to make: of the shards, or, with several hooks, of one folder of shards per hook.
         exclude: Patterns of files to leave out, matched against the whole path (`*` matches / too).
         context: Tokens the model sees at once, special tokens included; documents are cut into such windows.
         batch_size: Windows of a batch. 32 of 128 tokens keep the CPU's caches warm; a GPU takes more.
@@ -56,8 +56,8 @@ def harvest(
         device: auto (the first GPU, or else the CPU), or a torch device.
         seed: Seed of the order of files, shuffled so that the last documents are a fair validation sample.
     """
-    for name, value in (("model", model), ("files", files), ("hooks", hooks), ("out", out)):
-        if not value:
+    for name, given in (("model", model), ("files", files), ("hooks", hooks), ("out", out)):
+        if not given:
             raise UserError(f"harvest needs `{name}`; give --{name}, or a file with --config")
     for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens), ("rows_per_shard", rows_per_shard)):
         if value is not None and value < 1:

@@ -1,7 +1,7 @@
-"""Linear layers of a model that only runs forward on the CPU, by oneDNN instead of MKL.
+"""Linear layers of a model that only runs forward on the CPU, by the kernel that training's products run by.
 
-In float32 on AMD processors MKL reaches well under half of oneDNN's speed; MiniLM harvests twice as fast. The two differ in
-the last bits (1e-5 of activations around 1).
+Where that is oneDNN, MiniLM harvests twice as fast. It and torch's own differ in the last bits (1e-5 of activations around
+1).
 """
 
 from functools import partial
@@ -9,16 +9,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from saelight.ops.matmul import kernel, matmul
+
 
 def use_onednn(model: nn.Module) -> bool:
-    """Let every float32 `nn.Linear` of `model` on the CPU compute by oneDNN, where torch has it. Whether any does."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    """Let every float32 `nn.Linear` of `model` on the CPU compute by oneDNN, where that is chosen. Whether any does."""
+    if kernel() != "onednn":
         return False
     layers = [m for m in model.modules() if type(m) is nn.Linear and m.weight.dtype == torch.float32 and m.weight.is_cpu]
     for layer in layers:
-        layer.forward = partial(_linear, layer)
+        layer.forward = partial(_linear, layer)  # type: ignore[method-assign]  # of this layer alone
     return bool(layers)
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "none", [], "")
+    z = matmul(x.reshape(-1, x.shape[-1]), layer.weight.T, layer.bias)
+    return z.view(*x.shape[:-1], layer.out_features)

@@ -226,7 +226,7 @@ class ShardedRows:
 
     def _read(self, name: str, start: int, out: Tensor) -> None:
         width = math.prod(out.shape[1:]) * out.dtype.itemsize
-        memory = memoryview(out.reshape(-1).view(torch.uint8).numpy())
+        memory = out.reshape(-1).view(torch.uint8).numpy().data
         done = 0
         for shard, first, count in self._pieces(start, len(out)):
             end = done + count * width

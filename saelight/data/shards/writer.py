@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class ShardWriter:
         self._shards: list[dict[str, Any]] = []
         self._squares, self._sum_D = 0.0, torch.zeros(d_in, dtype=torch.float64)
         self._x_ND = torch.empty(0, d_in, dtype=self._dtype)
-        self._columns: dict[str, Tensor] | None = None
+        self._columns: dict[str, Tensor] = {}
         self._waiting = 0
 
     def __enter__(self) -> "ShardWriter":
@@ -89,7 +90,7 @@ class ShardWriter:
                 f"NaN or infinite activation in row {self.n_rows + bad} of {self._meta['hook']} (stored as "
                 f"{self._meta['dtype']}); check the model, or store it as float32"
             )
-        if self._columns is None:
+        if self.n_rows == 0:
             self._columns = {name: torch.empty(0, dtype=COLUMNS[name]) for name in columns}
         if columns.keys() != self._columns.keys() or any(len(c) != len(x_ND) for c in columns.values()):
             raise ValueError("every append must bring the same columns, one entry per row")
@@ -161,7 +162,7 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor]) -> tuple[int, str
     )
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        for piece in (header, *(memoryview(t.reshape(-1).view(torch.uint8).numpy()) for t in tensors.values())):
+        for piece in (memoryview(header), *(t.reshape(-1).view(torch.uint8).numpy().data for t in tensors.values())):
             digest.update(piece)
             file.write(piece)
         file.flush()
@@ -176,12 +177,12 @@ def _grown(old: Tensor, size: int, keep: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _disk(path: Path):
+def _disk(path: Path) -> Iterator[None]:
     """What the disk refuses, in one line."""
     try:
         yield
     except OSError as e:
-        reason = _FULL.get(e.errno, e.strerror)
+        reason = _FULL.get(e.errno or 0, e.strerror)
         raise UserError(
             f"{reason}: cannot write {path}; nothing was kept, free some space or choose another folder"
             if e.errno in _FULL

@@ -162,14 +162,14 @@ class _BatchReader:
         self.position = position
         self._shape, self._dtype = (batch_size, rows.d_in), rows.dtype
         self._windows = Prefetch(lambda stop: _read_windows(rows, plan, position * batch_size, stop), slots=2)
-        self._x_ND: Tensor | None = None
+        self._x_ND = torch.empty(0, rows.d_in, dtype=rows.dtype)
         self._order = np.empty(0, np.int64)
 
     def next(self) -> Tensor:
         x_BD, filled = _empty(*self._shape, self._dtype), 0
         while filled < len(x_BD):
             if len(self._order) == 0:
-                if self._x_ND is not None:
+                if len(self._x_ND):
                     self._windows.release()
                 self._x_ND, self._order = self._windows.get()
             take, self._order = np.split(self._order, [len(x_BD) - filled])

@@ -36,7 +36,7 @@ class Window(NamedTuple):
     starts: np.ndarray
     sizes: np.ndarray
     pass_: int
-    index: int
+    number: int
 
     @property
     def rows(self) -> int:
@@ -95,5 +95,5 @@ class Plan:
 
     def order(self, window: Window) -> np.ndarray:
         """The permutation of a window's rows: (rows,) int64, positions in the window."""
-        rng = np.random.default_rng([self.seed, _WINDOW, window.pass_, self.rank, window.index])
+        rng = np.random.default_rng([self.seed, _WINDOW, window.pass_, self.rank, window.number])
         return rng.permutation(window.rows)

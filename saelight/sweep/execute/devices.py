@@ -41,7 +41,8 @@ def choose(wanted: str, found: list[Device]) -> list[Device]:
     if wanted == "auto":
         return [device for device in found if device.name != "cpu"] or found
     by_name = {device.name: device for device in found}
-    by_name.setdefault("cuda", by_name.get("cuda:0"))
+    if "cuda:0" in by_name:
+        by_name.setdefault("cuda", by_name["cuda:0"])
     chosen = []
     for name in wanted.split(","):
         if by_name.get(name.strip()) is None:
@@ -74,9 +75,21 @@ def environment(device: Device, threads: int) -> dict[str, str]:
 
 
 def arguments(device: Device) -> list[str]:
-    """The arguments of `fit` that put it on this one device."""
-    accelerator = device.name.partition(":")[0].replace("cuda", "gpu")
-    return [f"--trainer.accelerator={accelerator}", "--trainer.devices=1"]
+    """The arguments of `fit` that put it on this one device, the only one that `environment` lets it see."""
+    return [_accelerator(device), "--trainer.devices=1"]
+
+
+def ddp_arguments(devices: list[Device]) -> list[str]:
+    """The arguments of `fit` that put it on all these devices of one kind, as this process counts them."""
+    if devices[0].name == "cpu":
+        chosen = str(len(devices))
+    else:
+        chosen = f"[{','.join(device.name.partition(':')[2] for device in devices)}]"
+    return [_accelerator(devices[0]), f"--trainer.devices={chosen}", "--trainer.strategy=ddp"]
+
+
+def _accelerator(device: Device) -> str:
+    return f"--trainer.accelerator={device.name.partition(':')[0].replace('cuda', 'gpu')}"
 
 
 def listing(found: list[Device]) -> str:

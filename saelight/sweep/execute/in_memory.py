@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
+from saelight.sweep.plan.entry import Entry
 from saelight.sweep.plan.groups import split
 from saelight.sweep.plan.points import expand
-from saelight.sweep.plan.resolve import Entry, resolve
 from saelight.sweep.plan.spec import Sweep, listed
 from saelight.sweep.store.sweep_folder import config_of
 
@@ -51,18 +51,20 @@ def run(
     if not points:
         raise UserError("sweep.run: no points")
     sweep = Sweep(file=Path("points"), name="points", base=config, root=listed(points, "points"))
+    from saelight.sweep.plan.resolve import resolve  # torch
+
     drafts, _ = expand(sweep)
     resolved = resolve(sweep, drafts)
-    if missing := next((facts.missing for facts in resolved.facts.values() if facts.missing), None):
-        raise UserError(missing)
+    if resolved.missing:
+        raise UserError(resolved.missing[0])
     trained: dict[str, Trained] = {}
     for members in split(resolved.entries, max_saes, None):
-        trained |= _train(config_of(resolved.outsides[members[0].outside], members), members, progress)
+        trained |= _train(config_of(resolved.run_configs[members[0].run_config], members), members, progress)
     return [trained[point.name]._replace(name=point.name) for point in drafts]
 
 
 def _train(config: dict[str, Any], members: list[Entry], progress: bool) -> dict[str, Trained]:
-    from saelight.cli.training import build
+    from saelight.run.build import build
 
     config["trainer"] = config.get("trainer", {}) | {"enable_progress_bar": progress}
     trainer, bank, data = build(config)
@@ -70,7 +72,7 @@ def _train(config: dict[str, Any], members: list[Entry], progress: bool) -> dict
     target = bank.target_normalisation
     for sae in bank.saes:
         sae.cpu().eval().requires_grad_(False)
-        sae.fold_scale(bank.normalisation["scale"], target and target["scale"])
+        sae.fold_scale(bank.normalisation["scale"], None if target is None else target["scale"])
     return {
         name: Trained(name, sae, row)
         for sae, row, entry in zip(bank.saes, trainer.results, members, strict=True)

@@ -1,16 +1,12 @@
 """Runs a sweep's groups: hands them to a launcher as it frees, records what happens, keeps the results up to date."""
 
 import contextlib
-import fcntl
-import os
 import signal
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from saelight.errors import UserError
 from saelight.sweep.execute.launch import Launcher, Outcome
 from saelight.sweep.execute.progress_line import Progress
 from saelight.sweep.execute.work import Work
@@ -26,39 +22,6 @@ _ATTEMPTS = 2
 
 class Stopped(Exception):
     """The runner was told to stop, and every run has written its checkpoint."""
-
-
-@contextlib.contextmanager
-def only_runner(folder: SweepFolder) -> Iterator[None]:
-    """Hold the sweep's folder, until this process ends, however it does. Raises `UserError` when another one holds it."""
-    new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
-    folder.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with _locked(folder):
-            yield
-    finally:
-        # A command that was refused leaves no trace.
-        if new and [path.name for path in folder.path.iterdir()] == ["lock"]:
-            (folder.path / "lock").unlink()
-            for path in new:
-                path.rmdir()
-
-
-@contextlib.contextmanager
-def _locked(folder: SweepFolder) -> Iterator[None]:
-    with (folder.path / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise UserError(
-                f"another runner ({lock.read().strip()}) is at work in {folder.path}: wait for it, stop it, or "
-                "give --out another folder"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield
 
 
 def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, progress: Progress, wait: bool = True) -> bool:
@@ -84,11 +47,11 @@ def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, progr
                 batch += work.take(free - len(batch))
                 if not batch:
                     break
-                for group, facts in zip(batch, launcher.submit(batch), strict=True):
+                for group, record in zip(batch, launcher.submit(batch), strict=True):
                     attempts[group.id] = attempts.get(group.id, 0) + 1
-                    journal.add(group.id, "submitted", attempt=attempts[group.id], **facts)
+                    journal.add(group.id, "submitted", attempt=attempts[group.id], launcher=launcher.name, **record)
                     running[group.id] = group
-                    progress.say(f"{group.id}: {len(group.members)} SAEs on {facts['device']}")
+                    progress.say(f"{group.id}: {len(group.members)} SAEs on {record['device']}")
             if not wait:
                 return True
             if stopped():

@@ -6,8 +6,8 @@ from typing import Any
 
 from saelight.errors import UserError
 from saelight.sweep.execute.study import OptunaChooser, open_study
+from saelight.sweep.plan.entry import Entry
 from saelight.sweep.plan.points import Point, draw
-from saelight.sweep.plan.resolve import Entry, resolve
 from saelight.sweep.plan.spec import Sweep
 from saelight.sweep.store.result_rows import collect
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
@@ -29,7 +29,7 @@ class Search:
         journal: The study's file. Default: in the folder.
         max_saes: Trials asked for at once.
         max_bytes: Of a group.
-        groups: How many may run at once where a launcher takes any number: the later a trial is asked, the more it knows.
+        groups: How many may run at once, though the launcher takes more: the later a trial is asked, the more it knows.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class Search:
         max_bytes: int | None,
         groups: int,
     ) -> None:
+        assert sweep.run_cap is not None  # the session refuses a search without one
+        self.run_cap = sweep.run_cap
         self.sweep, self.folder, self.index, self.overrides = sweep, folder, index, overrides
         self.together, self.max_bytes = max_saes or sweep.max_saes or _TOGETHER, max_bytes
         self.journal = str(journal or folder.path / "journal.log")
@@ -87,14 +89,16 @@ class Search:
         return lines
 
     def _room(self) -> int:
-        return self.sweep.run_cap - len(self.study.get_trials(deepcopy=False))
+        return self.run_cap - len(self.study.get_trials(deepcopy=False))
 
     def _ask(self) -> list[Group]:
         """Trials for one group; several when they differ in more than their SAEs."""
+        from saelight.sweep.plan.resolve import resolve  # torch
+
         entries = []
         for _ in range(min(self.together, self._room())):
             trial = self.study.ask()
-            if trial.number >= self.sweep.run_cap:  # another runner was faster
+            if trial.number >= self.run_cap:  # another runner was faster
                 self._fail(trial.number)
                 break
             trial.set_user_attr("folder", str(self.folder.path))
@@ -108,12 +112,12 @@ class Search:
                 trial.set_user_attr("error", str(error))
                 self._fail(trial.number)
                 continue
-            entries += self._entered(resolved.entries[0], resolved.outsides, trial.number)
+            entries += self._entered(resolved.entries[0], resolved.run_configs, trial.number)
         groups = self.folder.add(self.index, entries, self.together, self.max_bytes, callbacks=self._callbacks)
         self.folder.commit(self.index)
         return groups
 
-    def _entered(self, entry: Entry, outsides: dict[str, Any], number: int) -> list[Entry]:
+    def _entered(self, entry: Entry, run_configs: dict[str, Any], number: int) -> list[Entry]:
         """Note the trial in the index; the entry, unless it is there already."""
         self.index.trials.setdefault(entry.hash, []).append(number)
         if (known := self.index.entries.get(entry.hash)) is not None:
@@ -124,7 +128,7 @@ class Search:
                     break
             return []
         self.index.entries[entry.hash] = entry
-        self.index.outsides |= outsides
+        self.index.run_configs |= run_configs
         self.index.wanted.append(entry.hash)
         return [entry]
 
@@ -151,7 +155,7 @@ class Search:
         for number in self.index.trials.get(key, []):
             if self.study.get_trials(deepcopy=False)[number].state.is_finished():
                 continue
-            if row["state"].startswith("retired: pruned"):
+            if row["state"] == "pruned":
                 self.study.tell(number, state=_states().PRUNED)
             elif error is None and value is not None and math.isfinite(value):
                 self.study.tell(number, value)

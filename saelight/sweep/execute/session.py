@@ -8,17 +8,16 @@ from typing import Any
 from saelight.errors import UserError
 from saelight.sweep.execute import devices as dev
 from saelight.sweep.execute.forecast import forecast
+from saelight.sweep.execute.launch import LAUNCHERS, Launcher, find
 from saelight.sweep.execute.progress_line import Progress
-from saelight.sweep.execute.runner import Stopped, only_runner, run
+from saelight.sweep.execute.runner import Stopped, run
 from saelight.sweep.execute.work import Listed, Work
 from saelight.sweep.plan.distributions import RandomChooser
+from saelight.sweep.plan.entry import Entry
 from saelight.sweep.plan.points import Point, draw, expand, select
-from saelight.sweep.plan.resolve import Entry, resolve
 from saelight.sweep.plan.spec import Sweep, read
+from saelight.sweep.store.runner_lock import only_runner
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
-
-_SHARE = 0.8
-"""Of a device's memory, for runs; the rest is the system's, and the prediction's error."""
 
 
 @dataclass
@@ -33,16 +32,25 @@ class Request:
     max_saes: int | None = None
     devices: str = "auto"
     launcher: str = "local"
+    launcher_options: dict[str, Any] = field(default_factory=dict)
     parallel: int | None = None
+    wait: bool = True
     resume: bool = False
     journal: str | None = None
 
 
 class Session:
-    """One sweep, its folder, and the devices it is to run on."""
+    """One sweep, its folder, and the launcher that is to run it."""
+
+    launcher: Launcher
+    """Made by `prepare`."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self._launcher = find(request.launcher)
+        if not (request.wait or self._launcher.detaches):
+            able = " or ".join(name for name, launcher in LAUNCHERS.items() if launcher.detaches)
+            raise UserError(f"--no-wait goes with --launcher {able}: add that, or drop it")
         self.sweep: Sweep | None = None
         if Path(request.file).is_dir():
             if request.out or request.overrides:
@@ -55,7 +63,6 @@ class Session:
         self.notes: list[str] = []
         self.total = 0
         """Points of the whole sweep."""
-        self.devices: list[dev.Device] = []
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder against other runners."""
@@ -70,15 +77,11 @@ class Session:
             self._choose_among(self.index)
         else:
             self._expand(self.sweep)
-        self.devices = dev.choose(self.request.devices, dev.find())
-        if not self._to_be_grouped():
-            return self
-        if self.request.launcher == "slurm":
-            # Jobs have machines of their own, which are not this one.
-            self.folder.plan(self.index, self.max_saes, None, self.request.parallel or 1)
-        else:
-            one_run = len(self.devices) if self.request.launcher == "ddp" else 1
-            self.folder.plan(self.index, self.max_saes, self._memory(self.workers), max(1, self.workers // one_run))
+        devices = dev.choose(self.request.devices, dev.find())
+        options = self.request.launcher_options
+        self.launcher = self._launcher(self.folder, devices, self.request.parallel, **options)
+        if self._to_be_grouped():
+            self.folder.plan(self.index, self.max_saes, self.launcher.memory_limit, len(self.launcher.workers))
         return self
 
     def _to_be_grouped(self) -> bool:
@@ -93,11 +96,6 @@ class Session:
         return self.request.pattern is not None or self.request.limit is not None
 
     @property
-    def workers(self) -> int:
-        """Devices that train at the same time."""
-        return min(self.request.parallel or len(self.devices), len(self.devices))
-
-    @property
     def max_saes(self) -> int | None:
         """The most SAEs in a group."""
         return self.request.max_saes or (self.sweep.max_saes if self.sweep else None)
@@ -105,6 +103,8 @@ class Session:
     def _expand(self, sweep: Sweep) -> None:
         if sweep.method == "bayes":
             return self._try_out(sweep)
+        from saelight.sweep.plan.resolve import resolve  # torch
+
         points, notes = expand(sweep, self.request.overrides)
         self.total = len(points)
         chosen = select(points, self.request.pattern, self.request.limit)
@@ -118,10 +118,12 @@ class Session:
             raise UserError("--filter and --limit choose among points; a search makes its own: lower run_cap")
         if sweep.run_cap is None:
             raise UserError(f"{sweep.file}: method bayes has no end of its own: add `run_cap: 40`, the number of trials")
+        from saelight.sweep.plan.resolve import resolve  # torch
+
         draft = draw(sweep.root, RandomChooser([sweep.seed]))
         resolved = resolve(sweep, [Point("trial", draft.settings | self.request.overrides, 0)])
         self.index.name, self.index.metric = sweep.name, sweep.metric
-        self.index.missing = [facts.missing for facts in resolved.facts.values() if facts.missing]
+        self.index.missing = resolved.missing
         self.notes = resolved.notes
 
     def _choose_among(self, index: Index) -> None:
@@ -132,11 +134,6 @@ class Session:
         if self._chooses:
             points = select([Point(name, {}, 0) for name in names], self.request.pattern, self.request.limit)
             index.wanted = list(dict.fromkeys(names[point.name] for point in points))
-
-    def _memory(self, workers: int) -> int:
-        """Bytes that a run may take on the smallest of the devices."""
-        shares = [d.memory // (workers if d.name == "cpu" else 1) for d in self.devices]
-        return int(_SHARE * min(shares))
 
     def to_run(self) -> list[Group]:
         """The groups that have something left to train."""
@@ -161,10 +158,12 @@ class Session:
 
     def dry_run(self) -> str:
         """What would run where, and what it would take."""
-        return f"{self.summary()}\n{forecast(self)}"
+        groups = [(group, self.entries(group)) for group in self.to_run()]
+        return f"{self.summary()}\n{forecast(groups, self.launcher)}"
 
-    def run(self, launcher_options: dict[str, Any]) -> int:
+    def run(self) -> int:
         """Train all that is left; the exit code. Interrupted: 130."""
+        self.launcher.check()
         if self.index.missing:
             raise UserError(self.index.missing[0])
         begun = [g.id for g in self.index.groups.values() if self.folder.begun(g.id)]
@@ -178,14 +177,13 @@ class Session:
         print(self.summary(), flush=True)
         if finished := len(self.index.groups) - len(groups):
             print(f"finished or not asked for: {finished} groups; to run: {len(groups)}", flush=True)
-        launcher, work = self._launcher(launcher_options), self._work(groups)
-        wait = not launcher_options.get("no_wait")
+        work = self._work(groups)
         try:
-            ok = run(self.folder, self.index, work, launcher, Progress(), wait)
+            ok = run(self.folder, self.index, work, self.launcher, Progress(), self.request.wait)
         except Stopped:
             print("stopped; the same command with --resume goes on", flush=True)
             return 130
-        if not wait:
+        if not self.request.wait:
             print(
                 f"submitted: `saelight sweep status {self.folder.path}` tells how it goes; the same command with "
                 "--resume in place of --no-wait waits for it, and tries again what failed",
@@ -202,8 +200,6 @@ class Session:
             return Listed(groups)
         from saelight.sweep.execute.search import Search
 
-        # A cluster takes any number of groups.
-        at_once = self.request.parallel or (1 if self.request.launcher == "slurm" else self.workers)
         return Search(
             self.sweep,
             self.folder,
@@ -211,19 +207,6 @@ class Session:
             self.request.overrides,
             self.request.journal,
             self.max_saes,
-            self._memory(self.workers),
-            at_once,
+            self.launcher.memory_limit,
+            len(self.launcher.workers),
         )
-
-    def _launcher(self, options: dict[str, Any]):
-        for_slurm = ("partition", "account", "time", "gpus", "cpus", "sbatch")
-        if self.request.launcher == "slurm":
-            from saelight.sweep.execute.launch.slurm_array import SlurmLauncher
-
-            return SlurmLauncher(self.folder, parallel=self.request.parallel, **{key: options.get(key) for key in for_slurm})
-        for key in (*for_slurm, "no_wait"):
-            if options.get(key) not in (None, False, []):
-                raise UserError(f"--{key.replace('_', '-')} goes with --launcher slurm: add that, or drop it")
-        from saelight.sweep.execute.launch.local import LocalLauncher
-
-        return LocalLauncher(self.folder, self.devices, self.request.parallel, ddp=self.request.launcher == "ddp")

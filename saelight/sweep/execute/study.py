@@ -28,23 +28,24 @@ def open_study(
     Raises:
         UserError: Optuna, an extra, is missing.
     """
-    optuna = _optuna()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
-    kind = optuna.pruners.NopPruner() if pruner is None else optuna.pruners.HyperbandPruner(**pruner)
-    # Trials that train now count as poor ones, so that those asked for together are not all alike.
-    sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-    if direction is None:
-        return optuna.load_study(study_name=name, storage=storage, pruner=kind, sampler=sampler)
-    return optuna.create_study(
-        study_name=name, storage=storage, pruner=kind, sampler=sampler, direction=direction, load_if_exists=True
-    )
+    return _open(_storage(journal), name, pruner, direction, seed)
 
 
-def trial_of(study: "optuna.Study", number: int) -> "optuna.Trial":
-    """The trial of this number, to report to."""
-    optuna = _optuna()
-    return optuna.Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+class Trials:
+    """The trials of a study that exists, by number, to report to.
+
+    Args:
+        journal, name, pruner: As `open_study` takes them.
+    """
+
+    def __init__(self, journal: str | Path, name: str, pruner: dict[str, Any]) -> None:
+        self._storage = _storage(journal)
+        self._id = self._storage.get_study_id_from_name(name)
+        self._study = _open(self._storage, name, pruner)
+
+    def __getitem__(self, number: int) -> "optuna.Trial":
+        trial = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        return _optuna().Trial(self._study, trial)
 
 
 class OptunaChooser:
@@ -60,6 +61,30 @@ class OptunaChooser:
         if whole:
             return self._trial.suggest_int(key, int(low), int(high), log=log)
         return self._trial.suggest_float(key, low, high, log=log, step=None if log else step)
+
+
+def _storage(journal: str | Path) -> "optuna.storages.JournalStorage":
+    optuna = _optuna()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+
+
+def _open(
+    storage: "optuna.storages.BaseStorage",
+    name: str,
+    pruner: dict[str, Any] | None,
+    direction: str | None = None,
+    seed: int | None = None,
+) -> "optuna.Study":
+    optuna = _optuna()
+    kind = optuna.pruners.NopPruner() if pruner is None else optuna.pruners.HyperbandPruner(**pruner)
+    # Trials that train now count as poor ones, so that those asked for together are not all alike.
+    sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    if direction is None:
+        return optuna.load_study(study_name=name, storage=storage, pruner=kind, sampler=sampler)
+    return optuna.create_study(
+        study_name=name, storage=storage, pruner=kind, sampler=sampler, direction=direction, load_if_exists=True
+    )
 
 
 def _optuna() -> Any:

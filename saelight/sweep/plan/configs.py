@@ -14,7 +14,7 @@ def apply(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def outside(base: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def run_config(base: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """The config of a run without its SAEs: `base` with a point's settings that are not its SAE's own."""
     config = copy.deepcopy(base)
     config["model"] = {key: value for key, value in (config.get("model") or {}).items() if key != "saes"}

@@ -64,9 +64,10 @@ def read_distribution(spec: dict[str, Any], where: str) -> Distribution | None:
         if key not in wanted | {"distribution"}:
             raise UserError(f"{where}: unknown key {key!r}{did_you_mean(key, wanted | {'value', 'values'})}")
     values = [spec.get(key, 1 if key == "q" else None) for key in ("min", "max", "q")]
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) < len(values):
         raise UserError(f"{where}: write {{values: [...]}} or {{min: ..., max: ...}} in numbers, got {spec}")
-    low, high, q = values
+    low, high, q = numbers
     log, whole = "log" in kind, kind == "int_uniform"
     if not low < high or (log and low <= 0) or (whole and not (isinstance(low, int) and isinstance(high, int))):
         rule = "0 < min < max" if log else "whole numbers, min < max" if whole else "min < max"
@@ -87,7 +88,7 @@ class RandomChooser:
 
     def number(self, key: str, low: float, high: float, *, log: bool, step: float | None, whole: bool) -> float:
         if whole:
-            return int(self._rng.integers(low, high, endpoint=True))
+            return int(self._rng.integers(int(low), int(high), endpoint=True))
         value = math.exp(self._rng.uniform(math.log(low), math.log(high))) if log else self._rng.uniform(low, high)
         if step:
             # Decimal steps, without the tail of binary fractions.

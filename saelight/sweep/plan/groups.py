@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from saelight.sweep.plan.entry import Entry
 from saelight.sweep.plan.memory import group_bytes
-from saelight.sweep.plan.resolve import Entry
 
 
 def split(entries: Iterable[Entry], max_saes: int | None, max_bytes: int | None, at_least: int = 1) -> list[list[Entry]]:
@@ -14,7 +14,7 @@ def split(entries: Iterable[Entry], max_saes: int | None, max_bytes: int | None,
     """
     alike: dict[str, list[Entry]] = {}
     for entry in entries:
-        alike.setdefault(entry.outside, []).append(entry)
+        alike.setdefault(entry.run_config, []).append(entry)
     groups = []
     for members in alike.values():
         # Workers that other configs will keep busy need no groups of this one.
@@ -31,7 +31,7 @@ def split(entries: Iterable[Entry], max_saes: int | None, max_bytes: int | None,
 
 def memory_of(members: list[Entry]) -> int:
     """Predicted bytes of a group's run, above the process's own."""
-    return group_bytes([tuple(entry.memory) for entry in members], members[0].row_bytes)
+    return group_bytes([(entry.memory[0], entry.memory[1]) for entry in members], members[0].stream_bytes)
 
 
 def _deal(members: list[Entry], n: int) -> list[list[Entry]]:

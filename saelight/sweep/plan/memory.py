@@ -1,11 +1,12 @@
 """Memory that training needs, predicted: what decides how many SAEs share a run.
 
-The terms are what training holds; the factors were fitted to the peaks of 41 runs on a CPU (seven variants, d_in 256 to 768,
-d_sae 2048 to 8192, 2 to 8 SAEs, batches of 512 to 4096), which they meet within 12 % (docs/sweeps.md). A GPU needs less
-beside the weights: there the prediction is on the safe side, and not measured.
+The terms are what training holds; the factors, each variant's own (`saelight/saes/memory_factors.py`), were fitted to the
+peaks of 41 runs on a CPU (seven variants, d_in 256 to 768, d_sae 2048 to 8192, 2 to 8 SAEs, batches of 512 to 4096), which
+they meet within 12 % (docs/sweeps.md). A GPU needs less beside the weights: there the prediction is on the safe side, and
+not measured.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from saelight.saes import SAEConfig
@@ -15,39 +16,22 @@ _STATE = 4
 """Weights, their gradients, and AdamW's two moments."""
 _PROCESS = 200_000_000
 """What a run loads and keeps whatever its SAEs are: compiled code, logs, the libraries' buffers."""
-_WINDOWS = 2.6
-"""Windows of rows that the stream holds: one that is read from, one that is filled, and what is on its way."""
-_WINDOW_ROWS = 128 * 512
-
-
-class _Factors(NamedTuple):
-    """Buffers of an SAE: in sizes of its parameters in its turn, of its latents (B, F) in its turn, and kept of those."""
-
-    parameters: float
-    latents: float
-    latents_kept: float
-
-
-_DENSE = _Factors(0.0, 12.3, 4.4)
-_KEPT = _Factors(10.4, 0.0, 0.8)
-_FACTORS = {"ReLU": _Factors(8.3, 0.0, 1.5)} | dict.fromkeys(("TopK", "AbsTopK", "BatchTopK", "MatchingPursuit"), _KEPT)
 
 
 def sae_bytes(config: "SAEConfig", parameters: int, d_sae: int, batch: int) -> tuple[int, int]:
     """Bytes one SAE holds all the time, and what it needs beside them in its turn, which a group needs only once."""
-    # A Matryoshka SAE works as its base does.
-    factors = _FACTORS.get(type(getattr(config, "base", config)).__name__, _DENSE)
+    factors = config.module.memory
     weights, latents = _FLOAT * parameters, _FLOAT * batch * d_sae
     held = _STATE * weights + factors.latents_kept * latents
     return round(held), round(factors.parameters * weights + factors.latents * latents)
 
 
-def group_bytes(members: list[tuple[int, int]], row_bytes: int) -> int:
+def group_bytes(members: list[tuple[int, int]], stream_bytes: int) -> int:
     """Bytes of a group's run above what the process needs once all is imported.
 
     Args:
         members: What `sae_bytes` says of each SAE.
-        row_bytes: Of one row of the data, targets included.
+        stream_bytes: What the data's stream holds.
     """
     saes = sum(held for held, _ in members) + max((in_turn for _, in_turn in members), default=0)
-    return saes + _PROCESS + round(_WINDOWS * _WINDOW_ROWS * row_bytes)
+    return saes + _PROCESS + stream_bytes

@@ -41,7 +41,7 @@ def expand(sweep: Sweep, overrides: dict[str, Any] | None = None) -> tuple[list[
     for key in overrides:
         check_key(key, "--set")
     if sweep.method == "random":
-        drafts = [draw(sweep.root, RandomChooser([sweep.seed, i])) for i in range(sweep.run_cap)]
+        drafts = [draw(sweep.root, RandomChooser([sweep.seed, i])) for i in range(sweep.run_cap or 0)]
     elif sweep.method == "grid":
         drafts = list(_grid(sweep.root))
         if sweep.run_cap is not None:
@@ -82,7 +82,8 @@ def _matches(name: str, pattern: str) -> bool:
 
 def draw(branch: Branch, chooser: Chooser) -> Draft:
     """One point: each axis drawn, and one of the children."""
-    prefix, settings = (), {}
+    prefix: tuple[str, ...] = ()
+    settings: dict[str, Any] = {}
     if branch.name is not None:
         prefix += (branch.name,)
     for axis in branch.axes:
@@ -100,10 +101,10 @@ def draw(branch: Branch, chooser: Chooser) -> Draft:
 
 
 def _grid(branch: Branch) -> Iterator[Draft]:
-    own = () if branch.name is None else (branch.name,)
+    own: tuple[str, ...] = () if branch.name is None else (branch.name,)
     outer = []
     for rows in itertools.product(*(axis.rows for axis in branch.axes)):
-        prefix, settings = own, {}
+        prefix, settings = own, dict[str, Any]()
         for axis, row in zip(branch.axes, rows, strict=True):
             prefix, settings = _with_row(prefix, settings, axis, row)
         outer.append(Draft(prefix, settings))
@@ -116,7 +117,9 @@ def _grid(branch: Branch) -> Iterator[Draft]:
                 yield Draft(draft.prefix + inner.prefix, draft.settings | inner.settings)
 
 
-def _with_row(prefix: tuple, settings: dict, axis: Axis, row: tuple) -> tuple[tuple, dict]:
+def _with_row(
+    prefix: tuple[str, ...], settings: dict[str, Any], axis: Axis, row: tuple[Any, ...]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
     values = dict(zip(axis.keys, row, strict=True))
     if "name" in values:
         prefix += (str(values.pop("name")),)

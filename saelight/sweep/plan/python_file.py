@@ -17,6 +17,8 @@ def run_python(file: Path, settings: set[str]) -> tuple[dict[str, Any], list[Any
     if not file.is_file():
         raise UserError(f"{file} cannot be read: no such file")
     spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file} is no Python file: give it a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
     # Helpers beside the file are importable, as they are for a script.
     sys.path.insert(0, str(file.parent))

@@ -1,26 +1,21 @@
-"""Points against the real SAE classes: each field parsed as `saelight fit` would, each SAE built (without memory).
+"""Points against the real SAE classes: each field checked as `saelight fit` would, each SAE built (without memory).
 
 This is the one module of the sweep's front that needs torch; import it where points are checked.
 """
 
 import importlib
 import json
-import re
 from dataclasses import fields
-from functools import cache
+from inspect import isabstract
 from typing import Any, NamedTuple
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
 
-import saelight.parsing.settings  # noqa: F401  (lets the parser read any variant)
-from saelight import saes
+import saelight.saes  # noqa: F401  (all of saelight's variants)
 from saelight.errors import UserError, did_you_mean
-from saelight.parsing.messages import explain
-from saelight.saes import SAEConfig
-
-_SCALARS = {"lr", "weight_decay", "clip", "schedule", "seed", "sparsity", "betas", "sparsity_warmup", "dead_after"}
-"""Fields that no size depends on: SAEs that differ only in them are built once."""
+from saelight.saes.common_fields import class_path
+from saelight.saes.plain_data import configure, variants
+from saelight.saes.sae import SAEConfig
 
 
 class CheckedSAE(NamedTuple):
@@ -48,26 +43,19 @@ class Checker:
         """The SAE of `{class_path, **fields}`. Raises `UserError`, beginning with `where`, for what its class refuses."""
         cls = sae_class(sae, where)
         given = {key: value for key, value in sae.items() if key != "class_path"}
-        known = field_names(cls)
-        for key in given:
-            if key not in known:
-                raise UserError(f"{where}: {cls.__name__} has no field {key!r}{did_you_mean(key, known)}")
         try:
-            values = {}
-            for key, value in given.items():
-                values[key] = _parsed(cls, key, json.dumps(value, sort_keys=True, default=str))
-            config = cls(**values)
+            config = configure(cls, given, _named)
             config.check()
             d_sae, parameters = self._size(config, given)
-        except (UserError, TypeError) as error:
+        except UserError as error:
             raise UserError(f"{where}: {error}") from None
         return CheckedSAE(config, d_sae, parameters)
 
     def _size(self, config: SAEConfig, given: dict[str, Any]) -> tuple[int, int]:
         if self.d_in is None:
             return 0, 0
-        shape = {key: value for key, value in given.items() if key not in _SCALARS}
-        key = json.dumps([type(config).__name__, shape], sort_keys=True, default=str)
+        shape = {key: value for key, value in given.items() if key not in config.without_size}
+        key = json.dumps([class_path(type(config)), shape], sort_keys=True, default=str)
         if key not in self._sizes:
             with torch.device("meta"):
                 sae = config.build(self.d_in, 0, self.d_out)
@@ -78,22 +66,13 @@ class Checker:
 def sae_class(sae: dict[str, Any], where: str) -> type[SAEConfig]:
     """The config class that `class_path` names, short or in full. Raises `UserError`."""
     path = sae.get("class_path")
-    known = {
-        name: c
-        for name, c in vars(saes).items()
-        if isinstance(c, type)
-        and issubclass(c, SAEConfig)
-        and c.__module__.startswith("saelight.saes.")
-        and name not in ("SAEConfig", "Penalised")
-    }
     if path is None:
-        raise UserError(f"{where}: no sae.class_path: sweep it, or give a default under `sae:`; known: {', '.join(known)}")
-    if path in known:
-        return known[path]
-    cls = _imported(str(path))
-    if not (isinstance(cls, type) and issubclass(cls, SAEConfig)):
-        raise UserError(f"{where}: no SAE class {path!r}{did_you_mean(str(path), known)}")
-    return cls
+        known = ", ".join(kind.__name__ for kind in variants() if kind.__module__.startswith("saelight."))
+        raise UserError(f"{where}: no sae.class_path: sweep it, or give a default under `sae:`; known: {known}")
+    try:
+        return _named(str(path))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def field_names(cls: type[SAEConfig]) -> set[str]:
@@ -108,27 +87,16 @@ def drop_unknown(defaults: dict[str, Any], sae: dict[str, Any], where: str) -> t
     return kept, [key for key in defaults if key not in kept]
 
 
-@cache
-def _parsed(cls: type[SAEConfig], key: str, text: str) -> Any:
-    """A field's value, of its right type. Raises `UserError`."""
-    parser = _parser(cls)
-    try:
-        value = parser.instantiate(parser.parse_object({"sae": {key: json.loads(text)}})).sae
-    except ArgumentError as error:
-        raise UserError(re.sub(r'"?\bsae\.([\w.]+)"?', r"\1", explain(str(error), []))) from None
-    return getattr(value, key)
-
-
-@cache
-def _parser(cls: type[SAEConfig]) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, "sae")
-    return parser
-
-
-def _imported(path: str) -> Any:
+def _named(path: str) -> type[SAEConfig]:
+    """The variant that a sweep file names: one of saelight's by its name, any by its import path."""
+    known = {kind.__name__: kind for kind in variants() if kind.__module__.startswith("saelight.")}
+    if path in known:
+        return known[path]
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name, None) if module else None
-    except ImportError:
-        return None
+        kind = getattr(importlib.import_module(module), name, None) if module else None
+    except ImportError as error:
+        raise UserError(f"no SAE class {path!r}: {error}") from None
+    if not (isinstance(kind, type) and issubclass(kind, SAEConfig)) or isabstract(kind):
+        raise UserError(f"no SAE class {path!r}{did_you_mean(path, known)}")
+    return kind

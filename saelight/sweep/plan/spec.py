@@ -156,7 +156,7 @@ def listed(points: list[Any], where: str) -> Branch:
 
 def flat(value: Any, where: str) -> dict[str, Any]:
     """A nested mapping with dotted keys; mappings inside lists stay. Raises `UserError` when it is no mapping."""
-    out = {}
+    out: dict[str, Any] = {}
     for key, inner in _mapping(value, where).items():
         if isinstance(inner, dict) and inner:
             out |= {f"{key}.{k}": v for k, v in flat(inner, f"{where}.{key}").items()}
@@ -175,8 +175,8 @@ def check_key(key: str, where: str) -> None:
         raise UserError(f"{where}: {key!r}: a sweep makes model.saes itself; a point's SAE is addressed as sae.lr, sae.k")
 
 
-def _branch(content: dict[str, Any], where: str, outside: dict[str, str]) -> Branch:
-    """Parse one level; `outside` has the keys swept around it, and where."""
+def _branch(content: dict[str, Any], where: str, enclosing: dict[str, str]) -> Branch:
+    """Parse one level; `enclosing` has the keys swept around it, and where."""
     content = _mapping(content, where)
     _refuse_unknown(content, _BRANCH, where)
     axes = [
@@ -186,11 +186,13 @@ def _branch(content: dict[str, Any], where: str, outside: dict[str, str]) -> Bra
     zips = content.get("zip") or []
     for i, zipped in enumerate(zips if isinstance(zips, list) else [zips]):
         axes.append(_zip(zipped, f"{where}zip[{i}]"))
-    here = dict(outside)
+    here = dict(enclosing)
     for axis in axes:
         for key in axis.keys:
-            if key in outside or sum(key in other.keys for other in axes) > 1:
-                raise UserError(f"{axis.where}: {key} is swept twice (see {outside.get(key, where)}): give it in one place")
+            if key in enclosing or sum(key in other.keys for other in axes) > 1:
+                raise UserError(
+                    f"{axis.where}: {key} is swept twice (see {enclosing.get(key, where)}): give it in one place"
+                )
             if len(axis.rows) > 1 or axis.distribution:
                 here[key] = axis.where
     children = []
@@ -207,11 +209,11 @@ def _branch(content: dict[str, Any], where: str, outside: dict[str, str]) -> Bra
     return Branch(where, _name(content.get("name"), where), axes, children)
 
 
-def _run(content: Any, where: str, outside: dict[str, str]) -> Branch:
+def _run(content: Any, where: str, enclosing: dict[str, str]) -> Branch:
     """A branch of one point."""
     values = flat(content, where)
-    for key in values.keys() & outside.keys():
-        raise UserError(f"{where}{key}: it is swept outside (see {outside[key]}): give it in one place")
+    for key in values.keys() & enclosing.keys():
+        raise UserError(f"{where}{key}: it is swept outside (see {enclosing[key]}): give it in one place")
     name = _name(values.pop("name", None), where)
     for key in values:
         check_key(key, where)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from saelight.files import table
-from saelight.sweep.execute.launch.reconcile import settle
+from saelight.sweep.execute.launch.reconcile import reconcile_jobs
 from saelight.sweep.execute.progress_line import duration
 from saelight.sweep.store.result_rows import collect
 from saelight.sweep.store.sweep_folder import SweepFolder
@@ -21,13 +21,13 @@ def status(folder: SweepFolder) -> str:
 
 
 def _rows(folder: SweepFolder) -> list[dict[str, Any]]:
-    settle(folder)
+    reconcile_jobs(folder)
     return collect(folder, folder.read())
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
     shown = table([_COLUMNS, *map(_cells, rows)], left=_LEFT)
-    counts = Counter(row["state"].partition(":")[0] for row in rows)
+    counts = Counter(row["state"] for row in rows)
     summary = ", ".join(f"{n} {state}" for state, n in counts.most_common())
     errors = {row["group"]: row["error"] for row in rows if row["error"]}
     failures = [f"{group} failed: {error}" for group, error in errors.items()]
@@ -51,7 +51,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     step = "-" if row["steps"] is None else f"{row['steps']}" + (f"/{row['of_steps']}" if row["of_steps"] else "")
     return [
         row["name"],
-        row["state"].partition(":")[0],
+        row["state"],
         row["device"] or "-",
         step,
         _number(row["loss"], ".4f"),

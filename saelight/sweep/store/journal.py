@@ -12,10 +12,10 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "state.jsonl"
 
-    def add(self, group: str, event: str, **facts: Any) -> None:
+    def add(self, group: str, event: str, **details: Any) -> None:
         """Note `event` (submitted, finished, failed, interrupted) of a group."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"time": time.time(), "group": group, "event": event, **facts})
+        line = json.dumps({"time": time.time(), "group": group, "event": event, **details})
         cut = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
         with self.path.open("a") as file:
             file.write(("\n" if cut else "") + line + "\n")
@@ -33,14 +33,17 @@ class Journal:
         return events
 
     def last(self) -> dict[str, dict[str, Any]]:
-        """By group: its last event, with the facts of its submission."""
+        """By group: its last event, with the details of its submission."""
         known: dict[str, dict[str, Any]] = {}
         for event in self.events():
-            facts = known.get(event["group"], {}) if event["event"] != "submitted" else {}
-            known[event["group"]] = facts | event
+            earlier = known.get(event["group"], {}) if event["event"] != "submitted" else {}
+            known[event["group"]] = earlier | event
         return known
 
-    def jobs(self) -> dict[str, str]:
-        """By group: its Slurm job, where the last that is known is that it was submitted."""
-        last = self.last().items()
-        return {group: event["job"] for group, event in last if event["event"] == "submitted" and "job" in event}
+    def jobs(self, launcher: str | None = None) -> dict[str, str]:
+        """By group: the queue's job that is to train it, where it is not known to have ended; only this launcher's."""
+        return {
+            group: event["job"]
+            for group, event in self.last().items()
+            if event["event"] == "submitted" and "job" in event and launcher in (None, event.get("launcher"))
+        }

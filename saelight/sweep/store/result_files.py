@@ -11,7 +11,7 @@ from saelight.files import replacing, write_text
 from saelight.sweep.store.result_rows import collect
 from saelight.sweep.store.sweep_folder import Index, SweepFolder
 
-_FIRST = ("name", "state", "variant", "d_sae")
+_FIRST = ("name", "state", "reason", "variant", "d_sae")
 
 
 def write(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from saelight.sweep.plan import configs
-from saelight.sweep.plan.resolve import Entry
+from saelight.sweep.plan.entry import Entry
 from saelight.sweep.store.journal import Journal
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
 
@@ -23,7 +23,9 @@ def collect(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
             entry = index.entries[member]
             row = _row(folder, index, group, entry, finished.get(entry.name), progress, event)
             # What only some points set has a value for the others too.
-            row["settings"] = {key: configs.find(index.outsides[entry.outside], key) for key in shared} | row["settings"]
+            row["settings"] = {key: configs.find(index.run_configs[entry.run_config], key) for key in shared} | row[
+                "settings"
+            ]
             rows += [row | {"name": name} for name in entry.names]
     order = {name: i for i, name in enumerate(name for entry in index.entries.values() for name in entry.names)}
     return sorted(rows, key=lambda row: order[row["name"]])
@@ -43,7 +45,7 @@ def _row(
         "name": entry.name,
         "hash": entry.hash,
         "group": group.id,
-        "state": _state(folder, group, progress, sae, event),
+        **_state(folder, group, progress, sae, event),
         "error": event.get("error") if event.get("event") == "failed" else None,
         "seed": entry.seed,
         "variant": entry.variant,
@@ -66,19 +68,26 @@ def _row(
     if event.get("device"):
         row["device"] = event["device"]
     if result is not None:
-        row |= {key: result[key] for key in ("state", "config", "seed", "metrics", "steps", "tokens", "seconds")}
+        row |= {key: result[key] for key in ("state", "reason", "config", "seed", "metrics", "steps", "tokens", "seconds")}
     seconds = row["seconds"]
     row["tokens_per_second"] = row["tokens"] / seconds if seconds and row["tokens"] else None
     row["eta"] = _eta(row) if row["state"] == "running" else None
     return row
 
 
-def _state(folder: SweepFolder, group: Group, progress: dict[str, Any], sae: dict[str, Any], event: dict[str, Any]) -> str:
+def _state(
+    folder: SweepFolder, group: Group, progress: dict[str, Any], sae: dict[str, Any], event: dict[str, Any]
+) -> dict[str, str | None]:
+    """The columns `state` and `reason` of an SAE without results yet; only one that its run has ended has a reason."""
+    if sae.get("state", "running") != "running":
+        return {"state": sae["state"], "reason": sae["reason"]}
+    return {"state": _run_state(folder, group, progress, event), "reason": None}
+
+
+def _run_state(folder: SweepFolder, group: Group, progress: dict[str, Any], event: dict[str, Any]) -> str:
     queued = event.get("event") == "submitted" and "job" in event and not progress
     if queued or not (event or folder.begun(group.id)):
         return "waiting"
-    if sae.get("state", "running") != "running":
-        return sae["state"]
     if event.get("event") == "submitted" and "pid" in event and not folder.is_held(group.id):
         # Its runner was killed, and it with it.
         return "interrupted"

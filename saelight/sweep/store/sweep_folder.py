@@ -21,8 +21,8 @@ from saelight.files import write_text
 from saelight.parsing import yaml_files
 from saelight.run import run_folder
 from saelight.sweep.plan import configs
+from saelight.sweep.plan.entry import Entry, Resolved
 from saelight.sweep.plan.groups import memory_of, split
-from saelight.sweep.plan.resolve import Entry, Resolved, run_tokens
 from saelight.sweep.store.journal import Journal
 
 FORMAT = "saelight-sweep"
@@ -52,7 +52,7 @@ class Index:
     metric: dict[str, str]
     entries: dict[str, Entry] = field(default_factory=dict)
     """By hash."""
-    outsides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    run_configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     """Hashes of the sweep file's points, as it was last expanded."""
@@ -136,13 +136,13 @@ class SweepFolder:
                 entry.seed = old.seed
                 if key in frozen:
                     # Its weights are in a folder of this name, its config under this key.
-                    entry.name, entry.outside = old.name, old.outside
+                    entry.name, entry.run_config = old.name, old.run_config
         gone = [key for key in index.entries if key in frozen and key not in fresh]
         index.entries = fresh | {key: index.entries[key] for key in gone}
-        used = {entry.outside for entry in index.entries.values()}
-        index.outsides = {k: v for k, v in (index.outsides | resolved.outsides).items() if k in used}
+        used = {entry.run_config for entry in index.entries.values()}
+        index.run_configs = {k: v for k, v in (index.run_configs | resolved.run_configs).items() if k in used}
         index.asked = index.wanted = list(fresh)
-        index.missing = sorted({facts.missing for facts in resolved.facts.values() if facts.missing})
+        index.missing = sorted(set(resolved.missing))
         return [f"{len(gone)} earlier points are no longer asked for: they stay, and are not gone on with"] if gone else []
 
     def plan(self, index: Index, max_saes: int | None, max_bytes: int | None, at_least: int = 1) -> None:
@@ -163,20 +163,17 @@ class SweepFolder:
     ) -> list[Group]:
         """Group `entries` and add the groups to the index; `callbacks` gives what a group's run has beside the base's."""
         number = 1 + max((int(key.rpartition("-")[2]) for key in index.groups), default=-1)
-        lengths: dict[str, int | None] = {}
         added = []
         for i, members in enumerate(split(entries, max_saes, max_bytes, at_least), number):
             _tell_apart(members)
-            outside = index.outsides[members[0].outside]
-            if members[0].outside not in lengths:
-                lengths[members[0].outside] = run_tokens(outside)
-            text = yaml_files.dump(config_of(outside, members, callbacks(members) if callbacks else ()))
+            config = index.run_configs[members[0].run_config]
+            text = yaml_files.dump(config_of(config, members, callbacks(members) if callbacks else ()))
             group = Group(
                 f"group-{i:03d}",
                 [entry.hash for entry in members],
                 _sha256(text),
                 memory_of(members),
-                lengths[members[0].outside],
+                members[0].tokens,
             )
             index.groups[group.id] = group
             self._texts[group.id] = text
@@ -187,7 +184,7 @@ class SweepFolder:
         """Take in one more point, as a group of its own though it were there. Nothing is written before `commit`."""
         [entry] = resolved.entries
         entry = index.entries.setdefault(entry.hash, entry)
-        index.outsides |= resolved.outsides
+        index.run_configs |= resolved.run_configs
         index.wanted = list(dict.fromkeys([*index.wanted, entry.hash]))
         return self.add(index, [entry], None, None)[0]
 
@@ -229,9 +226,9 @@ class SweepFolder:
             shutil.rmtree(folder)
 
 
-def config_of(outside: dict[str, Any], members: list[Entry], callbacks: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+def config_of(run_config: dict[str, Any], members: list[Entry], callbacks: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """The complete config that trains `members`: what `saelight fit --config` takes."""
-    config = {key: outside[key] for key in ("trainer", "model", "data") if key in outside} | copy.deepcopy(outside)
+    config = dict.fromkeys(key for key in ("trainer", "model", "data") if key in run_config) | copy.deepcopy(run_config)
     for callback in callbacks:
         configs.add_callback(config, callback)
     saes = {}

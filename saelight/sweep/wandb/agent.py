@@ -13,16 +13,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
 from saelight.sweep.execute.child import end_with_parent
-from saelight.sweep.execute.runner import only_runner
 from saelight.sweep.plan.names import name_point
 from saelight.sweep.plan.points import Point, axes
 from saelight.sweep.store.journal import Journal
+from saelight.sweep.store.runner_lock import only_runner
 from saelight.sweep.store.sweep_folder import Group, SweepFolder
 from saelight.sweep.wandb.export_wandb import SWEEP_FILE
 from saelight.sweep.wandb.logger_settings import with_wandb
@@ -65,9 +66,8 @@ def _new_group(folder: SweepFolder, settings: dict[str, Any], run: str | None) -
     sweep = spec.read(folder.path / SWEEP_FILE)
     vary = {key for axis in axes(sweep.root) if len(axis.rows) > 1 or axis.distribution for key in axis.keys}
     resolved = resolve(sweep, [Point(name_point(settings, [key for key in settings if key in vary]), settings, 0)])
-    for facts in resolved.facts.values():
-        if facts.missing:
-            raise UserError(facts.missing)
+    if resolved.missing:
+        raise UserError(resolved.missing[0])
     with _locked(folder):
         index = folder.read()
         for event in Journal(folder.path).events():
@@ -79,7 +79,7 @@ def _new_group(folder: SweepFolder, settings: dict[str, Any], run: str | None) -
 
 
 @contextlib.contextmanager
-def _locked(folder: SweepFolder):
+def _locked(folder: SweepFolder) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         end = time.monotonic() + _WAIT
         while True:

@@ -15,7 +15,6 @@ from saelight.parsing import yaml_files
 from saelight.sweep.execute.session import Request, Session
 from saelight.sweep.plan.distributions import RandomChooser, read_distribution
 from saelight.sweep.plan.points import Point, draw, expand
-from saelight.sweep.plan.resolve import resolve
 from saelight.sweep.plan.spec import Sweep, check_key, dotted
 from saelight.sweep.store.sweep_folder import Index, SweepFolder
 from saelight.sweep.wandb.logger_settings import settings_of
@@ -88,6 +87,8 @@ def _one_by_one(sweep: Sweep, request: Request) -> bool:
 
 def _points(sweep: Sweep, folder: SweepFolder, overrides: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """W&B's sweep over the parameters themselves, and notes. The folder gets what the agents need beside them."""
+    from saelight.sweep.plan.resolve import resolve  # torch
+
     raw = yaml_files.read(sweep.file)
     for key in overrides:
         check_key(key, "--set")
@@ -136,7 +137,7 @@ def _groups(session: Session) -> dict[str, Any]:
     given = session.sweep.wandb if session.sweep else {}
     content = {key: given[key] for key in _SAID if key in given} | {"name": session.index.name, "method": "grid"}
     content |= {"metric": session.index.metric, "parameters": {"group": {"values": groups}}}
-    return _placed(content, next(iter(session.index.outsides.values())))
+    return _placed(content, next(iter(session.index.run_configs.values())))
 
 
 def _placed(content: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def settings_of(logger: Any) -> dict[str, Any]:
 
 
 def _as_dict(logger: dict[str, Any] | str) -> dict[str, Any]:
-    full = copy.deepcopy(logger) if isinstance(logger, dict) else {"class_path": logger}
+    full: dict[str, Any] = copy.deepcopy(logger) if isinstance(logger, dict) else {"class_path": logger}
     full["init_args"] = full.get("init_args") or {}
     return full
 

@@ -1,32 +1,41 @@
-"""Where groups run, behind one protocol: submit, poll, cancel."""
+"""Where groups run: a launcher a file, behind one contract (launcher.py), found by name in one table."""
 
-from typing import NamedTuple, Protocol
+import importlib
 
-from saelight.sweep.store.sweep_folder import Group
+from saelight.errors import UserError, did_you_mean
+from saelight.sweep.execute.launch.ddp import DDPLauncher
+from saelight.sweep.execute.launch.launcher import Launcher, Outcome
+from saelight.sweep.execute.launch.local import LocalLauncher
+from saelight.sweep.execute.launch.slurm_array import SlurmLauncher
+
+__all__ = ["LAUNCHERS", "Launcher", "Outcome", "find"]
+
+LAUNCHERS: dict[str, type[Launcher]] = {
+    launcher.name: launcher
+    for launcher in (
+        LocalLauncher,
+        DDPLauncher,
+        SlurmLauncher,
+    )
+}
 
 
-class Outcome(NamedTuple):
-    """How a submitted group came to its end."""
+def find(name: str) -> type[Launcher]:
+    """The launcher of this name, or of this class path (`package.module.Class`), whose module is imported.
 
-    group: str
-    ok: bool
-    error: str | None = None
-    """The last lines of what failed."""
-    again: bool = True
-    """Whether to try once more what failed; not what someone ended on purpose."""
-
-
-class Launcher(Protocol):
-    """Runs groups somewhere."""
-
-    def free(self) -> int:
-        """How many more groups it takes now."""
-
-    def submit(self, groups: list[Group]) -> list[dict]:
-        """Start groups, no more than are free, or queue them; returns what to record of each: device, threads, job."""
-
-    def poll(self) -> list[Outcome]:
-        """What has ended since the last call."""
-
-    def cancel(self) -> None:
-        """Tell all that runs to stop, and wait until it has: each writes its checkpoint first."""
+    Raises:
+        UserError: there is none.
+    """
+    if name in LAUNCHERS:
+        return LAUNCHERS[name]
+    module, dot, attribute = name.rpartition(".")
+    if not dot:
+        near = did_you_mean(name, LAUNCHERS) or f": give {', '.join(LAUNCHERS)}, or a class path"
+        raise UserError(f"--launcher {name}: there is no such launcher{near}")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"--launcher {name}: {error}; name a class that can be imported from here") from None
+    if not (isinstance(found, type) and issubclass(found, Launcher)):
+        raise UserError(f"--launcher {name} is no launcher: derive it from saelight.sweep.execute.launch.Launcher")
+    return found

@@ -5,72 +5,92 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelight.sweep.execute import devices as dev
-from saelight.sweep.execute.devices import Device
-from saelight.sweep.execute.launch import Outcome
+from saelight.sweep.execute.launch.launcher import Launcher, Outcome
 from saelight.sweep.execute.launch.logs import last_words, log_of
-from saelight.sweep.store.sweep_folder import Group, SweepFolder
+
+if TYPE_CHECKING:
+    from saelight.sweep.execute.devices import Device
+    from saelight.sweep.store.sweep_folder import Group, SweepFolder
 
 _PATIENCE = 600.0
 """Seconds for a child to end its batch and write its checkpoint."""
+_SHARE = 0.8
+"""Of a device's memory, for runs; the rest is the system's, and the prediction's error."""
 
 
-class _Worker(NamedTuple):
-    device: Device
+class Worker(NamedTuple):
+    """A place for one child at a time."""
+
+    device: str
+    """Name of its device, or of all of them."""
     threads: int
+    environment: dict[str, str]
+    """Beside this process's own."""
+    arguments: list[str]
+    """Of `fit`."""
 
 
-class LocalLauncher:
-    """Children on the devices of this machine.
+class LocalLauncher(Launcher):
+    """Children on the devices of this machine, one each; a device may stand several times."""
 
-    Args:
-        folder: Of the sweep.
-        devices: One worker each; a device may stand several times.
-        most: Runs at once, when fewer than devices.
-        ddp: Every run gets all devices at once, by Lightning's DDP.
-    """
+    name = "local"
+    summary = "a run per device"
 
-    def __init__(self, folder: SweepFolder, devices: list[Device], most: int | None = None, ddp: bool = False) -> None:
-        self.folder, self.ddp, self.devices = folder, ddp, devices
-        workers = [_Worker(*pair) for pair in zip(devices, dev.threads_of(devices), strict=True)]
-        self._idle = workers[:1] if ddp else workers[: most or len(workers)]
-        self._running: dict[str, tuple[subprocess.Popen, _Worker, Path]] = {}
+    def __init__(self, folder: "SweepFolder", devices: "list[Device]", parallel: int | None) -> None:
+        super().__init__(folder, devices, parallel)
+        self._workers = self._make_workers()
+        self._idle = list(self._workers)
+        self._running: dict[str, tuple[subprocess.Popen[bytes], Worker, Path]] = {}
+
+    def _make_workers(self) -> list[Worker]:
+        return [
+            Worker(device.name, threads, dev.environment(device, threads), dev.arguments(device))
+            for device, threads in zip(self.devices, dev.threads_of(self.devices), strict=True)
+        ][: self.parallel]
+
+    @property
+    def workers(self) -> list[str]:
+        return [worker.device for worker in self._workers]
+
+    @property
+    def processes(self) -> int:
+        """Processes that train at once."""
+        return len(self._workers)
+
+    @property
+    def memory_limit(self) -> int:
+        """Of the smallest device; processes on the CPU share its memory."""
+        shares = [device.memory // (self.processes if device.name == "cpu" else 1) for device in self.devices]
+        return int(_SHARE * min(shares))
 
     def free(self) -> int:
         return len(self._idle)
 
-    def submit(self, groups: list[Group]) -> list[dict]:
+    def submit(self, groups: "list[Group]") -> list[dict[str, Any]]:
         return [self._start(group) for group in groups]
 
-    def _start(self, group: Group) -> dict:
+    def _start(self, group: "Group") -> dict[str, Any]:
         worker = self._idle.pop(0)
         log = log_of(self.folder, group.id)
         log.parent.mkdir(parents=True, exist_ok=True)
         # A child is no job of Slurm's, even where the runner is one.
-        env = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
-        env |= dev.environment(worker.device, worker.threads)
-        command = [sys.executable, "-m", "saelight.sweep.execute.child", str(self.folder.path), group.id]
-        if self.ddp:
-            env.pop("CUDA_VISIBLE_DEVICES", None)
-            command += [*dev.arguments(worker.device)[:1], *self._all_devices(), "--trainer.strategy=ddp"]
-        else:
-            command += dev.arguments(worker.device)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+        child = [sys.executable, "-m", "saelight.sweep.execute.child", str(self.folder.path), group.id]
         with log.open("ab") as file:
             # A session of its own: Ctrl-C reaches the runner alone, which tells the children once.
-            child = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            process = subprocess.Popen(
+                [*child, *worker.arguments],
+                env=environment | worker.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
-        self._running[group.id] = (child, worker, log)
-        names = ",".join(d.name for d in self.devices) if self.ddp else worker.device.name
-        return {"device": names, "threads": worker.threads, "pid": child.pid}
-
-    def _all_devices(self) -> list[str]:
-        if self.devices[0].name == "cpu":
-            return [f"--trainer.devices={len(self.devices)}"]
-        numbers = ",".join(d.name.partition(":")[2] for d in self.devices)
-        return [f"--trainer.devices=[{numbers}]"]
+        self._running[group.id] = (process, worker, log)
+        return {"device": worker.device, "threads": worker.threads, "pid": process.pid}
 
     def poll(self) -> list[Outcome]:
         ended = []

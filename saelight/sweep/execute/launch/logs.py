@@ -2,13 +2,15 @@
 
 from collections import deque
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from saelight.sweep.store.sweep_folder import SweepFolder
+if TYPE_CHECKING:
+    from saelight.sweep.store.sweep_folder import SweepFolder
 
 _LAST_LINES = 12
 
 
-def log_of(folder: SweepFolder, group: str) -> Path:
+def log_of(folder: "SweepFolder", group: str) -> Path:
     """Where a group's output goes, of all its attempts."""
     return folder.path / "logs" / f"{group}.txt"
 

@@ -1,26 +1,27 @@
-"""What became of Slurm jobs that no runner waits for: submitted with --no-wait, or left by a runner that was killed."""
+"""What became of jobs that no runner waits for: submitted with --no-wait, or left by a runner that was killed."""
 
 import contextlib
 
 from saelight.errors import UserError
-from saelight.sweep.execute.launch import slurm_queue
-from saelight.sweep.execute.launch.slurm_array import failure
-from saelight.sweep.execute.runner import only_runner
+from saelight.sweep.execute.launch import LAUNCHERS
 from saelight.sweep.store.journal import Journal
+from saelight.sweep.store.runner_lock import only_runner
 from saelight.sweep.store.sweep_folder import SweepFolder
 
 
-def settle(folder: SweepFolder) -> None:
-    """Record how such jobs ended; nothing while a runner is at work, in another's folder, or when Slurm does not answer."""
+def reconcile_jobs(folder: SweepFolder) -> None:
+    """Record how such jobs ended; nothing while a runner is at work, in another's folder, or when the queue does not answer.
+
+    Only of launchers that saelight has: a folder that someone else made does not say what code is to run here.
+    """
     journal = Journal(folder.path)
-    jobs = journal.jobs()
-    if not jobs:
+    if not journal.jobs():
         return
     with contextlib.suppress(UserError, OSError), only_runner(folder):
-        states = slurm_queue.states(jobs.values())
-        for group, job in jobs.items():
-            if folder.finished(group):
+        for name, launcher in LAUNCHERS.items():
+            jobs = journal.jobs(name)
+            for group in filter(folder.finished, jobs):
                 journal.add(group, "finished")
-            # Of a job that was completed, the results are surely on their way from the other machine.
-            elif slurm_queue.has_ended(states[job]) and states[job] != "COMPLETED":
-                journal.add(group, "failed", error=failure(folder, group, job, states[job]))
+            if unfinished := {group: job for group, job in jobs.items() if not folder.finished(group)}:
+                for outcome in launcher.ended(folder, unfinished):
+                    journal.add(outcome.group, "failed", error=outcome.error)

@@ -4,6 +4,7 @@ Each job has one task, started by srun: signals of Slurm's own (before the time 
 never the batch script. Several GPUs are several processes of that task, which Lightning starts.
 """
 
+import argparse
 import shlex
 import shutil
 import sys
@@ -11,12 +12,18 @@ import time
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from saelight.errors import UserError
-from saelight.sweep.execute.launch import Outcome, slurm_queue
+from saelight.parsing.arguments import count, whole
+from saelight.sweep.execute.launch import slurm_queue
+from saelight.sweep.execute.launch.launcher import Launcher, Outcome
 from saelight.sweep.execute.launch.logs import last_words, log_of
 from saelight.sweep.store.journal import Journal
-from saelight.sweep.store.sweep_folder import Group, SweepFolder
+
+if TYPE_CHECKING:
+    from saelight.sweep.execute.devices import Device
+    from saelight.sweep.store.sweep_folder import Group, SweepFolder
 
 _SCRIPT = """\
 #!/bin/bash
@@ -34,21 +41,35 @@ _PATIENCE = 600.0
 """Seconds for a job to end its batch and write its checkpoint."""
 
 
-class SlurmLauncher:
-    """Groups as jobs of an array.
+class SlurmLauncher(Launcher):
+    """Groups as jobs of an array, on machines of their own.
 
     Args:
-        folder: Of the sweep.
         partition, account, time: As sbatch takes them.
         gpus: Of a job, 1 by default; 0 for none.
         cpus: Cores of a job.
         sbatch: Any other options, as `KEY=VALUE`.
-        parallel: Jobs at once.
     """
+
+    name = "slurm"
+    summary = "a job array"
+    detaches = True
+
+    @staticmethod
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        slurm = parser.add_argument_group("Slurm")
+        slurm.add_argument("--partition", help="the partition")
+        slurm.add_argument("--account", help="the account")
+        slurm.add_argument("--time", help="the time limit of a job, as sbatch takes it (1-12:00:00, or minutes)")
+        slurm.add_argument("--gpus", type=whole, metavar="N", help="GPUs of a job (default 1; 0 for none)")
+        slurm.add_argument("--cpus", type=count, metavar="N", help="cores of a job")
+        slurm.add_argument("--sbatch", action="append", default=[], metavar="KEY=VALUE", help="any other option of sbatch")
 
     def __init__(
         self,
-        folder: SweepFolder,
+        folder: "SweepFolder",
+        devices: "list[Device]",
+        parallel: int | None,
         *,
         partition: str | None = None,
         account: str | None = None,
@@ -56,14 +77,9 @@ class SlurmLauncher:
         gpus: int | None = None,
         cpus: int | None = None,
         sbatch: Sequence[str] = (),
-        parallel: int | None = None,
     ) -> None:
-        if shutil.which("sbatch") is None:
-            raise UserError(
-                "--launcher slurm: there is no sbatch on PATH: run this on a login machine of a Slurm cluster, "
-                "or use --launcher local"
-            )
-        self.folder, self.gpus, self.cpus, self.parallel = folder, 1 if gpus is None else gpus, cpus, parallel
+        super().__init__(folder, devices, parallel)
+        self.gpus, self.cpus = 1 if gpus is None else gpus, cpus
         wanted = {
             "partition": partition,
             "account": account,
@@ -78,20 +94,32 @@ class SlurmLauncher:
         self._ended_at: dict[str, float] = {}
         self._began = self._looked = 0.0
 
+    @property
+    def workers(self) -> list[str]:
+        # A cluster takes any number of jobs, and may run one at a time.
+        return [self.name] * (self.parallel or 1)
+
+    def check(self) -> None:
+        if shutil.which("sbatch") is None:
+            raise UserError(
+                "--launcher slurm: there is no sbatch on PATH: run this on a login machine of a Slurm cluster, "
+                "or use --launcher local"
+            )
+
     def free(self) -> int:
         return sys.maxsize
 
-    def submit(self, groups: list[Group]) -> list[dict]:
+    def submit(self, groups: "list[Group]") -> list[dict[str, Any]]:
         """Jobs for the groups that have none in the queue, of this launcher's or of one before it."""
         self._jobs |= self._queued(groups)
         if fresh := [group.id for group in groups if group.id not in self._jobs]:
             self._jobs |= self._submit(fresh)
         self._began = self._looked = time.monotonic()
-        facts = {"threads": self._threads} if self.cpus else {}
-        return [{"device": f"slurm {self._jobs[group.id]}", "job": self._jobs[group.id], **facts} for group in groups]
+        threads = {"threads": self._threads(self.cpus)} if self.cpus else {}
+        return [{"device": f"slurm {self._jobs[group.id]}", "job": self._jobs[group.id], **threads} for group in groups]
 
-    def _queued(self, groups: list[Group]) -> dict[str, str]:
-        recorded = Journal(self.folder.path).jobs()
+    def _queued(self, groups: "list[Group]") -> dict[str, str]:
+        recorded = Journal(self.folder.path).jobs(self.name)
         jobs = {group.id: recorded[group.id] for group in groups if group.id in recorded}
         if not jobs:
             return {}
@@ -139,16 +167,15 @@ class SlurmLauncher:
             _SCRIPT.format(
                 directives="\n".join(f"#SBATCH {shlex.quote(option)}" for option in options),
                 cpus=cpus,
-                threads=self._threads if self.cpus else cpus,
+                threads=self._threads(self.cpus) if self.cpus else cpus,
                 child=shlex.join(child),
                 arguments=shlex.join(self._arguments()),
             )
         )
         return script
 
-    @property
-    def _threads(self) -> int:
-        return max(1, self.cpus // max(1, self.gpus))
+    def _threads(self, cpus: int) -> int:
+        return max(1, cpus // max(1, self.gpus))
 
     def _arguments(self) -> list[str]:
         if self.gpus == 0:
@@ -172,7 +199,7 @@ class SlurmLauncher:
                 state = states.get(job, "UNKNOWN")
                 if slurm_queue.has_ended(state) and not self._results_may_come(group, state, now):
                     # What someone cancelled is not begun anew.
-                    error = failure(self.folder, group, job, state)
+                    error = _failure(self.folder, group, job, state)
                     outcomes.append(Outcome(group, False, error, again=state != "CANCELLED"))
         for outcome in outcomes:
             del self._jobs[outcome.group]
@@ -189,12 +216,12 @@ class SlurmLauncher:
     def cancel(self) -> None:
         """Take back what waits, and let what runs save: not by `scancel` alone, whose patience is KillWait (30 s)."""
         end = time.monotonic() + _PATIENCE
-        told: set[str] = set()
+        signalled: set[str] = set()
         while (left := self._underway()) and time.monotonic() < end:
             slurm_queue.cancel([job for job, state in left.items() if state == "PENDING"])
-            fresh = [job for job, state in left.items() if state == "RUNNING" and job not in told]
+            fresh = [job for job, state in left.items() if state == "RUNNING" and job not in signalled]
             slurm_queue.cancel(fresh, "--signal=TERM")
-            told.update(fresh)
+            signalled.update(fresh)
             time.sleep(0.5)
         slurm_queue.cancel(list(left))
         self._looked = 0.0
@@ -206,8 +233,15 @@ class SlurmLauncher:
             return dict.fromkeys(self._jobs.values(), "UNKNOWN")
         return {job: state for job, state in states.items() if not slurm_queue.has_ended(state)}
 
+    @classmethod
+    def ended(cls, folder: "SweepFolder", jobs: dict[str, str]) -> list[Outcome]:
+        states = slurm_queue.states(jobs.values())
+        # Of a job that was completed, the results are surely on their way from the other machine.
+        failed = [group for group, job in jobs.items() if slurm_queue.has_ended(states[job]) and states[job] != "COMPLETED"]
+        return [Outcome(group, False, _failure(folder, group, jobs[group], states[jobs[group]])) for group in failed]
 
-def failure(folder: SweepFolder, group: str, job: str, state: str) -> str:
+
+def _failure(folder: "SweepFolder", group: str, job: str, state: str) -> str:
     """Why a job came to its end in this state: its own word of the error, or its last lines."""
     return last_words(log_of(folder, group), f"Slurm job {job} {state.lower()}: ")
 

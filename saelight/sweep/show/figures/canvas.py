@@ -4,25 +4,26 @@ import io
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from saelight.sweep.show.figures.selection import Row, state, variants
+from saelight.sweep.show.figures.selection import Row, variants
 
 # Okabe and Ito's colours (yellow is too pale on white), then three of Tol's: distinct to the colour-blind, best first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#999933", "#882255", "#7A5230")
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INK, SMALL, FAINT, GRID = "#333333", "#666666", "#9a9a9a", "#e8e8e8"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.usetex": False,
@@ -80,7 +81,8 @@ class Look:
 
 def key(label: str, **look: Any) -> Line2D:
     """An entry in a legend."""
-    return Line2D([], [], label=label, **({"linestyle": "none", "markersize": 5.5, "linewidth": 1.5} | look))
+    usual: dict[str, Any] = {"linestyle": "none", "markersize": 5.5, "linewidth": 1.5}
+    return Line2D([], [], label=label, **(usual | look))
 
 
 def legend(figure: Figure, sections: dict[str, list[Line2D]]) -> None:
@@ -98,8 +100,7 @@ def legend(figure: Figure, sections: dict[str, list[Line2D]]) -> None:
 
 def new_figure(title: str, notes: Iterable[str], size: tuple[float, float]) -> Figure:
     """An empty figure of `size` inches with a title, and notes in small print at its foot."""
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.09, h_pad=0.07)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.07))
     figure.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold")
     print_width = int(size[0] * 17)  # characters of the small print to the inch
     small_print = textwrap.fill(". ".join(filter(None, notes)) + ".", print_width)
@@ -109,7 +110,7 @@ def new_figure(title: str, notes: Iterable[str], size: tuple[float, float]) -> F
 
 def census(rows: Iterable[Row]) -> str:
     """`54 points: 50 finished, 4 retired`."""
-    counts = Counter(map(state, rows))
+    counts = Counter(row["state"] for row in rows)
     return f"{counts.total()} point{'s' * (counts.total() > 1)}: " + ", ".join(f"{n} {name}" for name, n in counts.items())
 
 
@@ -128,7 +129,8 @@ def scale(axes: Axes, which: str, values: Sequence[float], log: bool, ticks: Seq
         limits = low / margin, high * margin
         axis.set_minor_locator(NullLocator())
         spread = limits[1] / limits[0]
-        room = 5 if which == "x" and axes.get_gridspec().ncols > 1 else 8  # labels that fit
+        grid = axes.get_gridspec()
+        room = 5 if which == "x" and grid is not None and grid.ncols > 1 else 8  # labels that fit
         steps = next((steps for steps in ((1, 2, 5), (1, 3)) if len(steps) * math.log10(spread) <= room), (1,))
         axis.set_major_locator(LogLocator(subs=steps) if spread > 8 else MaxNLocator(5, steps=ROUND))
     else:
@@ -171,6 +173,8 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def styled() -> AbstractContextManager:
+@contextmanager
+def styled() -> Iterator[None]:
     """The style of these figures while they are built and drawn, whatever the user's matplotlibrc says."""
-    return rc_context(STYLE)
+    with rc_context(STYLE):
+        yield

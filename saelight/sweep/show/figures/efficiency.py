@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -28,19 +28,21 @@ from saelight.sweep.show.figures.selection import Row, finished, number, setting
 LOSS = "last training loss"
 
 
+class _Trained(NamedTuple):
+    row: Row
+    seconds: float
+    y: float
+
+
 @styled()
 def time_loss(rows: Sequence[Row]) -> Figure:
     """Training time against FVU, or against the last training loss where no point has an FVU."""
     look = Look(rows)
-    done = [row for row in rows if finished(row) and number(row, "seconds")]
-    label = FVU if any(number(row["metrics"], "fvu") is not None for row in done) else LOSS
-    ys = {id(row): number(row["metrics"], "fvu") if label == FVU else number(row, "loss") for row in done}
-    done = [row for row in done if ys[id(row)] is not None]
+    label, done = _trained(rows)
     if not done:
         raise NothingToDraw("no finished point has a training time and an FVU or a loss")
-    longest = max(row["seconds"] for row in done)
-    unit, size = ("h", 3600) if longest > 3 * 3600 else ("min", 60) if longest > 300 else ("s", 1)
-    left_out, shared = len(rows) - len(done), len({row.get("group") for row in done}) < len(done)
+    unit, size = _unit(max(point.seconds for point in done))
+    left_out, shared = len(rows) - len(done), len({point.row.get("group") for point in done}) < len(done)
     figure = new_figure(
         f"Training time against {'FVU' if label == FVU else 'loss'}",
         [
@@ -51,23 +53,41 @@ def time_loss(rows: Sequence[Row]) -> Figure:
         SIZE,
     )
     axes = figure.subplots()
-    shown = [name for name in look.variants if any(variant(row) == name for row in done)]
+    shown = [name for name in look.variants if any(variant(point.row) == name for point in done)]
     for name in shown:
-        own = [(row["seconds"] / size, ys[id(row)]) for row in done if variant(row) == name]
+        own = [point for point in done if variant(point.row) == name]
         axes.scatter(
-            *zip(*own, strict=True),
+            [point.seconds / size for point in own],
+            [point.y for point in own],
             s=dot_area(len(done)),
             color=look.colour(name),
             alpha=0.65,
             edgecolors="white",
             linewidths=0.4,
         )
-    for which, values in (("x", [row["seconds"] / size for row in done]), ("y", [ys[id(row)] for row in done])):
-        scale(axes, which, values, log=wide(values))
+    xs, ys = [point.seconds / size for point in done], [point.y for point in done]
+    scale(axes, "x", xs, log=wide(xs))
+    scale(axes, "y", ys, log=wide(ys))
     axes.set_xlabel(f"training time ({unit})")
     axes.set_ylabel(label)
     legend(figure, {"variant": [look.key(name) for name in shown]})
     return figure
+
+
+def _trained(rows: Sequence[Row]) -> tuple[str, list[_Trained]]:
+    """What training came to, as the axis has it, and the finished points that have it and their time."""
+    timed = [(row, seconds) for row in rows if finished(row) and (seconds := number(row, "seconds"))]
+    found = [_Trained(row, s, fvu) for row, s in timed if (fvu := number(row["metrics"], "fvu")) is not None]
+    if found:
+        return FVU, found
+    return LOSS, [_Trained(row, s, loss) for row, s in timed if (loss := number(row, "loss")) is not None]
+
+
+def _unit(seconds: float) -> tuple[str, int]:
+    """The unit that suits a time, and its seconds."""
+    if seconds > 3 * 3600:
+        return "h", 3600
+    return ("min", 60) if seconds > 300 else ("s", 1)
 
 
 @styled()
@@ -101,7 +121,8 @@ def throughput(rows: Sequence[Row]) -> Figure:
         marker = MARKERS[devices.index(device) % len(MARKERS)]
         colour = look.colour(who) if who else INK
         axes.scatter(
-            *zip(*own, strict=True),
+            [x for x, _ in own],
+            [y for _, y in own],
             s=dot_area(len(xs)),
             marker=marker,
             color=colour,
@@ -148,7 +169,8 @@ def _total(field: str) -> Callable[[Sequence[Row]], float | None]:
 
     def total(group: Sequence[Row]) -> float | None:
         widths = [width(row) for row in group]
-        return sum(w[1] for w in widths) if all(w and w[0] == field for w in widths) else None
+        known = [value for kind, value in filter(None, widths) if kind == field]
+        return sum(known) if len(known) == len(group) else None
 
     return total
 

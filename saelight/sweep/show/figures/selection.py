@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 Row = Mapping[str, Any]
 
@@ -13,7 +13,7 @@ def number(values: Mapping[str, Any] | None, key: str) -> float | None:
     return value if is_number(value) and math.isfinite(value) else None
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """True for ints and floats; booleans are choices, not quantities."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -34,14 +34,9 @@ def width(row: Row) -> tuple[str, float] | None:
     return next(((key, fields[key]) for key in ("d_sae", "expansion") if number(fields, key)), None)
 
 
-def state(row: Row) -> str:
-    """The point's state, without the reason that may follow a colon."""
-    return row["state"].partition(":")[0]
-
-
 def finished(row: Row) -> bool:
     """Whether the point was trained to its end."""
-    return state(row) == "finished"
+    return row["state"] == "finished"
 
 
 def setting(row: Row, key: str) -> Any:

@@ -43,7 +43,8 @@ def sensitivity(rows: Sequence[Row]) -> Figure:
     grid = figure.subplots(sum(lines), columns, squeeze=False)
     for i, (name, settings) in enumerate(panels):
         block = list(grid[sum(lines[:i]) : sum(lines[: i + 1])].flat)
-        ys = [number(row["metrics"], name) for values in settings.values() for row, _ in values]
+        measured = [row for values in settings.values() for row, _ in values]
+        ys = [y for row in measured if (y := number(row["metrics"], name)) is not None]
         for j, (axes, (key, values)) in enumerate(zip(block, settings.items(), strict=False)):
             _panel(axes, look, key, values, name)
             scale(axes, "y", ys, log=name == "fvu" and wide(ys))
@@ -83,7 +84,8 @@ def _panel(axes: Axes, look: Look, key: str, values: Values, metric: str) -> Non
     shown = [name for name in look.variants if any(variant(row) == name for row, _ in values)]
     for i, name in enumerate(shown):
         shift = step * ((i + 0.5) / len(shown) - 0.5)
-        own = [(to_axis(v) + shift, number(row["metrics"], metric)) for row, v in values if variant(row) == name]
+        of_variant = [(to_axis(v) + shift, number(row["metrics"], metric)) for row, v in values if variant(row) == name]
+        own = [(x, y) for x, y in of_variant if y is not None]
         colour = look.colour(name)
         axes.scatter(
             [from_axis(t) for t, _ in own],
@@ -94,8 +96,8 @@ def _panel(axes: Axes, look: Look, key: str, values: Values, metric: str) -> Non
             linewidths=0,
             zorder=2,
         )
-        centres, lows, middles, highs = zip(*_summary(own, few), strict=True)
-        centres = [from_axis(t) for t in centres]
+        xs, lows, middles, highs = zip(*_summary(own, few), strict=True)
+        centres = [from_axis(x) for x in xs]
         # Bars, as the bands of a few variants would lie over each other and hide what they are of.
         axes.vlines(centres, lows, highs, color=colour, alpha=0.18, linewidth=4.5, zorder=1)
         axes.plot(
@@ -115,12 +117,13 @@ def _panel(axes: Axes, look: Look, key: str, values: Values, metric: str) -> Non
         ends = [from_axis(places[0] - step / 2), from_axis(places[-1] + step / 2)]
         scale(axes, "x", ends, log=log, ticks=distinct if few else None)
     else:
-        longest = max(map(len, distinct))
+        crowded = max(map(len, distinct)) * len(distinct) > 30
         axes.set_xlim(-0.6, len(distinct) - 0.4)
         axes.set_xticks(
             places,
             [v if len(v) <= 24 else "…" + v[-23:] for v in distinct],
-            **({"rotation": 30, "ha": "right"} if longest * len(distinct) > 30 else {}),
+            rotation=30 if crowded else 0,
+            ha="right" if crowded else "center",
         )
         axes.grid(False, axis="x")
 

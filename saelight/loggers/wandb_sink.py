@@ -5,12 +5,15 @@ import inspect
 import json
 import os
 import secrets
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from saelight.errors import UserError, did_you_mean
 from saelight.files import write_text
+from saelight.loggers.sink import Sink, SinkRun
 
 # The axis that Lightning's own W&B logger uses. W&B's step must only ever grow, which a resumed run's does not.
 AXIS = "trainer/global_step"
@@ -31,8 +34,8 @@ class AgentRun(NamedTuple):
         return cls(os.environ.pop("WANDB_RUN_ID"), os.environ.pop("WANDB_SWEEP_ID"))
 
 
-class WandbRuns:
-    """Opens W&B runs of one project and group.
+class WandbSink(Sink):
+    """Opens W&B runs of one project and group. There is none of the bank: its metrics are in every SAE's run.
 
     Under `wandb agent`, the first of them is the agent's own run, and the sweep's project is that of all; the others are
     grouped with it, outside of the sweep, whose points they are not.
@@ -44,7 +47,10 @@ class WandbRuns:
         UserError: wandb is not installed, or a setting is not an argument of `wandb.init` or not free to choose.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    takes_shared = True
+
+    def __init__(self, settings: dict[str, Any] | None = None) -> None:
+        settings = settings or {}
         known = set(inspect.signature(_wandb().init).parameters) | {"offline"}
         for key in settings:
             if key in _OURS:
@@ -57,7 +63,16 @@ class WandbRuns:
         self._agents: dict[str, str] = {}
         """Ids that derive from the agent's run, by SAE."""
 
-    def identify(self, book: Path, name: str) -> str:
+    def open(self, folder: Path, name: str, config: dict[str, Any]) -> "WandbRun":
+        """As of `Sink`.
+
+        Raises:
+            UserError: W&B refuses, or cannot be reached.
+        """
+        run_id = self._identify(folder / "logs" / "runs.json", name)
+        return WandbRun(partial(self._start, folder, name, run_id, config))
+
+    def _identify(self, book: Path, name: str) -> str:
         """The id of SAE `name`'s run: the agent's, or one found or kept in the JSON file `book`."""
         wanted = None
         if self._agent:
@@ -65,12 +80,8 @@ class WandbRuns:
             wanted = self._agents.setdefault(name, nth)
         return run_id(book, name, wanted)
 
-    def open(self, folder: Path, name: str, run_id: str, config: dict[str, Any]) -> Any:
-        """Start the run `run_id`, or go on with it; its files are in `folder`/wandb.
-
-        Raises:
-            UserError: W&B refuses, or cannot be reached.
-        """
+    def _start(self, folder: Path, name: str, run_id: str, config: dict[str, Any]) -> Any:
+        """Start the run `run_id`, or go on with it; its files are in `folder`/wandb."""
         wandb = _wandb()
         arguments = dict(self.settings)
         if arguments.pop("offline", False):
@@ -102,6 +113,34 @@ class WandbRuns:
         run.define_metric(AXIS)
         run.define_metric("*", step_metric=AXIS, step_sync=True)
         return run
+
+
+class WandbRun(SinkRun):
+    """A W&B run, begun at once and begun again by the first metrics after its end.
+
+    W&B takes nothing back: the curve of a resumed run shows both lives.
+
+    Args:
+        start: starts the run or goes on with it.
+    """
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self._start = start
+        self._run = start()
+
+    @property
+    def experiment(self) -> Any:
+        """W&B's run; None between `finish` and the next `log`."""
+        return self._run
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._run = self._run or self._start()
+        self._run.log({**metrics, AXIS: step})
+
+    def finish(self, exit_code: int) -> None:
+        if self._run:
+            self._run.finish(exit_code=exit_code)
+            self._run = None
 
 
 def run_id(book: Path, name: str, wanted: str | None = None) -> str:

@@ -1,20 +1,21 @@
-"""The fields that every variant has, and those that every penalised one has."""
+"""The fields that every variant has."""
 
-from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar
 
 from saelight.errors import UserError
 from saelight.ops.init import Centre
-from saelight.schedules import Schedule, Time, check_time
-
-if TYPE_CHECKING:
-    from saelight.saes.sae import SAE
+from saelight.schedules import Schedule
 
 
 @dataclass(kw_only=True)
-class SAEConfig(ABC):
+class CommonFields:
     """One SAE: its width, how it is initialised, and how it is trained."""
+
+    without_size: ClassVar[frozenset[str]] = frozenset(
+        {"lr", "betas", "weight_decay", "clip", "schedule", "seed", "b_dec_init", "dead_after"}
+    )
+    """The fields that change neither the width nor a parameter: a sweep need not build an SAE for each of their values."""
 
     expansion: float | None = None
     """Width as a multiple of d_in. Default: 8, unless d_sae is given."""
@@ -76,43 +77,22 @@ class SAEConfig(ABC):
         """The peak learning rate when none is given."""
         return 3e-4
 
-    @abstractmethod
-    def build(self, d_in: int, seed: int = 0, d_out: int | None = None) -> "SAE":
-        """The module, freshly initialised from `seed` (or from this config's own); a transcoder when `d_out` is given."""
-
     def spec(self) -> dict[str, Any]:
         """This config as plain data, `{class_path, init_args}`: what checkpoints and exports keep."""
-        init_args = asdict(self) | {"betas": list(self.betas)}
-        for f in fields(self):
-            if isinstance(getattr(self, f.name), SAEConfig):
-                init_args[f.name] = getattr(self, f.name).spec()
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": init_args}
+        init_args = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {"class_path": class_path(type(self)), "init_args": init_args}
 
 
-@dataclass(kw_only=True)
-class Penalised(SAEConfig):
-    """An SAE whose sparsity comes from a penalty, of a given weight or aimed at a given L0."""
+def class_path(kind: type) -> str:
+    """The module that defines a class, and its name there."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
-    default_sparsity: ClassVar[float] = 0.1
-    """λ when neither `sparsity` nor `target_l0` is given: L0 comes out at 1 to 5 % of d_sae on a language model."""
 
-    sparsity: float | None = None
-    """The penalty's coefficient λ, in units that do not depend on d_in (docs/training.md). Default: the variant's own."""
-    target_l0: float | None = None
-    """The L0 to reach, in place of sparsity: λ is moved during training until the SAE fires that many latents per token."""
-    sparsity_warmup: Time = 0.05
-    """λ ramps linearly from 0 over this time, so that latents are of use before they are penalised."""
-
-    def check(self) -> None:
-        super().check()
-        if self.sparsity is not None:
-            self.check_not_negative("sparsity")
-        if self.target_l0 is not None and not self.target_l0 > 0:
-            raise UserError(f"target_l0 must be positive, got {self.target_l0}")
-        self.check_target()
-        check_time(self.sparsity_warmup, "sparsity_warmup")
-
-    def check_target(self) -> None:
-        """Raise `UserError` for a target that goes with a weight."""
-        if self.sparsity is not None and self.target_l0 is not None:
-            raise UserError("sparsity and target_l0 exclude each other: give one of them")
+def _plain(value: Any) -> Any:
+    if isinstance(value, CommonFields):
+        return value.spec()
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,162 @@
+"""The settings of saelight's callbacks, with their checks, and whether a callback can affect weights. Light: neither
+torch nor Lightning, so that a sweep can check and compare runs without building them.
+
+Each callback class takes its `__init__` from its declaration here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from saelight.errors import UserError
+from saelight.schedules import Time, check_time
+
+Metric = Literal["fvu", "l0", "l1", "dead", "dense"]
+"""Validation metrics of which less is better."""
+Trouble = Literal["alive", "l0", "fvu", "spike"]
+
+
+class Settings:
+    """What the declarations have in common."""
+
+    affects_weights: ClassVar[bool] = False
+    """Whether the callback can change what is trained, or when it ends."""
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for a setting out of its range. A callback's own state begins here too."""
+
+
+@dataclass(eq=False)
+class StopEarlySettings(Settings):
+    """Settings of `StopEarly`."""
+
+    affects_weights = True
+
+    patience: int = 5
+    """Validations without progress, in a row, that end an SAE."""
+    metrics: Sequence[Metric] = ("fvu", "l0")
+    """Validation metrics to make progress in, any of fvu, l0, l1, dead, dense."""
+    min_delta: float = 0.01
+    """The least progress that counts, as a share of the metric's best value."""
+    after: Time = 0.0
+    """Validations before this time do not count."""
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise UserError(f"StopEarly: patience must be at least 1, got {self.patience}")
+        if not self.metrics or not set(self.metrics) <= set(get_args(Metric)):
+            raise UserError(f"StopEarly: metrics must be some of {', '.join(get_args(Metric))}, got {self.metrics}")
+        if not 0 <= self.min_delta < 1:
+            raise UserError(f"StopEarly: min_delta must be in [0, 1), got {self.min_delta}")
+        check_time(self.after, "StopEarly: after")
+
+
+@dataclass(eq=False)
+class HalvingSettings(Settings):
+    """Settings of `Halving`."""
+
+    affects_weights = True
+
+    rungs: Sequence[Time] = (0.25, 0.5)
+    """When to end SAEs."""
+    keep: float = 0.5
+    """The share of the SAEs in training that goes on from a rung, rounded up."""
+    metric: str = "fvu"
+    """The validation metric to rank by, such as fvu, l0 or cosine."""
+    goal: Literal["minimize", "maximize"] = "minimize"
+    """Whether less of it is better, or more."""
+
+    def __post_init__(self) -> None:
+        if not self.rungs:
+            raise UserError("Halving: rungs is empty: name at least one time, such as 0.25")
+        for rung in self.rungs:
+            check_time(rung, "Halving: rungs")
+        if not 0 < self.keep < 1:
+            raise UserError(f"Halving: keep must be between 0 and 1, got {self.keep}")
+        if self.goal not in ("minimize", "maximize"):
+            raise UserError(f"Halving: goal must be minimize or maximize, got {self.goal!r}")
+        self.metric = self.metric.removeprefix("val/")
+
+
+@dataclass(eq=False)
+class PruneTrialsSettings(Settings):
+    """Settings of `PruneTrials`."""
+
+    affects_weights = True
+
+    journal: str
+    """The study's journal file."""
+    study: str
+    """The study's name in it."""
+    trials: dict[str, int]
+    """By SAE: its trial's number."""
+    pruner: dict[str, Any]
+    """Settings of Optuna's HyperbandPruner: min_resource, max_resource, reduction_factor."""
+    metric: str = "fvu"
+    """The validation metric to report."""
+
+    def __post_init__(self) -> None:
+        self.metric = self.metric.removeprefix("val/")
+
+
+@dataclass(eq=False)
+class SaveCheckpointSettings(Settings):
+    """Settings of `SaveCheckpoint`."""
+
+    minutes: float = 10.0
+    """Time between two checkpoints."""
+
+
+@dataclass(eq=False)
+class WatchHealthSettings(Settings):
+    """Settings of `WatchHealth`."""
+
+    troubles: Sequence[Trouble] = get_args(Trouble)
+    """What to warn of, any of alive, l0, fvu, spike."""
+
+    def __post_init__(self) -> None:
+        if not set(self.troubles) <= set(get_args(Trouble)):
+            raise UserError(f"WatchHealth: troubles must be some of {', '.join(get_args(Trouble))}, got {self.troubles}")
+
+
+@dataclass(eq=False)
+class WriteProgressSettings(Settings):
+    """Settings of `WriteProgress`."""
+
+    every: float = 1.0
+    """The least time between two writings, in seconds."""
+
+
+@dataclass(eq=False, init=False)
+class NoSettings(Settings):
+    """Of callbacks that only look or write, and have nothing to set."""
+
+
+DECLARED: dict[str, type[Settings]] = {
+    "ExportSAEs": NoSettings,
+    "Halving": HalvingSettings,
+    "PruneTrials": PruneTrialsSettings,
+    "SaveCheckpoint": SaveCheckpointSettings,
+    "StopEarly": StopEarlySettings,
+    "TokenProgress": NoSettings,
+    "WatchHealth": WatchHealthSettings,
+    "WriteProgress": WriteProgressSettings,
+    "WriteTopLatents": NoSettings,
+}
+"""saelight's callbacks by the name of their class."""
+
+OBSERVING: frozenset[str] = frozenset(
+    {
+        "DeviceStatsMonitor",
+        "LearningRateMonitor",
+        "ModelCheckpoint",
+        "ModelSummary",
+        "OnExceptionCheckpoint",
+        "ProgressBar",
+        "RichModelSummary",
+        "RichProgressBar",
+        "TQDMProgressBar",
+        "ThroughputMonitor",
+    }
+)
+"""Lightning's callbacks that only look or write, by the name of their class: no weight depends on them."""

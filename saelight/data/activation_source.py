@@ -1,0 +1,107 @@
+"""Activations from folders of shards: their settings, their split, and the targets beside them."""
+
+import itertools
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from saelight.data.pairs import PairedRows
+from saelight.data.shards.reader import ShardedRows
+from saelight.data.source import Opened, Rows, Source, Span
+from saelight.errors import UserError
+
+_SCAN = 1 << 16
+
+
+@dataclass(eq=False)
+class ActivationSource(Source):
+    """Activations from a folder of shards (`saelight shards harvest`), for transcoders paired with those of another."""
+
+    located_by: ClassVar[frozenset[str]] = frozenset({"path", "val_path", "val_fraction", "target_path", "target_val_path"})
+
+    path: str
+    """Folder of the shards."""
+    _: KW_ONLY
+    val_path: str | None = None
+    """Folder of shards to validate on. Default: hold out `val_fraction` of `path`."""
+    val_fraction: float = 0.02
+    """Share of the rows held out for validation, in [0, 1): the last whole documents in harvest order, rows when there are
+    no documents; never trained on. 0: no validation. Unused with `val_path`."""
+    target_path: str | None = None
+    """Folder of shards of the same tokens, from another hook: what transcoders are to predict from `path`'s rows. Normalised
+    on its own. Default: none, autoencoders reconstruct `path`'s rows."""
+    target_val_path: str | None = None
+    """The targets of `val_path`'s rows. Needed with both `val_path` and `target_path`."""
+
+    def check(self) -> None:
+        super().check()
+        if not 0 <= self.val_fraction < 1:
+            raise UserError(f"data.val_fraction must be in [0, 1), got {self.val_fraction}")
+        if self.target_val_path is not None and (self.target_path is None or self.val_path is None):
+            missing = "target_path" if self.target_path is None else "val_path"
+            raise UserError(
+                f"data.target_val_path is for data.val_path's rows, in runs with a data.target_path; set data."
+                f"{missing}, or leave it out"
+            )
+        if self.target_path is not None and self.val_path is not None and self.target_val_path is None:
+            raise UserError(
+                "data.val_path has no targets; set data.target_val_path to the shards of its tokens from "
+                "data.target_path's hook"
+            )
+
+    def open(self) -> Opened:
+        """Open the shards. Raises `UserError` when they cannot be read, or do not belong together."""
+        inputs = ShardedRows(self.path)
+        targets = None if self.target_path is None else ShardedRows(self.target_path)
+        rows: Rows = inputs if targets is None else PairedRows(inputs, targets)
+        if self.val_path is not None:
+            val_inputs = _like(inputs, "path", self.val_path)
+            val_rows: Rows = val_inputs
+            if targets is not None and self.target_val_path is not None:
+                val_rows = PairedRows(val_inputs, _like(targets, "target_path", self.target_val_path))
+            return Opened(rows, rows.n_rows, Span(val_rows, 0, val_rows.n_rows), inputs.mean_square_norm)
+        if self.val_fraction == 0:
+            return Opened(rows, rows.n_rows, None, inputs.mean_square_norm)
+        documents = targets if targets is not None and "document_ids" not in inputs.columns else inputs
+        first = held_out_from(documents, self.val_fraction)
+        return Opened(rows, first, Span(rows, first, rows.n_rows), inputs.mean_square_norm)
+
+
+def _like(rows: ShardedRows, name: str, val_path: str) -> ShardedRows:
+    """The validation shards for `rows`. Raises `UserError` when they are of another width."""
+    val_rows = ShardedRows(val_path)
+    if val_rows.d_in != rows.d_in:
+        raise UserError(
+            f"data.{name.replace('path', 'val_path')} {val_path} has width {val_rows.d_in}, data.{name} has "
+            f"{rows.d_in}; harvest both from the same hook"
+        )
+    return val_rows
+
+
+def held_out_from(rows: ShardedRows, fraction: float) -> int:
+    """First row of the validation set: the document start nearest to where the last `fraction` of the rows begins.
+    Without document ids, that row itself.
+
+    Raises `UserError` when the rows are one document.
+    """
+    target = rows.n_rows - max(1, round(rows.n_rows * fraction))
+    if target == 0:
+        raise UserError(f"data.val_fraction {fraction} of {rows.n_rows} rows leaves none to train on; lower it")
+    if "document_ids" not in rows.columns:
+        return target
+    after = (_document_starts(rows, low, min(low + _SCAN, rows.n_rows)) for low in range(target, rows.n_rows, _SCAN))
+    before = (_document_starts(rows, max(1, high - _SCAN), high) for high in range(target, 1, -_SCAN))
+    near = [int(s[0]) for s in itertools.islice(filter(len, after), 1)]
+    near += [int(s[-1]) for s in itertools.islice(filter(len, before), 1)]
+    if near:
+        return min(near, key=lambda row: abs(row - target))
+    raise UserError(
+        f"the shards at {rows.path} are a single document, none can be held out; set data.val_path, or data.val_fraction 0"
+    )
+
+
+def _document_starts(rows: ShardedRows, low: int, high: int) -> Tensor:
+    """Rows in [low, high), low >= 1, whose document is not that of the row before: int64."""
+    ids = rows.column("document_ids", low - 1, high - low + 1)
+    return (ids[1:] != ids[:-1]).nonzero().flatten() + low

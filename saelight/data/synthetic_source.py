@@ -1,0 +1,78 @@
+"""Synthetic activations as a source: training rows first, validation rows behind them."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from saelight.data.source import Description, Opened, Source, Span
+from saelight.data.stream.order import cut, sample
+from saelight.data.synthetic import BLOCK, SyntheticRows
+from saelight.errors import UserError
+
+_SCALE_ROWS = 16 * BLOCK
+
+
+@dataclass(eq=False)
+class SyntheticSource(Source):
+    """Sparse combinations of known directions, x = Σ a_i g_i + noise, made on demand (nothing is stored)."""
+
+    d_in: int = 64
+    """Width of an activation."""
+    n_features: int = 256
+    """True directions: random unit vectors, the ground truth that MMCS compares with."""
+    mean_l0: float = 8.0
+    """Features that fire in a row, on average."""
+    zipf_exponent: float = 0.5
+    """How fast frequencies fall with rank: p_i ∝ (i + 1)^-zipf_exponent. 0 makes all equal."""
+    magnitude_mean: float = 1.0
+    """Mean of the normal law whose absolute value is a firing feature's magnitude."""
+    magnitude_std: float = 0.25
+    """Standard deviation of that law."""
+    correlation: float = 0.0
+    """Correlation, in [0, 1), of the Gaussian factors that make features of one group fire together. Frequencies stay as
+    they are."""
+    group_size: int = 8
+    """Consecutive features that form a group; matters with `correlation` only."""
+    noise: float = 0.0
+    """Standard deviation of Gaussian noise on each coordinate."""
+    rows: int = 200_000
+    """Training rows; an epoch goes through them once."""
+    val_rows: int = 16_384
+    """Validation rows, drawn beside the training rows. 0: no validation."""
+
+    def check(self) -> None:
+        super().check()
+        if self.rows < 1 or self.val_rows < 0:
+            raise UserError(
+                f"data.rows must be at least 1 and data.val_rows at least 0, got {self.rows} and {self.val_rows}"
+            )
+        self._all_rows()
+
+    def open(self) -> Opened:
+        rows = self._all_rows()
+        val = Span(rows, self.rows, rows.n_rows) if self.val_rows else None
+        return Opened(rows, self.rows, val, _mean_square_norm(rows), rows.features)
+
+    def describe(self) -> Description:
+        """Widths, rows and bytes, without making a row."""
+        return self._description(self._all_rows(), self.rows)
+
+    def identity(self) -> dict[str, Any]:
+        """All settings that training depends on: the rows are a function of them."""
+        return self._settings(self.evaluation_only)
+
+    def _all_rows(self) -> SyntheticRows:
+        shared = {field.name: getattr(self, field.name) for field in fields(SyntheticRows)}
+        return SyntheticRows(**shared | {"rows": self.rows + self.val_rows})
+
+
+def _mean_square_norm(rows: SyntheticRows) -> float:
+    """Of some rows that the settings alone decide."""
+    blocks = sample(cut(0, rows.n_rows), _SCALE_ROWS, rows.seed)
+    total = 0.0
+    for start, size in zip(*blocks, strict=True):
+        x = torch.empty(int(size), rows.d_in)
+        rows.read(int(start), x)
+        total += x.double().square().sum().item()
+    return total / blocks.rows

@@ -1,0 +1,187 @@
+"""A variant in a package of the user's own: named by its class path, and never imported because a file says so."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import saelight
+from saelight.run import run_folder
+from saelight.saes.plain_data import from_spec
+from saelight.sweep.plan.memory import sae_bytes
+from tests.support.commands import CONFIG, changed, saelight_, write
+from tests.support.sweeps import rows
+
+ROOT = Path(__file__).parents[1]
+VARIANT = '''
+"""The strongest latent of each token, all others 0."""
+
+from dataclasses import dataclass
+
+import torch
+
+from saelight.saes import SAE, Losses, SAEConfig
+from saelight.saes.memory_factors import MemoryFactors
+
+
+@dataclass(kw_only=True)
+class Mine(SAEConfig):
+    gain: float = 1.0
+    """Factor on the latents."""
+
+
+class MineSAE(SAE, config=Mine):
+    memory = MemoryFactors(parameters=1.0, latents=2.0, latents_kept=3.0)
+
+    def encode(self, x):
+        pre = torch.relu(self.pre_activations(x))
+        return self.config.gain * torch.where(pre == pre.amax(-1, keepdim=True), pre, 0.0)
+
+    def losses(self, x_BD, y_BD, moment):
+        f_BF = self.encode(x_BD)
+        loss = (y_BD - self.decode(f_BF)).square().mean()
+        return Losses(loss, loss, None, None, (f_BF > 0).sum(0))
+'''
+TRAP = """
+from pathlib import Path
+
+Path(__file__).with_name("sprung").touch()
+"""
+SAE_ = {"class_path": "mypkg.Mine", "init_args": {"expansion": 2, "gain": 0.5, "lr": 1.0e-3}}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """A folder with `mypkg`, the user's, and `trap`, which leaves a file where it is imported."""
+    folder = tmp_path_factory.mktemp("packages")
+    (folder / "mypkg").mkdir()
+    (folder / "mypkg" / "__init__.py").write_text("from mypkg.variant import Mine as Mine\n")
+    (folder / "mypkg" / "variant.py").write_text(VARIANT)
+    (folder / "trap.py").write_text(TRAP)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(packages, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", f"{packages}{os.pathsep}{ROOT}")
+
+
+@pytest.fixture(scope="module")
+def run(packages, tmp_path_factory):
+    """The folder of a finished run of the command, which trained one of the user's and one of saelight's."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(packages)
+        assert saelight_("fit", "--config", write(changed(model__saes__mine=SAE_))) == 0
+    return folder / "runs" / "cfg"
+
+
+def test_a_config_names_it_and_the_export_holds_it(run):
+    written = json.loads((run / "saes" / "mine" / "config.json").read_text())
+    assert (written["class_path"], written["init_args"]["gain"]) == ("mypkg.variant.Mine", 0.5)
+    loaded = saelight.load(run / "saes" / "mine")
+    assert type(loaded).__name__ == "MineSAE"
+    assert ((loaded.encode(torch.randn(5, 8)) > 0).sum(1) <= 1).all()
+
+
+def test_checkpoints_load_evaluate_and_go_on(run):
+    checkpoint = str(run_folder.checkpoint(run))
+    bank = saelight.SAEBank.load_from_checkpoint(checkpoint, weights_only=True)
+    assert bank["mine"].config.gain == 0.5
+    config = write(changed(model__saes__mine=SAE_))
+    assert saelight_("validate", "--config", config, "--ckpt_path", checkpoint) == 0
+    assert saelight_("fit", "--config", config, "--ckpt_path", checkpoint) == 0
+
+
+def test_help_lists_its_fields(capsys):
+    assert saelight_("fit", "--model.saes.help", "mypkg.Mine") == 0
+    assert "Factor on the latents" in capsys.readouterr().out
+
+
+def test_a_sweep_trains_it(capsys):
+    sweep = {
+        "name": "own",
+        "base": write(CONFIG, "base.yaml"),
+        "sae": {"class_path": "mypkg.Mine", "expansion": 2},
+        "parameters": {"sae.gain": {"values": [0.5, 1.0]}},
+    }
+    Path("sweep.yaml").write_text(yaml.safe_dump(sweep))
+    assert saelight_("sweep", "run", "sweep.yaml", "--dry-run") == 0
+    assert saelight_("sweep", "expand", "sweep.yaml") == 0
+    assert saelight_("sweep", "run", "runs/own") == 0
+    trained = {(row["state"], row["config"]["init_args"]["gain"]) for row in rows("runs/own").values()}
+    assert trained == {("finished", 0.5), ("finished", 1.0)}
+
+
+def test_a_sweep_takes_its_memory_factors():
+    config = from_spec(SAE_, find=lambda path: importlib.import_module("mypkg").Mine)
+    weights, latents = 4 * 300, 4 * 100 * 16
+    assert sae_bytes(config, 300, 16, 100) == (4 * weights + 3 * latents, weights + 2 * latents)
+
+
+FRESH = """
+import sys
+import saelight
+from saelight.bank import SAEBank
+
+folder, checkpoint = sys.argv[1:]
+for read in (lambda: saelight.load(folder), lambda: SAEBank.load_from_checkpoint(checkpoint)):
+    try:
+        read()
+    except saelight.UserError as error:
+        print(error)
+assert "mypkg" not in sys.modules
+import mypkg
+print(saelight.load(folder).config.gain, SAEBank.load_from_checkpoint(checkpoint)["mine"].config.gain)
+"""
+
+
+def test_who_did_not_import_it_is_told_to(run):
+    command = [sys.executable, "-c", FRESH, str(run / "saes" / "mine"), str(run_folder.checkpoint(run))]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "`import mypkg.variant`" in out[0]
+    assert "`import mypkg.variant`" in out[1]
+    assert out[2] == "0.5 0.5"
+
+
+def poisoned(run: Path, **more) -> str:
+    """The run's checkpoint with a class path that would do harm."""
+    checkpoint = torch.load(run_folder.checkpoint(run), weights_only=True)
+    checkpoint["hyper_parameters"]["saes"]["mine"]["class_path"] = "trap.Mine"
+    checkpoint["hyper_parameters"] |= more
+    torch.save(checkpoint, "poisoned.ckpt")
+    return "poisoned.ckpt"
+
+
+def test_a_downloaded_sae_imports_nothing(run, packages):
+    folder = Path("poisoned")
+    folder.mkdir()
+    (folder / "sae.safetensors").write_bytes((run / "saes" / "mine" / "sae.safetensors").read_bytes())
+    config = json.loads((run / "saes" / "mine" / "config.json").read_text())
+    nested = {"class_path": "saelight.saes.matryoshka.Matryoshka", "init_args": {"base": {"class_path": "trap.Mine"}}}
+    for spec in ({"class_path": "trap.Mine", "init_args": {}}, nested):
+        (folder / "config.json").write_text(json.dumps(config | spec))
+        with pytest.raises(saelight.UserError, match=r"'trap\.Mine' is imported: import the module"):
+            saelight.load(folder)
+    assert not (packages / "sprung").exists()
+
+
+def test_a_downloaded_checkpoint_imports_nothing(run, packages, capsys):
+    # The second way to build a bank is LightningCLI's, which a checkpoint may ask for.
+    for more in ({}, {"_instantiator": "lightning.pytorch.cli.instantiate_module"}):
+        with pytest.raises(saelight.UserError, match=r"'trap\.Mine' is imported: import the module"):
+            saelight.SAEBank.load_from_checkpoint(poisoned(run, **more), weights_only=True)
+    config = write(changed(model__saes__mine=SAE_))
+    for command in ("validate", "fit"):
+        assert saelight_(command, "--config", config, "--ckpt_path", poisoned(run)) == 1
+        assert "saes.mine.class_path is 'trap.Mine' there" in capsys.readouterr().err
+    assert not (packages / "sprung").exists()
