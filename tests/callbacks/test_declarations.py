@@ -12,7 +12,7 @@ import saelight
 from saelight import callbacks
 from saelight.callbacks.declarations import DECLARED, OBSERVING
 from saelight.errors import UserError
-from tests.banks import bank, fit
+from tests.support.banks import bank, fit
 
 
 def test_declarations_import_neither_lightning_nor_torch():

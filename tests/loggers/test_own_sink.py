@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 import saelight
 from saelight.errors import UserError
 from saelight.loggers import PerSAE, Sink, SinkRun
-from tests.test_trainer import data, trainer
+from tests.support.runs import data, trainer
 
 SAES = {"topk": saelight.TopK(d_sae=20, k=4), "relu": saelight.ReLU(d_sae=20)}
 
