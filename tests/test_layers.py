@@ -25,10 +25,7 @@ LAYERS = (
 )
 """Rooms and single modules, the uppermost first; `` is saelight itself, the front door. Those of one layer may import each
 other, as far as no circle comes of it."""
-UPWARDS = {
-    ("callbacks.prune_trials", "sweep.execute.study"),
-    ("sweep.execute.in_memory", "cli.training"),
-}
+UPWARDS = {("callbacks.prune_trials", "sweep.execute.study")}
 """Imports that run upwards still: each is to go."""
 
 
