@@ -48,6 +48,7 @@ STAGES = [
     [Part("profile", 35)],
     [Part("profile_sparse", 30, TRITON)],
     [Part("operations", 35)],
+    [Part("peers", 60)],
     [Part("stream", 40)],
 ]
 LEAST = 10.0
