@@ -15,7 +15,7 @@ from benchmarks.gpu.training import Bench
 
 ROOT = Path(__file__).parents[1]
 # What is missing is the same code under another environment variable, and (cli) commands that other tests run.
-REHEARSED = ("kernels", "exact", "exact_deterministic", "dense", "sparse", "profile", "operations", "stream")
+REHEARSED = ("kernels", "exact", "exact_deterministic", "dense", "sparse", "profile", "operations", "peers", "stream")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu import commands, exactness, kernels, operations, profiled_step, steps, stream
+from benchmarks.gpu import commands, exactness, kernels, operations, peers, profiled_step, steps, stream
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.training import Bench
 
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "profile": profiled_step.run,
     "profile_sparse": profiled_step.run,
     "operations": operations.run,
+    "peers": peers.run,
     "stream": stream.run,
 }
 

@@ -31,7 +31,7 @@ STEPS = 100_000
 """The schedules' horizon: far beyond any measurement."""
 
 
-def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int) -> Training:
+def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int, device: str = "cpu") -> Training:
     settings = {"k": k} if variant in ("topk", "batch_topk", "matryoshka") else {}
     if variant == "matryoshka":
         settings["group_fractions"] = list(MATRYOSHKA_SHARES)
@@ -39,7 +39,7 @@ def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int
         settings["target_l0"] = float(k)
     torch.manual_seed(seed)  # the JumpReLU trainer does not seed
     trainer = KINDS[variant](
-        steps=STEPS, activation_dim=d_in, dict_size=d_sae, layer=0, lm_name="none", seed=seed, device="cpu", **settings
+        steps=STEPS, activation_dim=d_in, dict_size=d_sae, layer=0, lm_name="none", seed=seed, device=device, **settings
     )
     steps = count()
 
@@ -47,7 +47,7 @@ def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int
         if precision == "fp32":
             trainer.update(next(steps), x_BD)
         else:
-            with autocast():
+            with autocast(device):
                 trainer.update(next(steps), x_BD.bfloat16())
 
     return Training(trainer.ae, step, _gate(variant, trainer.ae))

@@ -29,10 +29,10 @@ def squared_error(x_BD, reconstruction_BD, pre_BF, latents_BF, dictionary_FD):
     return (x_BD - reconstruction_BD).square().mean()
 
 
-def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int) -> Training:
+def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int, device: str = "cpu") -> Training:
     fixed_count = variant in ("topk", "batch_topk")
     torch.manual_seed(seed)
-    sae = KINDS[variant](d_in, d_sae, **({"top_k": k} if fixed_count else {}))
+    sae = KINDS[variant](d_in, d_sae, device=device, **({"top_k": k} if fixed_count else {}))
     optimizer = torch.optim.Adam(sae.parameters(), lr=5e-4)
     criterion = squared_error if fixed_count else mse_l1
 
@@ -42,7 +42,7 @@ def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int
         if precision == "fp32":
             train_sae(sae, [x_BD], criterion, optimizer, nb_epochs=1, monitoring=0)
         else:
-            with autocast():
+            with autocast(device):
                 train_sae(sae, [x_BD], criterion, optimizer, nb_epochs=1, monitoring=0)
 
     if fixed_count:

@@ -40,7 +40,7 @@ KINDS = {
 }
 
 
-def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int) -> Training:
+def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int, device: str = "cpu") -> Training:
     kind, config = KINDS[variant]
     settings = {"k": k} if "topk" in config.architecture() else {}
     if variant == "topk_sparse":
@@ -48,10 +48,14 @@ def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int
     if variant == "matryoshka":
         settings["matryoshka_widths"] = [*accumulate(int(share * d_sae) for share in MATRYOSHKA_SHARES[:-1]), d_sae]
     torch.manual_seed(seed)
-    sae = kind(config(d_in=d_in, d_sae=d_sae, **settings))
+    sae = kind(config(d_in=d_in, d_sae=d_sae, device=device, **settings))
     # What has no default: the numbers only count samples and end `fit`, and lr_end matters to no constant rate.
     trainer_config = SAETrainerConfig(
-        total_training_samples=10**9, train_batch_size_samples=4096, lr_end=3e-5, autocast=precision == "bf16"
+        total_training_samples=10**9,
+        train_batch_size_samples=4096,
+        lr_end=3e-5,
+        autocast=precision == "bf16",
+        device=device,
     )
     trainer = SAETrainer(trainer_config, sae, data_provider=iter(()))
 

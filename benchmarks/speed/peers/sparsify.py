@@ -16,7 +16,8 @@ from schedulefree import ScheduleFreeWrapper
 
 from benchmarks.speed.peers.training import Training, autocast
 
-os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # read when the library is imported
+if not torch.cuda.is_available():
+    os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # read when the library is imported
 
 from sparsify import SparseCoder, SparseCoderConfig
 from sparsify.sign_sgd import SignSGD
@@ -24,14 +25,14 @@ from sparsify.sign_sgd import SignSGD
 KINDS = {"topk": SparseCoder}
 
 
-def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int) -> Training:
+def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int, device: str = "cpu") -> Training:
     torch.manual_seed(seed)
-    sae = KINDS[variant](d_in, SparseCoderConfig(num_latents=d_sae, k=k), dtype=torch.float32)
+    sae = KINDS[variant](d_in, SparseCoderConfig(num_latents=d_sae, k=k), device=device, dtype=torch.float32)
     lr = 5e-3 / (d_sae / 2**14) ** 0.5
     optimizer = ScheduleFreeWrapper(SignSGD([{"params": sae.parameters(), "lr": lr}]), momentum=0.95)
     optimizer.train()
-    tokens_since_fired = torch.zeros(d_sae, dtype=torch.long)
-    fired = torch.zeros(d_sae, dtype=torch.bool)
+    tokens_since_fired = torch.zeros(d_sae, dtype=torch.long, device=device)
+    fired = torch.zeros(d_sae, dtype=torch.bool, device=device)
     started = False
 
     def step(x_BD: torch.Tensor) -> None:
@@ -42,7 +43,7 @@ def build(variant: str, precision: str, d_in: int, d_sae: int, k: int, seed: int
         sae.set_decoder_norm_to_unit_norm()
         variance = (x_BD - x_BD.mean(0)).pow(2).sum()
         # The forward pass alone, as the decorator of its `forward` does on a GPU.
-        with autocast() if precision == "bf16" else nullcontext():
+        with autocast(device) if precision == "bf16" else nullcontext():
             out = sae(x=x_BD, y=x_BD, dead_mask=None, total_variance=variance)
         fired[out.latent_indices.flatten()] = True
         float(out.fvu.detach())

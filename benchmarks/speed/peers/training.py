@@ -17,7 +17,7 @@ SPARSE_SHARE = 0.015
 MATRYOSHKA_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32)
 """The groups of latents, the same for every library (saelight's defaults)."""
 
-autocast = partial(torch.autocast, "cpu", torch.bfloat16)
+autocast = partial(torch.autocast, dtype=torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Peer:
-    """One library's variant in one precision; `build` makes a fresh SAE from d_in, d_sae, k and seed.
+    """One library's variant in one precision; `build` makes a fresh SAE from d_in, d_sae, k, seed and device (the CPU).
 
     A first call can do what later ones do not (optimizer state, the first decoder bias), and is no measurement.
     """
@@ -70,7 +70,7 @@ class Peer:
     library: str
     variant: str
     precision: str
-    build: Callable[[int, int, int, int], Training]
+    build: Callable[..., Training]
 
 
 @contextmanager
@@ -84,11 +84,11 @@ def fast_matmuls() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def fastest(build: Callable[[int, int, int, int], Training]) -> Callable[[int, int, int, int], Training]:
+def fastest(build: Callable[..., Training]) -> Callable[..., Training]:
     """The same training, with each step under `fast_matmuls`; autocast is each library's own affair."""
 
-    def built(d_in: int, d_sae: int, k: int, seed: int) -> Training:
-        training = build(d_in, d_sae, k, seed)
+    def built(d_in: int, d_sae: int, k: int, seed: int, device: str = "cpu") -> Training:
+        training = build(d_in, d_sae, k, seed, device)
         return Training(training.module, fast_matmuls()(training.step), training.gate)
 
     return built
