@@ -4,8 +4,11 @@ Shapes: B batch, D d_in (d_out of a target), F d_sae, G true features.
 """
 
 import math
+from collections.abc import Iterator
+from typing import cast
 
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from saelight.metrics import find_clusters, latent_features, mmcs, own_cosines, token_metrics
 from saelight.saes import SAE
@@ -22,14 +25,14 @@ class Evaluation(nn.Module):
 
     def update(self, saes: list[SAE], x_BD: Tensor, y_BD: Tensor) -> None:
         """Add one batch of normalised activations and targets."""
-        for sae, metrics in zip(saes, self.metrics, strict=True):
+        for sae, metrics in self._each(saes):
             f_BF = sae.encode(x_BD)
             metrics.update(x=y_BD, x_hat=sae.reconstruct(f_BF, x_BD), f=f_BF)
 
     def finish(self, saes: list[SAE], truth_GD: Tensor | None) -> list[dict[str, float]]:
         """Each SAE's metrics over all that was added, and MMCS where the true features are known; then start over."""
         results, self.frequencies = [], []
-        for sae, metrics in zip(saes, self.metrics, strict=True):
+        for sae, metrics in self._each(saes):
             values = metrics.compute()
             self.frequencies.append(values.pop("density"))
             results.append({key: float(value) for key, value in values.items()})
@@ -38,9 +41,14 @@ class Evaluation(nn.Module):
             metrics.reset()
         return results
 
+    def _each(self, saes: list[SAE]) -> Iterator[tuple[SAE, MetricCollection]]:
+        for sae, metrics in zip(saes, self.metrics, strict=True):
+            yield sae, cast(MetricCollection, metrics)
+
     def keys(self, truth_GD: Tensor | None) -> list[str]:
         """The names of what `finish` returns."""
-        return [key for key in self.metrics[0] if key != "density"] + ([] if truth_GD is None else ["mmcs"])
+        metrics = cast(MetricCollection, self.metrics[0])
+        return [str(key) for key in metrics if key != "density"] + ([] if truth_GD is None else ["mmcs"])
 
     def latents(self, saes: list[SAE]) -> list[dict[str, float]]:
         """What the weights of alive latents say of each SAE, by what was last finished: once, at the end of training, for

@@ -1,9 +1,10 @@
 """One optimizer for a whole bank, with every SAE's own settings."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from saelight.saes import SAE
@@ -13,7 +14,7 @@ EPS = 6.25e-10
 """AdamW's eps: a rare latent's gradients come near 1e-8, its usual value."""
 
 
-def adamw(named_saes: Iterable[tuple[str, SAE]], horizon: Horizon) -> dict[str, Any]:
+def adamw(named_saes: Iterable[tuple[str, SAE]], horizon: Horizon) -> OptimizerLRSchedulerConfig:
     """One fused AdamW and its per-step schedule, as Lightning wants them.
 
     Each SAE has one parameter group for each learning rate and weight decay among its parameters.
@@ -41,7 +42,7 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return {group["name"]: group["lr"] for group in reversed(optimizer.param_groups)}
 
 
-def forget(optimizer: torch.optim.Optimizer, sae: SAE, latents_R: Tensor) -> None:
+def forget(optimizer: torch.optim.Optimizer | LightningOptimizer, sae: SAE, latents_R: Tensor) -> None:
     """Clear AdamW's moments of latents (R,) that were given new weights."""
     for name, parameter in sae.named_parameters():
         if name in ("b_dec", "W_skip"):

@@ -4,10 +4,13 @@ Shapes: B batch, D d_in (d_out of a target).
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from saelight.bank.evaluation import Evaluation
@@ -20,7 +23,9 @@ from saelight.bank.record import StepRecord
 from saelight.bank.restore import Restorable
 from saelight.bank.resume import check_same_config
 from saelight.bank.sae_callback import SAECallback
+from saelight.bank.sae_list import SAEList
 from saelight.bank.start import begin, check_trainer, sample
+from saelight.bank.trainer_attributes import undeclared
 from saelight.data.pairs import as_pair
 from saelight.errors import UserError
 from saelight.ops.handover import hand_over
@@ -83,12 +88,12 @@ class SAEBank(Restorable):
         self.names = list(saes)
         self.seeds = [derived_seed(seed, name) if c.seed is None else c.seed for name, c in saes.items()]
         # A ModuleList with the names beside it: a ModuleDict refuses dots.
-        self.saes = nn.ModuleList(map(self._build, saes, saes.values(), self.seeds))
+        self.saes = SAEList(map(self._build, saes, saes.values(), self.seeds))
         self.quarantine = Quarantine(len(saes))
         self.retired: dict[int, Outcome] = {}
         """The SAEs whose training was ended by `retire`."""
         self.evaluation = Evaluation(list(self.saes))
-        self.horizon: Horizon | None = None
+        self._horizon: Horizon | None = None
         self.tokens_seen = 0
         self.normalisation: dict[str, Any] = {"kind": "none", "scale": 1.0}
         self.target_normalisation: dict[str, Any] | None = None
@@ -114,16 +119,22 @@ class SAEBank(Restorable):
         """Each SAE's reconstruction (B, d_out) of normalised activations (B, d_in)."""
         return {name: sae(x_BD) for name, sae in zip(self.names, self.saes, strict=True)}
 
+    @property
+    def horizon(self) -> Horizon:
+        """How long training is, once it has begun."""
+        assert self._horizon is not None
+        return self._horizon
+
     # --- setting up
 
     def setup(self, stage: str) -> None:
         check_trainer(self.trainer, self.d_in, self.d_out)
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         planned = measure(self.trainer, self.hparams["max_tokens"])
-        if self.horizon is None or self.trainer.ckpt_path is None:
+        if self._horizon is None or self.trainer.ckpt_path is None:
             # A new training, if of weights that another one left.
-            self.horizon, self.tokens_seen = planned, 0
+            self._horizon, self.tokens_seen = planned, 0
         elif self.horizon.steps != planned.steps:
             rank_zero_warn(
                 f"this run was begun for {self.horizon.steps} optimizer steps and is now to end at {planned.steps}; "
@@ -133,11 +144,11 @@ class SAEBank(Restorable):
         return adamw(zip(self.names, self.saes, strict=True), self.horizon)
 
     def on_fit_start(self) -> None:
-        data = self.trainer.datamodule
+        data = undeclared(self.trainer).datamodule
         self.normalisation = getattr(data, "normalisation", self.normalisation)
         self.target_normalisation = getattr(data, "target_normalisation", self.target_normalisation)
         self.quarantine.newly_stopped()  # those of a resumed run are old news
-        begin(self, self.trainer)
+        begin(dict(zip(self.names, self.saes, strict=True)), self.horizon, self.trainer)
 
     # --- training
 
@@ -153,7 +164,8 @@ class SAEBank(Restorable):
         tokens = len(x_BD) * self.trainer.world_size
         self._record = self._new_record(y_BD)
         total = torch.zeros((), device=self.device)
-        parameters, gradients = [], []
+        parameters: list[nn.Parameter] = []
+        gradients: list[Tensor | None] = []
         for i, sae in enumerate(self.saes):
             own = list(sae.parameters())
             parameters += own
@@ -176,18 +188,18 @@ class SAEBank(Restorable):
         self.tokens_seen += tokens
         return hand_over(total, gradients, parameters)
 
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **settings: Any) -> None:
         for i, sae in enumerate(self.saes):
             if i in self.inactive:
                 sae.zero_grad(set_to_none=True)
                 continue
             sae.constrain_gradients()
-            norm, finite = clip_gradients([p.grad for p in sae.parameters()], sae.config.clip)
+            norm, finite = clip_gradients([p.grad for p in sae.parameters() if p.grad is not None], sae.config.clip)
             self.quarantine.note_gradient(i, finite, self.trainer.global_step)
             if self._record is not None:
                 self._record.add_norm(i, norm)
         # Reading the marks waits for the device: free on the CPU, elsewhere once per log interval.
-        if self.device.type == "cpu" or (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if self.device.type == "cpu" or (self.trainer.global_step + 1) % undeclared(self.trainer).log_every_n_steps == 0:
             self.read_quarantine()
 
     def read_quarantine(self) -> None:
@@ -218,8 +230,15 @@ class SAEBank(Restorable):
         if len(self.inactive) == len(self.saes):
             self.trainer.should_stop = True
 
-    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        assert self._moment is not None
         measured = {i: torch.stack(values).mean(0) for i, values in self._measured.items()}
         self._measured.clear()
         if measured and self.trainer.world_size > 1:
@@ -231,9 +250,9 @@ class SAEBank(Restorable):
             if i in measured:
                 sae.absorb(measured[i], self._moment)
             if sae.resample_due(self._moment):
-                forget(optimizer, sae, sae.resample(*sample(self, self.trainer), self._moment))
+                forget(optimizer, sae, sae.resample(*sample(self.trainer, self.device), self._moment))
 
-    def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # An accumulated batch has no gradient norm yet: wait for the step.
         if self._record is None or self.trainer.global_step == self._recorded_at:
             return
@@ -244,7 +263,7 @@ class SAEBank(Restorable):
         self._notify("on_record", values)
 
     def _new_record(self, y_BD: Tensor) -> StepRecord | None:
-        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps
+        step, every = self.trainer.global_step + 1, undeclared(self.trainer).log_every_n_steps
         self._recorded_at = self.trainer.global_step
         if not every or (step % every and step > 1):
             return None
@@ -253,7 +272,7 @@ class SAEBank(Restorable):
     # --- evaluation
 
     def _finish_evaluation(self, stage: str) -> None:
-        results = self.evaluation.finish(list(self.saes), getattr(self.trainer.datamodule, "features", None))
+        results = self.evaluation.finish(list(self.saes), getattr(undeclared(self.trainer).datamodule, "features", None))
         if self.trainer.sanity_checking:
             return
         self.last_metrics, self.evaluated_at = dict(zip(self.names, results, strict=True)), self.trainer.global_step
@@ -288,7 +307,7 @@ class SAEBank(Restorable):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["saelight"] = {
-            "horizon": list(self.horizon) if self.horizon else None,
+            "horizon": list(self._horizon) if self._horizon else None,
             "tokens_seen": self.tokens_seen,
             "normalisation": self.normalisation,
             "target_normalisation": self.target_normalisation,
@@ -298,12 +317,12 @@ class SAEBank(Restorable):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_same_config(checkpoint["hyper_parameters"], dict(self.hparams))
         state = checkpoint["saelight"]
-        self.horizon = Horizon(*state["horizon"]) if state["horizon"] else None
+        self._horizon = Horizon(*state["horizon"]) if state["horizon"] else None
         self.tokens_seen = state["tokens_seen"]
         self.normalisation, self.target_normalisation = state["normalisation"], state["target_normalisation"]
         self.retired = {self.names.index(name): Outcome(**outcome) for name, outcome in state["retired"].items()}
 
     def _notify(self, hook: str, *args: Any) -> None:
-        for callback in self.trainer.callbacks:
+        for callback in undeclared(self.trainer).callbacks:
             if isinstance(callback, SAECallback):
                 getattr(callback, hook)(self.trainer, self, *args)

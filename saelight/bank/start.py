@@ -3,13 +3,18 @@
 Shapes: N sample rows, D d_in (d_out of a target).
 """
 
+from collections.abc import Mapping
+
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from saelight.bank.trainer_attributes import undeclared
 from saelight.data.pairs import Pair, as_pair
 from saelight.errors import UserError
 from saelight.ops.allocator import keep_freed_memory
+from saelight.saes import SAE
+from saelight.schedules import Horizon
 
 SAMPLE = 8192
 """Activations that the data-dependent start is computed from."""
@@ -22,42 +27,45 @@ def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
         raise UserError(f"a bank trains in bf16-mixed or 32-true, not {trainer.precision}: set trainer.precision")
     if trainer.gradient_clip_val:
         raise UserError("trainer.gradient_clip_val would clip all SAEs as one: give each SAE its own `clip` instead")
-    data = trainer.datamodule
+    data = undeclared(trainer).datamodule
     for width, built in (("d_in", d_in), ("d_out", d_out)):
         if (have := getattr(data, width, built)) != built:
             raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
 
 
-def begin(bank, trainer: L.Trainer) -> None:
-    """Initialise the SAEs that are not yet, and say what their settings will come to."""
-    if bank.device.type == "cpu":
+def begin(saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer) -> None:
+    """Initialise the SAEs, by name, that are not yet, and say what their settings will come to."""
+    first = next(iter(saes.values()))
+    device = first.W_dec.device
+    if device.type == "cpu":
         keep_freed_memory()
-    waiting = [sae for sae in bank.saes if not sae.initialised]
+    waiting = [sae for sae in saes.values() if not sae.initialised]
     if not waiting:
         return
-    x_ND, y_ND = sample(bank, trainer)
-    for what, have, built in (("d_in", x_ND.shape[-1], bank.d_in), ("d_out", y_ND.shape[-1], bank.d_out or bank.d_in)):
+    x_ND, y_ND = sample(trainer, device)
+    for what, have, built in (("d_in", x_ND.shape[-1], first.d_in), ("d_out", y_ND.shape[-1], first.d_out)):
         if have != built:
             raise UserError(f"the data is {have} wide, but the bank was built for {what} = {built}")
     for sae in waiting:
         sae.initialise(x_ND, y_ND)
         if sae.config.dead_after is None:
-            sae.dead_after.fill_(min(10_000_000, max(1, bank.horizon.tokens // 10)))
-    for name, sae in zip(bank.names, bank.saes, strict=True):
-        for concern in sae.concerns(bank.horizon):
+            sae.dead_after.fill_(min(10_000_000, max(1, horizon.tokens // 10)))
+    for name, sae in saes.items():
+        for concern in sae.concerns(horizon):
             rank_zero_warn(f"SAE {name!r}: {concern}")
 
 
-def sample(bank, trainer: L.Trainer, n: int = SAMPLE) -> Pair:
-    """Up to n training activations and targets, on the bank's device, the same on every rank."""
-    if hasattr(trainer.datamodule, "init_sample"):
-        x_ND, y_ND = as_pair(trainer.datamodule.init_sample(n))
-        return Pair(x_ND.to(bank.device), y_ND.to(bank.device))
+def sample(trainer: L.Trainer, device: torch.device, n: int = SAMPLE) -> Pair:
+    """Up to n training activations and targets, on `device`, the same on every rank."""
+    data = undeclared(trainer).datamodule
+    if hasattr(data, "init_sample"):
+        x_ND, y_ND = as_pair(data.init_sample(n))
+        return Pair(x_ND.to(device), y_ND.to(device))
     batches, count = [], 0
-    for batch in trainer.train_dataloader:
+    for batch in trainer.train_dataloader or ():
         batches.append(as_pair(batch))
         count += len(batches[-1].x_BD)
         if count >= n:
             break
-    sides = (torch.cat(side)[:n].to(bank.device) for side in zip(*batches, strict=True))
+    sides = (torch.cat(side)[:n].to(device) for side in zip(*batches, strict=True))
     return Pair(*(trainer.strategy.broadcast(side) for side in sides))

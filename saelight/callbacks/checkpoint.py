@@ -4,12 +4,15 @@ import contextlib
 import signal
 import threading
 import time
+from types import FrameType
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from saelight.bank.sae_callback import SAECallback
+from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks.declarations import SaveCheckpointSettings
 from saelight.files import replacing
 from saelight.run import run_folder, slurm_job
@@ -33,7 +36,7 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
         """The signal to stop by, or 0, after the checkpoint that waits for a validation to end; None while none waits."""
         self._signal = 0
         """The signal that has come, or 0."""
-        self._handlers: dict[int, object] = {}
+        self._handlers: dict[int, Any] = {}
         self._blocked: set[int] = set()
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
@@ -46,13 +49,13 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
             # A sweep's job begins with it blocked: one that came before there was anything to save comes now.
             self._blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
 
-    def _note(self, number: int, frame) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         if self._signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         # The first one counts: Slurm sends SIGTERM some time after SIGUSR1, and again when patience ends.
         self._signal = self._signal or number
 
-    def on_train_batch_end(self, trainer: L.Trainer, bank: L.LightningModule, *_) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, bank: L.LightningModule, *_: Any) -> None:
         if trainer.global_step == self._step:
             # Between the batches of one accumulated step, gradients are underway that no checkpoint holds.
             return
@@ -64,7 +67,9 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
             stop, due = trainer.strategy.reduce(flags, reduce_op="max").tolist()
         if not (stop or due):
             return
-        validates = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        validates = trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
         # A run resumed from here would leave out the validation that is about to begin, and what is decided by it. A
         # checkpoint that waited in vain (there was nothing to validate on) waits no more.
         if validates and self._waits is None:
@@ -105,7 +110,7 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
         self._handlers.clear()
 
     def _save(self, trainer: L.Trainer) -> None:
-        if trainer.fast_dev_run:
+        if undeclared(trainer).fast_dev_run:
             return
         path = run_folder.checkpoint(run_folder.of(trainer))
         # Every rank takes part; the first one writes.

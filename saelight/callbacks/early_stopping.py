@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
 from saelight.bank.optimizer import learning_rates
+from saelight.bank.sae_bank import SAEBank
 from saelight.bank.sae_callback import SAECallback
 from saelight.callbacks.declarations import StopEarlySettings
 from saelight.callbacks.validations import expect_validations, in_training
@@ -37,6 +38,7 @@ class StopEarly(StopEarlySettings, SAECallback):
             self._best, self._waited, self._rates = {}, {}, {}
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         if not in_training(trainer) or trainer.global_step < in_steps(self.after, bank.horizon):
             return
         bank.read_quarantine()

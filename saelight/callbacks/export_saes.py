@@ -4,7 +4,9 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
 from saelight.bank.outcome import Outcome
+from saelight.bank.sae_bank import SAEBank
 from saelight.bank.sae_callback import SAECallback
+from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks.declarations import NoSettings
 from saelight.run import export
 
@@ -13,12 +15,14 @@ class ExportSAEs(NoSettings, SAECallback):
     """Writes `saes/<name>/` into the run folder (docs/saes.md)."""
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         bank.read_quarantine()
         for i, name in enumerate(bank.names):
             if i not in bank.inactive:
                 self._write(trainer, bank, name)
 
     def on_quarantine(self, trainer: L.Trainer, bank: L.LightningModule, name: str, reason: str) -> None:
+        assert isinstance(bank, SAEBank)
         message = f"SAE {name!r} is quarantined: {reason}. Its siblings go on. "
         if all(p.isfinite().all() for p in bank[name].parameters()):
             self._write(trainer, bank, name)
@@ -28,10 +32,11 @@ class ExportSAEs(NoSettings, SAECallback):
         rank_zero_warn(message)
 
     def on_retire(self, trainer: L.Trainer, bank: L.LightningModule, name: str, reason: str) -> None:
+        assert isinstance(bank, SAEBank)
         self._write(trainer, bank, name)
 
-    def _write(self, trainer: L.Trainer, bank: L.LightningModule, name: str) -> None:
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+    def _write(self, trainer: L.Trainer, bank: SAEBank, name: str) -> None:
+        if trainer.is_global_zero and not undeclared(trainer).fast_dev_run:
             outcome = bank.outcome(name) or Outcome("finished")
             training = outcome._asdict() | {"steps": trainer.global_step, "tokens": bank.tokens_seen}
             export.write(
@@ -41,7 +46,7 @@ class ExportSAEs(NoSettings, SAECallback):
                 seed=bank.seeds[bank.names.index(name)],
                 normalisation=bank.normalisation,
                 target_normalisation=bank.target_normalisation,
-                source=getattr(trainer.datamodule, "source", {}),
-                target_source=getattr(trainer.datamodule, "target_source", None),
+                source=getattr(undeclared(trainer).datamodule, "source", {}),
+                target_source=getattr(undeclared(trainer).datamodule, "target_source", None),
                 training=training,
             )

@@ -6,7 +6,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from saelight.bank.sae_bank import SAEBank
 from saelight.bank.sae_callback import SAECallback
+from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks.declarations import HalvingSettings
 from saelight.callbacks.validations import expect_validations, in_training
 from saelight.errors import UserError, did_you_mean
@@ -32,21 +34,23 @@ class Halving(HalvingSettings, SAECallback):
         """By SAE ended here: its steps of training."""
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         expect_validations(trainer, "Halving")
-        known = bank.evaluation.keys(getattr(trainer.datamodule, "features", None))
+        known = bank.evaluation.keys(getattr(undeclared(trainer).datamodule, "features", None))
         if self.metric not in known:
             suggestion = did_you_mean(self.metric, known)
             raise UserError(f"Halving: no metric {self.metric!r}{suggestion}; a validation has {', '.join(known)}")
         if trainer.ckpt_path is None:
             self._decided, self._retired, self.saved = -1, {}, 0.0
         late = [step for step in self._open(bank) if step >= trainer.estimated_stepping_batches]
-        if late and not trainer.fast_dev_run:
+        if late and not undeclared(trainer).fast_dev_run:
             raise UserError(
                 f"Halving: a rung at step {late[0]} is not before the end of training, at step "
                 f"{trainer.estimated_stepping_batches}: move it forward or drop it"
             )
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         if not in_training(trainer) or trainer.global_step >= trainer.estimated_stepping_batches:
             return
         bank.read_quarantine()
@@ -55,11 +59,11 @@ class Halving(HalvingSettings, SAECallback):
                 self._halve(trainer, bank)
         self._decided = trainer.global_step
 
-    def _open(self, bank: L.LightningModule) -> list[int]:
+    def _open(self, bank: SAEBank) -> list[int]:
         """The steps of the rungs that are not decided yet."""
         return [step for rung in self.rungs if (step := in_steps(rung, bank.horizon)) > self._decided]
 
-    def _halve(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+    def _halve(self, trainer: L.Trainer, bank: SAEBank) -> None:
         training = [name for i, name in enumerate(bank.names) if i not in bank.inactive]
         values = {name: bank.last_metrics[name][self.metric] for name in training}
         sign = 1 if self.goal == "minimize" else -1
@@ -75,6 +79,7 @@ class Halving(HalvingSettings, SAECallback):
             bank.retire(name, f"halving: {what}")
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         sizes = {name: sum(p.numel() for p in sae.parameters()) for name, sae in zip(bank.names, bank.saes, strict=True)}
         steps = trainer.global_step
         unspent = {name: steps - step for name, step in self._retired.items()}
@@ -84,7 +89,7 @@ class Halving(HalvingSettings, SAECallback):
             f"{len(sizes) * steps:,} SAE-steps, weighted by parameters"
         )
         missed = [step for step in self._open(bank) if step <= steps]
-        if missed and not trainer.fast_dev_run:
+        if missed and not undeclared(trainer).fast_dev_run:
             rank_zero_warn(
                 f"Halving: {len(missed)} of {len(self.rungs)} rungs met no validation before training ended: validate more "
                 "often (trainer.val_check_interval), or move them forward"

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
+from saelight.bank.sae_bank import SAEBank
 from saelight.bank.sae_callback import SAECallback
 from saelight.callbacks.declarations import Trouble, WatchHealthSettings
 from saelight.callbacks.validations import in_training
@@ -49,11 +50,13 @@ class WatchHealth(WatchHealthSettings, SAECallback):
         self._history: dict[str, _History] = {}
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         self._history = {name: _History() for name in bank.names}
         if trainer.ckpt_path is None:
             self._warned = {}
 
     def on_record(self, trainer: L.Trainer, bank: L.LightningModule, values: dict[str, float]) -> None:
+        assert isinstance(bank, SAEBank)
         step = trainer.global_step
         done = step / bank.horizon.steps
         for name, sae in zip(bank.names, bank.saes, strict=True):
@@ -78,6 +81,7 @@ class WatchHealth(WatchHealthSettings, SAECallback):
                 self._look_at_l0(name, sae, now, history, done)
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         step = trainer.global_step
         if not in_training(trainer):
             return
@@ -101,7 +105,7 @@ class WatchHealth(WatchHealthSettings, SAECallback):
         remedies = ["lower lr"]
         if sparsity:
             lower = f"lower sparsity (λ is {sparsity:.3g})"
-            remedies.insert(0, lower if sae.config.target_l0 is None else "raise target_l0")
+            remedies.insert(0, lower if _target(sae) is None else "raise target_l0")
         # What brings dead latents back, where there is such a thing.
         advice = {"k_aux": "raise aux_coefficient", "resample_every": "set resample_every"}
         remedies += [text for field, text in advice.items() if hasattr(sae.config, field)]
@@ -121,7 +125,7 @@ class WatchHealth(WatchHealthSettings, SAECallback):
         since = history.still_since()
         if since is None:
             return
-        l0, target = now["l0"], sae.config.target_l0
+        l0, target = now["l0"], _target(sae)
         stuck = f"L0 has stayed at {l0:.1f} since step {since}"
         if target is not None:
             if done >= _TARGET_FROM and not 1 / _MISSED < l0 / target < _MISSED:
@@ -162,6 +166,11 @@ class WatchHealth(WatchHealthSettings, SAECallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._warned = state_dict
+
+
+def _target(sae: SAE) -> float | None:
+    """The L0 that it is steered to, if it is."""
+    return getattr(sae.config, "target_l0", None)
 
 
 class _History:

@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from saelight.bank.sae_bank import SAEBank
 from saelight.bank.sae_callback import SAECallback
 from saelight.callbacks.declarations import NoSettings
 from saelight.data.pairs import as_pair
@@ -45,9 +46,12 @@ class TokenProgress(NoSettings, SAECallback, ProgressBar):
         )
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         self._training = self._bar(desc="train", total=bank.horizon.tokens, initial=bank.tokens_seen)
 
     def on_train_batch_end(self, trainer: L.Trainer, bank: L.LightningModule, *_: Any) -> None:
+        assert isinstance(bank, SAEBank)
+        assert self._training is not None
         self._training.update(bank.tokens_seen - self._training.n)
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
@@ -75,12 +79,22 @@ class TokenProgress(NoSettings, SAECallback, ProgressBar):
     def on_predict_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._start_evaluation("predict", trainer.predict_dataloaders)
 
-    def on_validation_batch_end(self, trainer, bank, outputs, batch, *_: Any) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        assert self._evaluation is not None
         self._evaluation.update(len(as_pair(batch).x_BD) * trainer.world_size)
 
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
-    def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert self._evaluation is not None
         self._evaluation.close()
         self._evaluation = None
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
+from saelight.bank.sae_bank import SAEBank
 from saelight.bank.sae_callback import SAECallback
 from saelight.callbacks.declarations import PruneTrialsSettings
 from saelight.callbacks.validations import expect_validations, in_training
@@ -28,6 +29,7 @@ class PruneTrials(PruneTrialsSettings, SAECallback):
         self._study: Trials | None = None
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         expect_validations(trainer, "PruneTrials")
         if trainer.ckpt_path is None:
             self._validations = 0
@@ -39,6 +41,7 @@ class PruneTrials(PruneTrialsSettings, SAECallback):
             self._study = Trials(self.journal, self.study, self.pruner)
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         if not in_training(trainer):
             return
         bank.read_quarantine()

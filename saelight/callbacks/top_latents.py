@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 
+from saelight.bank.sae_bank import SAEBank
 from saelight.bank.sae_callback import SAECallback
 from saelight.callbacks.declarations import NoSettings
 from saelight.data.pairs import as_pair
@@ -25,7 +26,8 @@ class WriteTopLatents(NoSettings, SAECallback):
         self._files: dict[str, _TopFile] = {}
 
     def on_predict_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
-        loader = trainer.predict_dataloaders
+        assert isinstance(bank, SAEBank)
+        loader: Any = trainer.predict_dataloaders
         self._row = getattr(loader, "first_row", 0)
         rows = loader.n_rows if hasattr(loader, "n_rows") else len(loader.dataset)
         folder = run_folder.of(trainer) / "predictions"
@@ -39,7 +41,7 @@ class WriteTopLatents(NoSettings, SAECallback):
         for file in self._files.values():
             file.open()
 
-    def on_predict_batch_end(self, trainer, bank, outputs: dict[str, Any], batch, *_: Any) -> None:
+    def on_predict_batch_end(self, trainer: L.Trainer, bank: L.LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
         for name, top in outputs.items():
             self._files[name].write(self._row, top.values_BK.cpu().numpy(), top.indices_BK.cpu().numpy())
         self._row += len(as_pair(batch).x_BD)

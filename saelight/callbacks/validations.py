@@ -3,12 +3,13 @@
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
+from saelight.bank.trainer_attributes import undeclared
 from saelight.errors import UserError
 
 
 def expect_validations(trainer: L.Trainer, judge: str) -> None:
     """Raise `UserError` if this fit has no validation by which `judge` could judge."""
-    if not trainer.enable_validation or getattr(trainer.datamodule, "n_val_rows", None) == 0:
+    if not trainer.enable_validation or getattr(undeclared(trainer).datamodule, "n_val_rows", None) == 0:
         raise UserError(f"{judge} judges by validations, and there are none: hold out data, or drop {judge}")
 
 

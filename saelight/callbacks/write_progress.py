@@ -8,7 +8,9 @@ from typing import Any
 
 import lightning as L
 
+from saelight.bank.sae_bank import SAEBank
 from saelight.bank.sae_callback import SAECallback
+from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks.declarations import WriteProgressSettings
 from saelight.callbacks.validations import in_training
 from saelight.files import write_text
@@ -38,16 +40,19 @@ class WriteProgress(WriteProgressSettings, SAECallback):
         return self._earlier + (0.0 if self._began is None else time.monotonic() - self._began)
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         if trainer.ckpt_path is None:
             self._earlier = 0.0
             self.ended = {}
         self._saes = {name: dict(self.ended.get(name, {"state": "running", "reason": None})) for name in bank.names}
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         self._began = time.monotonic()
         self._write(trainer, bank)
 
     def on_record(self, trainer: L.Trainer, bank: L.LightningModule, values: dict[str, float]) -> None:
+        assert isinstance(bank, SAEBank)
         for name, sae in self._saes.items():
             for metric in ("loss", "l0", "fvu"):
                 if (value := values.get(f"{name}/train/{metric}")) is not None:
@@ -56,6 +61,7 @@ class WriteProgress(WriteProgressSettings, SAECallback):
             self._write(trainer, bank)
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         if not in_training(trainer):
             return
         for name, metrics in bank.last_metrics.items():
@@ -63,13 +69,17 @@ class WriteProgress(WriteProgressSettings, SAECallback):
         self._write(trainer, bank)
 
     def on_quarantine(self, trainer: L.Trainer, bank: L.LightningModule, name: str, reason: str) -> None:
+        assert isinstance(bank, SAEBank)
         self._end(trainer, bank, name)
 
     def on_retire(self, trainer: L.Trainer, bank: L.LightningModule, name: str, reason: str) -> None:
+        assert isinstance(bank, SAEBank)
         self._end(trainer, bank, name)
 
-    def _end(self, trainer: L.Trainer, bank: L.LightningModule, name: str) -> None:
-        self.ended[name] = bank.outcome(name)._asdict() | {
+    def _end(self, trainer: L.Trainer, bank: SAEBank, name: str) -> None:
+        outcome = bank.outcome(name)
+        assert outcome is not None
+        self.ended[name] = outcome._asdict() | {
             "steps": trainer.global_step,
             "tokens": bank.tokens_seen,
             "seconds": self.seconds,
@@ -80,6 +90,7 @@ class WriteProgress(WriteProgressSettings, SAECallback):
         self._write(trainer, bank)
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
         self._write(trainer, bank)
         self._earlier, self._began = self.seconds, None
 
@@ -92,9 +103,9 @@ class WriteProgress(WriteProgressSettings, SAECallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._earlier, self.ended = state_dict["seconds"], state_dict["ended"]
 
-    def _write(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+    def _write(self, trainer: L.Trainer, bank: SAEBank) -> None:
         folder = getattr(trainer, "folder", None)
-        if folder is None or not trainer.is_global_zero or trainer.fast_dev_run:
+        if folder is None or not trainer.is_global_zero or undeclared(trainer).fast_dev_run:
             return
         self._wrote = time.monotonic()
         content = {

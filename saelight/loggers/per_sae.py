@@ -178,7 +178,7 @@ class PerSAE(Logger):
 
 def _plain(config: Any) -> dict[str, Any]:
     """A configuration as plain data; what JSON does not know is shown as text."""
-    if is_dataclass(config):
+    if is_dataclass(config) and not isinstance(config, type):
         kind = type(config)
         config = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": asdict(config)}
     return json.loads(json.dumps(dict(config), default=str))

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,11 +20,14 @@ from saelight.run import run_folder
 from saelight.saes import SAE
 from saelight.saes.plain_data import from_spec
 
+if TYPE_CHECKING:
+    import lightning as L
+
 FORMAT = "saelight-sae"
 VERSION = 1
 
 
-def folder_for(trainer, name: str) -> Path:
+def folder_for(trainer: "L.Trainer", name: str) -> Path:
     """Where a trainer's run keeps the SAE called `name`."""
     return run_folder.of(trainer) / "saes" / name
 

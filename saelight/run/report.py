@@ -5,6 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+
+from saelight.bank import SAEBank
 from saelight.bank.outcome import Outcome
 from saelight.callbacks import WriteProgress
 from saelight.files import table as text_table
@@ -12,10 +15,11 @@ from saelight.files import write_text
 from saelight.run import export
 
 
-def results(trainer, bank, clock: WriteProgress | None = None) -> list[dict[str, Any]]:
+def results(trainer: L.Trainer, bank: SAEBank, writes: bool, clock: WriteProgress | None = None) -> list[dict[str, Any]]:
     """One dict per SAE: name, state and reason, config, seed, last metrics, and how it was trained.
 
     Args:
+        writes: Whether the run has a folder.
         clock: Of the fit that has just ended: it knows how long each SAE trained.
     """
     rows = []
@@ -32,7 +36,7 @@ def results(trainer, bank, clock: WriteProgress | None = None) -> list[dict[str,
                 "tokens": bank.tokens_seen,
                 "seconds": clock and clock.seconds,
                 "device": str(bank.device),
-                "folder": str(export.folder_for(trainer, name)) if trainer.writes else None,
+                "folder": str(export.folder_for(trainer, name)) if writes else None,
             }
             | (clock.ended.get(name, {}) if clock else {})
         )

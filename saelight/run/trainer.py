@@ -1,6 +1,5 @@
 """saelight's Trainer: Lightning's, with a run folder, per-SAE logs, exports, exact checkpoints and a table at the end."""
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 
+from saelight.bank import SAEBank
+from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteProgress, WriteTopLatents
 from saelight.errors import UserError
 from saelight.loggers import PerSAE
@@ -23,7 +24,7 @@ def _evaluation(method: str, data: str) -> Callable[..., Any]:
         self: "Trainer",
         model: L.LightningModule | None = None,
         dataloaders: Any = None,
-        ckpt_path: str | None = None,
+        ckpt_path: str | Path | None = None,
         verbose: bool = True,
         datamodule: L.LightningDataModule | None = None,
         weights_only: bool | None = True,
@@ -31,7 +32,8 @@ def _evaluation(method: str, data: str) -> Callable[..., Any]:
         ckpt_path, run = self._place(ckpt_path), getattr(super(Trainer, self), method)
         values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
         if verbose and self.is_global_zero:
-            print(table(results(self, self.lightning_module)), flush=True)
+            assert isinstance(self.lightning_module, SAEBank)
+            print(table(results(self, self.lightning_module, self.writes)), flush=True)
         return values
 
     evaluate.__name__, evaluate.__qualname__ = method, f"Trainer.{method}"
@@ -46,6 +48,11 @@ def _evaluation(method: str, data: str) -> Callable[..., Any]:
 
 class Trainer(L.Trainer):
     """A `lightning.Trainer` whose every run has a folder, `<root>/<name>/` (docs/training.md)."""
+
+    # Lightning's connectors set these without declaring them.
+    callbacks: list[L.Callback]
+    datamodule: L.LightningDataModule | None
+    fast_dev_run: int | bool
 
     def __init__(
         self, *, name: str | None = None, root: str | None = "runs", folder: str | None = None, **kwargs: Any
@@ -92,7 +99,7 @@ class Trainer(L.Trainer):
         train_dataloaders: Any = None,
         val_dataloaders: Any = None,
         datamodule: L.LightningDataModule | None = None,
-        ckpt_path: str | None = None,
+        ckpt_path: str | Path | None = None,
         weights_only: bool | None = True,
     ) -> None:
         """Train, validate the final weights, write `results.jsonl` and print the table.
@@ -100,6 +107,10 @@ class Trainer(L.Trainer):
         Args:
             ckpt_path: A checkpoint to go on from, in its run's folder; `last`: the one of this name's newest run.
         """
+        if not isinstance(model, SAEBank):
+            raise UserError(
+                f"saelight.Trainer trains an SAEBank, not {type(model).__name__}: use lightning.Trainer for others"
+            )
         if self.max_epochs is None and self.max_steps == -1:
             if model.hparams["max_tokens"] is None:
                 raise UserError("how long to train? set trainer.max_epochs, trainer.max_steps or model.max_tokens")
@@ -112,12 +123,15 @@ class Trainer(L.Trainer):
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))
         if self.enable_validation and model.evaluated_at != self.global_step:
-            loaders = {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
+            loaders: dict[str, Any] = (
+                {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
+            )
             super().validate(model, verbose=False, weights_only=weights_only, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
             model.measure_latents()
-            self.results = results(self, model, clock)
+            self.results = results(self, model, self.writes, clock)
             if self.writes:
+                assert self.folder is not None
                 write_results(self.folder / "results.jsonl", self.results)
                 print(table(self.results), flush=True)
 
@@ -130,7 +144,7 @@ class Trainer(L.Trainer):
         dataloaders: Any = None,
         datamodule: L.LightningDataModule | None = None,
         return_predictions: bool | None = False,
-        ckpt_path: str | None = None,
+        ckpt_path: str | Path | None = None,
         weights_only: bool | None = True,
     ) -> Any:
         """Write each token's strongest latents to `predictions/<sae>.safetensors` in the run folder.
@@ -144,10 +158,10 @@ class Trainer(L.Trainer):
             super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only
         )
         if self.is_global_zero:
-            print(f"Top latents written to {self.folder / 'predictions'}/", flush=True)
+            print(f"Top latents written to {run_folder.of(self) / 'predictions'}/", flush=True)
         return predictions
 
-    def _without_loggers(self, run, *args: Any, **kwargs: Any) -> Any:
+    def _without_loggers(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # An evaluation after training is no part of the training curves.
         loggers, self.loggers = self.loggers, []
         try:
@@ -155,7 +169,7 @@ class Trainer(L.Trainer):
         finally:
             self.loggers = loggers
 
-    def _place(self, ckpt_path: str | os.PathLike | None) -> str | os.PathLike | None:
+    def _place(self, ckpt_path: str | Path | None) -> str | Path | None:
         """Find the checkpoint, and with it the run folder it lies in."""
         self.folder = self.folder if ckpt_path is None else None
         if ckpt_path == "last":
@@ -171,8 +185,9 @@ def _with_defaults(kwargs: dict[str, Any], writes: bool) -> list[L.Callback]:
     """The user's callbacks, and those of ours that they do not replace or turn off."""
     callbacks = kwargs.get("callbacks") or []
     callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-    kinds = (ExportSAEs, WatchHealth, WriteProgress, WriteTopLatents) if writes else (WatchHealth, WriteProgress)
-    ours = {kind: kind for kind in kinds}
+    ours: dict[type[L.Callback], Callable[[], L.Callback]] = {WatchHealth: WatchHealth, WriteProgress: WriteProgress}
+    if writes:
+        ours = {ExportSAEs: ExportSAEs, **ours, WriteTopLatents: WriteTopLatents}
     if kwargs.get("enable_progress_bar") is not False:
         ours[ProgressBar] = TokenProgress
     if kwargs.get("enable_checkpointing") is not False:
@@ -184,27 +199,29 @@ def _with_defaults(kwargs: dict[str, Any], writes: bool) -> list[L.Callback]:
 class _RunFolder(L.Callback):
     """Claims the run folder once all is known to be well, tells the other ranks, and points the loggers to it."""
 
-    def _claim(self, trainer: Trainer) -> None:
+    def _claim(self, trainer: L.Trainer) -> Path:
+        assert isinstance(trainer, Trainer)
         if trainer.folder is None and trainer.is_global_zero:
             wanted = trainer.wanted_folder
             trainer.folder = (
                 run_folder.claim_exactly(wanted) if wanted else run_folder.claim(trainer.run_root, trainer.run_name)
             )
         trainer.folder = Path(trainer.strategy.broadcast(str(trainer.folder)))
+        return trainer.folder
 
-    def on_fit_start(self, trainer: Trainer, bank: L.LightningModule) -> None:
-        if not trainer.fast_dev_run:
-            self._claim(trainer)
+    def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        if not undeclared(trainer).fast_dev_run:
+            folder = self._claim(trainer)
             for logger in _per_sae(trainer):
-                logger.set_folder(trainer.folder)
+                logger.set_folder(folder)
 
-    def on_train_start(self, trainer: Trainer, bank: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         for logger in _per_sae(trainer):
             logger.resume(trainer.global_step)
 
-    def on_predict_start(self, trainer: Trainer, bank: L.LightningModule) -> None:
+    def on_predict_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._claim(trainer)
 
 
-def _per_sae(trainer: Trainer) -> list[PerSAE]:
+def _per_sae(trainer: L.Trainer) -> list[PerSAE]:
     return [logger for logger in trainer.loggers if isinstance(logger, PerSAE)]

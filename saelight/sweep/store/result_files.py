@@ -46,7 +46,7 @@ def _write_parquet(path: Path, flat: list[dict[str, Any]]) -> None:
 
 def flattened(row: dict[str, Any]) -> dict[str, Any]:
     """A row as columns: `settings.` and `metrics.` one each, other structures as JSON."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in row.items():
         if key in ("settings", "metrics"):
             flat |= {f"{key}.{inner}": _plain(v) for inner, v in value.items()}

@@ -91,7 +91,8 @@ def _run_state(folder: SweepFolder, group: Group, progress: dict[str, Any], even
     if event.get("event") == "submitted" and "pid" in event and not folder.is_held(group.id):
         # Its runner was killed, and it with it.
         return "interrupted"
-    return {"submitted": "running", "finished": "finished"}.get(event.get("event"), event.get("event") or "begun")
+    kind = event.get("event") or "begun"
+    return "running" if kind == "submitted" else kind
 
 
 def _eta(row: dict[str, Any]) -> float | None:
