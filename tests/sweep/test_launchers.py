@@ -10,7 +10,7 @@ from saelight.sweep.execute.launch import LAUNCHERS
 from saelight.sweep.execute.launch.reconcile import reconcile_jobs
 from saelight.sweep.store.journal import Journal
 from saelight.sweep.store.sweep_folder import SweepFolder
-from tests.sweep.files import write
+from tests.support.sweeps import write
 
 HERE = '''
 """A queue: groups are trained one after the other, as they are asked after."""
@@ -72,7 +72,6 @@ class Queue(Launcher):
 @pytest.fixture
 def queue(tmp_path, monkeypatch):
     """The class path of a user's launcher, and a sweep's file in the folder at hand."""
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "elsewhere.py").write_text(HERE)
     monkeypatch.syspath_prepend(tmp_path / "mine")
