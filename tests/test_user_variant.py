@@ -39,8 +39,7 @@ def packages(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(packages, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def importable(packages, monkeypatch):
     monkeypatch.syspath_prepend(packages)
     monkeypatch.setenv("PYTHONPATH", f"{packages}{os.pathsep}{ROOT}")
 

@@ -28,7 +28,6 @@ def own(tmp_path, monkeypatch):
     (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
     (tmp_path / "own_source.py").write_text(shown)
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(N, D)).astype(np.float32))
-    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield importlib.import_module("own_source").ArrayDataModule
     del sys.modules["own_source"]

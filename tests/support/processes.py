@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def start(*args: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+def start(*args: str) -> subprocess.Popen[str]:
     """`saelight` with these arguments, begun; all that it says comes on its stdout."""
     return subprocess.Popen(
-        [sys.executable, "-m", "saelight", *args], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "saelight", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
@@ -22,7 +22,7 @@ def script(folder: Path, *args: str) -> str:
     return done.stdout
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 90.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came to this"

@@ -36,8 +36,7 @@ class Looks(Callback):
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def own_callbacks(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     Path("own_callbacks.py").write_text(OWN)
 

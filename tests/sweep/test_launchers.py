@@ -72,7 +72,6 @@ class Queue(Launcher):
 @pytest.fixture
 def queue(tmp_path, monkeypatch):
     """The class path of a user's launcher, and a sweep's file in the folder at hand."""
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "elsewhere.py").write_text(HERE)
     monkeypatch.syspath_prepend(tmp_path / "mine")

@@ -35,7 +35,7 @@ def test_grouped_is_alone_and_results_hold_every_point(trained, tmp_path, capsys
     watcher = start("sweep", "status", "two", "--watch")
     runner.communicate()
     assert runner.returncode == 0
-    watched = watcher.communicate(timeout=30)[0]
+    watched = watcher.communicate(timeout=180)[0]
     assert re.search(r"^6 SAEs: .*(running|waiting)", watched, re.MULTILINE)
     assert watched.rstrip().endswith("6 SAEs: 6 finished")
     assert len(weights("one")) == 6

@@ -38,7 +38,7 @@ def test_killed_twice_and_resumed_equals_unbroken():
     child = json.loads(Path("broken/state.jsonl").read_text().splitlines()[-1])["pid"]
     time.sleep(0.5)
     os.kill(child, signal.SIGKILL)
-    out, _ = runner.communicate(timeout=120)
+    out, _ = runner.communicate(timeout=180)
     assert runner.returncode == 0, out
     assert "failed, once more: killed by SIGKILL" in out
 
@@ -64,7 +64,7 @@ def test_ctrl_c_stops_cleanly_and_finished_groups_are_not_run_again():
     runner = start(*command)
     wait_until(lambda: Path("stopped/runs/group-001/progress.json").is_file())
     runner.send_signal(signal.SIGINT)
-    out, _ = runner.communicate(timeout=60)
+    out, _ = runner.communicate(timeout=180)
     assert runner.returncode == 130
     assert "stopping: every run ends its batch and writes its checkpoint" in out
     assert "the same command with --resume goes on" in out
@@ -72,7 +72,7 @@ def test_ctrl_c_stops_cleanly_and_finished_groups_are_not_run_again():
     states = {row["group"]: row["state"] for row in rows("stopped").values()}
     assert states == {"group-000": "finished", "group-001": "interrupted"}
     resumed = start(*command, "--resume")
-    out, _ = resumed.communicate(timeout=120)
+    out, _ = resumed.communicate(timeout=180)
     assert resumed.returncode == 0, out
     assert "group-000: " not in out
     assert {row["state"] for row in rows("stopped").values()} == {"finished"}
@@ -101,5 +101,5 @@ def test_two_runners_on_one_folder(capsys):
     line = refused(capsys, "sweep", "run", file, "--devices", "cpu", "--out", "s", "--resume")
     assert f"another runner (process {runner.pid} on " in line
     runner.send_signal(signal.SIGTERM)
-    runner.communicate(timeout=60)
+    runner.communicate(timeout=180)
     assert runner.returncode == 130
