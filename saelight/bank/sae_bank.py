@@ -13,14 +13,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from saelight.bank.evaluation import Evaluation
+from saelight.bank.evaluating import Evaluating
 from saelight.bank.isolation import Quarantine, clip_gradients, derived_seed, own_gradients
 from saelight.bank.optimizer import adamw, forget, learning_rates
 from saelight.bank.outcome import Outcome
-from saelight.bank.predictions import TopLatents, strongest
 from saelight.bank.ranks import share_least, share_mean
 from saelight.bank.record import StepRecord
-from saelight.bank.restore import Restorable
 from saelight.bank.resume import check_same_config
 from saelight.bank.sae_callback import SAECallback
 from saelight.bank.sae_list import SAEList
@@ -36,7 +34,7 @@ from saelight.schedules import Horizon, limit_steps, measure
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
-class SAEBank(Restorable):
+class SAEBank(Evaluating):
     """A bank of named SAEs sharing every batch: activations (B, d_in), or for transcoders pairs of them and targets
     (B, d_out).
 
@@ -84,23 +82,18 @@ class SAEBank(Restorable):
             }
         )
         self.d_in, self.d_out = d_in, d_out
-        self.predict_top = predict_top
         self.names = list(saes)
         self.seeds = [derived_seed(seed, name) if c.seed is None else c.seed for name, c in saes.items()]
         # A ModuleList with the names beside it: a ModuleDict refuses dots.
         self.saes = SAEList(map(self._build, saes, saes.values(), self.seeds))
+        self.begin_evaluation(predict_top)
         self.quarantine = Quarantine(len(saes))
         self.retired: dict[int, Outcome] = {}
         """The SAEs whose training was ended by `retire`."""
-        self.evaluation = Evaluation(list(self.saes))
         self._horizon: Horizon | None = None
         self.tokens_seen = 0
         self.normalisation: dict[str, Any] = {"kind": "none", "scale": 1.0}
         self.target_normalisation: dict[str, Any] | None = None
-        self.last_metrics: dict[str, dict[str, float]] = {}
-        """The last validation's or test's metrics, by SAE."""
-        self.evaluated_at: int | None = None
-        """The optimizer step of the last validation."""
         self._record: StepRecord | None = None
         self._recorded_at = -1
         self._moment: Moment | None = None
@@ -268,40 +261,6 @@ class SAEBank(Restorable):
         if not every or (step % every and step > 1):
             return None
         return StepRecord(self.names, y_BD, learning_rates(self.trainer.optimizers[0]))
-
-    # --- evaluation
-
-    def _finish_evaluation(self, stage: str) -> None:
-        results = self.evaluation.finish(list(self.saes), getattr(undeclared(self.trainer).datamodule, "features", None))
-        if self.trainer.sanity_checking:
-            return
-        self.last_metrics, self.evaluated_at = dict(zip(self.names, results, strict=True)), self.trainer.global_step
-        for name, values in self.last_metrics.items():
-            scalars = {f"{name}/{stage}/{key}": value for key, value in values.items()}
-            # The metrics are already summed over ranks; sync_dist only tells Lightning so.
-            self.log_dict(scalars, sync_dist=self.trainer.world_size > 1)
-
-    def validation_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.evaluation.update(list(self.saes), *as_pair(batch))
-
-    test_step = validation_step
-
-    def on_validation_epoch_end(self) -> None:
-        self._finish_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._finish_evaluation("test")
-
-    def measure_latents(self) -> None:
-        """Add to the last validation's metrics what takes time and is measured once, when training is over."""
-        if self.last_metrics:
-            for name, values in zip(self.names, self.evaluation.latents(list(self.saes)), strict=True):
-                self.last_metrics[name] |= values
-
-    def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> dict[str, TopLatents]:
-        """The strongest `predict_top` latents of each token, by SAE."""
-        x_BD = as_pair(batch).x_BD
-        return {n: strongest(s.encode(x_BD), self.predict_top) for n, s in zip(self.names, self.saes, strict=True)}
 
     # --- checkpoints
 

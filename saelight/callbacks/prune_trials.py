@@ -13,7 +13,7 @@ from saelight.callbacks.validations import expect_validations, in_training
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
-    from saelight.sweep.execute.study import Trials
+    from saelight.callbacks.optuna_study import Trials
 
 
 class PruneTrials(PruneTrialsSettings, SAECallback):
@@ -36,7 +36,7 @@ class PruneTrials(PruneTrialsSettings, SAECallback):
         if missing := set(bank.names) - self.trials.keys():
             raise UserError(f"PruneTrials: no trial for {', '.join(sorted(missing))}")
         if trainer.is_global_zero:
-            from saelight.sweep.execute.study import Trials
+            from saelight.callbacks.optuna_study import Trials
 
             self._study = Trials(self.journal, self.study, self.pruner)
 

@@ -157,7 +157,7 @@ class Trainer(L.Trainer):
         predictions = self._without_loggers(
             super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only
         )
-        if self.is_global_zero:
+        if self.is_global_zero and self.writes:
             print(f"Top latents written to {run_folder.of(self) / 'predictions'}/", flush=True)
         return predictions
 

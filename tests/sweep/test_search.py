@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from saelight.sweep.execute.study import open_study
+from saelight.callbacks.optuna_study import open_study
 from tests.support.commands import changed, saelight_
 from tests.support.sweeps import BASE, write
 
@@ -102,7 +102,7 @@ def test_refusals(sweep, args, message, capsys):
 
 
 def test_values_stay_within_their_ranges_and_are_the_drawn_ones():
-    from saelight.sweep.execute.study import OptunaChooser
+    from saelight.sweep.execute.optuna_chooser import OptunaChooser
 
     chooser = OptunaChooser(open_study("j.log", "s", direction="minimize", seed=1).ask())
     assert 2 <= chooser.number("k", 2, 5, log=False, step=1, whole=True) <= 5

@@ -4,8 +4,9 @@ import math
 from collections import Counter
 from typing import Any
 
+from saelight.callbacks.optuna_study import open_study
 from saelight.errors import UserError
-from saelight.sweep.execute.study import OptunaChooser, open_study
+from saelight.sweep.execute.optuna_chooser import OptunaChooser
 from saelight.sweep.plan.entry import Entry
 from saelight.sweep.plan.points import Point, draw
 from saelight.sweep.plan.spec import Sweep

@@ -48,21 +48,6 @@ class Trials:
         return _optuna().Trial(self._study, trial)
 
 
-class OptunaChooser:
-    """Draws a point's values by asking a trial."""
-
-    def __init__(self, trial: "optuna.Trial") -> None:
-        self._trial = trial
-
-    def choice(self, key: str, n: int) -> int:
-        return self._trial.suggest_categorical(key, list(range(n)))
-
-    def number(self, key: str, low: float, high: float, *, log: bool, step: float | None, whole: bool) -> float:
-        if whole:
-            return self._trial.suggest_int(key, int(low), int(high), log=log)
-        return self._trial.suggest_float(key, low, high, log=log, step=None if log else step)
-
-
 def _storage(journal: str | Path) -> "optuna.storages.JournalStorage":
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

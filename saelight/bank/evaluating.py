@@ -1,0 +1,61 @@
+"""The part of a bank that evaluates: validation, test and prediction.
+
+Shapes: B batch, D d_in (d_out of a target).
+"""
+
+from torch import Tensor
+
+from saelight.bank.evaluation import Evaluation
+from saelight.bank.predictions import TopLatents, strongest
+from saelight.bank.restore import Restorable
+from saelight.bank.sae_list import SAEList
+from saelight.bank.trainer_attributes import undeclared
+from saelight.data.pairs import as_pair
+
+
+class Evaluating(Restorable):
+    """A module of named SAEs that validates, tests and predicts with all of them."""
+
+    names: list[str]
+    saes: SAEList
+
+    def begin_evaluation(self, predict_top: int) -> None:
+        """Make the metrics of the SAEs, once these are there."""
+        self.predict_top = predict_top
+        self.evaluation = Evaluation(list(self.saes))
+        self.last_metrics: dict[str, dict[str, float]] = {}
+        """The last validation's or test's metrics, by SAE."""
+        self.evaluated_at: int | None = None
+        """The optimizer step of the last validation."""
+
+    def _finish_evaluation(self, stage: str) -> None:
+        results = self.evaluation.finish(list(self.saes), getattr(undeclared(self.trainer).datamodule, "features", None))
+        if self.trainer.sanity_checking:
+            return
+        self.last_metrics, self.evaluated_at = dict(zip(self.names, results, strict=True)), self.trainer.global_step
+        for name, values in self.last_metrics.items():
+            scalars = {f"{name}/{stage}/{key}": value for key, value in values.items()}
+            # The metrics are already summed over ranks; sync_dist only tells Lightning so.
+            self.log_dict(scalars, sync_dist=self.trainer.world_size > 1)
+
+    def validation_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.evaluation.update(list(self.saes), *as_pair(batch))
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._finish_evaluation("test")
+
+    def measure_latents(self) -> None:
+        """Add to the last validation's metrics what takes time and is measured once, when training is over."""
+        if self.last_metrics:
+            for name, values in zip(self.names, self.evaluation.latents(list(self.saes)), strict=True):
+                self.last_metrics[name] |= values
+
+    def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> dict[str, TopLatents]:
+        """The strongest `predict_top` latents of each token, by SAE."""
+        x_BD = as_pair(batch).x_BD
+        return {n: strongest(s.encode(x_BD), self.predict_top) for n, s in zip(self.names, self.saes, strict=True)}
