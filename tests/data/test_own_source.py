@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,17 +16,15 @@ from saelight.cli.main import main
 from saelight.data import sources
 from saelight.data.stream.order import BLOCK, WINDOW
 from saelight.errors import UserError
+from tests.support.sources import VAL, D, N, write_own_source
 
 ROOT = Path(__file__).parents[2]
-N, D, VAL = 1300, 6, 100
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """The page's class, from a module that Python finds, in a folder with its data."""
-    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
-    (tmp_path / "own_source.py").write_text(shown)
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(N, D)).astype(np.float32))
+    write_own_source(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield importlib.import_module("own_source").ArrayDataModule
     del sys.modules["own_source"]

@@ -1,15 +1,18 @@
 """Which points are the same: what can change a weight tells them apart, spelling never does."""
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from saelight.errors import UserError
 from saelight.sweep.plan.points import expand
 from saelight.sweep.plan.resolve import resolve
 from saelight.sweep.plan.spec import read
+from tests.support.sources import D, write_own_source
 from tests.support.sweeps import BASE, write
 
 SWEEP = {"base": "base.yaml", "sae": {"class_path": "TopK", "expansion": 2}, "parameters": {"sae.k": {"values": [2, 4]}}}
@@ -133,3 +136,46 @@ def test_a_default_spelt_out_is_the_same_sae():
 def test_a_callback_that_cannot_be_built_is_found_before_anything_runs(given, message):
     with pytest.raises(UserError, match=message):
         hashes(callbacks(given))
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    write_own_source(tmp_path)
+    yield {"class_path": "own_source.ArrayDataModule", "init_args": {"path": "x.npy", "batch_size": 100}}
+    sys.modules.pop("own_source", None)
+
+
+def test_a_source_of_ones_own_is_asked_like_saelights(own_data):
+    base = BASE | {"data": own_data, "trainer": BASE["trainer"] | {"accumulate_grad_batches": 5}}
+    found = read(write(SWEEP | {"parameters": {"data.max_samples": {"values": [700, 1100]}}}, base))
+    short, long = resolve(found, expand(found)[0]).entries
+    assert (short.d_sae, short.tokens, long.tokens) == (2 * D, 700, 1100)
+    assert short.stream_bytes < long.stream_bytes
+    assert short.hash != long.hash
+    np.save("moved.npy", np.load("x.npy"))
+    moved = own_data | {"init_args": {"path": "moved.npy", "batch_size": 100.0, "predict_rows": 3}}
+    assert hashes(BASE | {"data": own_data}) == hashes(BASE | {"data": moved})
+
+
+def test_data_that_are_not_there_are_said_before_anything_runs(own_data):
+    absent = own_data | {"init_args": {"path": "none.npy"}}
+    with pytest.raises(UserError, match=r"data.path cannot be read: .*none.npy"):
+        hashes(BASE | {"data": absent})
+    found = read(write(SWEEP, BASE | {"data": {"class_path": "ActivationDataModule", "init_args": {}}}))
+    assert resolve(found, expand(found)[0]).missing == ["data.path is not set: name a folder of shards"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "tokens"),
+    [
+        ({"max_epochs": 2}, 4000),
+        ({"max_epochs": 2, "limit_train_batches": 1}, 200),
+        ({"max_epochs": 2, "limit_train_batches": 0.25}, 1000),
+        ({"max_epochs": 2, "accumulate_grad_batches": 3}, 4000),
+        ({"max_epochs": 9, "max_steps": 8, "accumulate_grad_batches": 3}, 2000 + 300),
+        ({"max_epochs": None, "max_steps": 5, "accumulate_grad_batches": 3}, 1500),
+    ],
+)
+def test_a_group_says_how_many_tokens_it_trains_on(trainer, tokens):
+    found = read(write(SWEEP, having("trainer", **trainer)))
+    assert {entry.tokens for entry in resolve(found, expand(found)[0]).entries} == {tokens}
