@@ -4,6 +4,7 @@ from saelight import saes as saes
 from saelight import sweep as sweep
 from saelight.bank import SAEBank as SAEBank
 from saelight.callbacks import Halving as Halving
+from saelight.callbacks import SAECallback as SAECallback
 from saelight.callbacks import StopEarly as StopEarly
 from saelight.data.datamodule import ActivationDataModule as ActivationDataModule
 from saelight.data.datamodule import SyntheticDataModule as SyntheticDataModule
