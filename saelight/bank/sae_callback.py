@@ -44,3 +44,7 @@ class SAECallback(L.Callback):
         Args:
             reason: As given to `bank.retire`; `bank.outcome(name)` has the state too.
         """
+
+
+BANK_HOOKS = tuple(name for name in vars(SAECallback) if name.startswith("on_"))
+"""The hooks that a bank calls, beside Lightning's."""

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from saelight.bank.sae_callback import BANK_HOOKS, SAECallback
 from saelight.bank.trainer_attributes import undeclared
 from saelight.data.pairs import Pair, as_pair
 from saelight.errors import UserError
@@ -21,12 +22,17 @@ SAMPLE = 8192
 
 
 def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
-    """Raise `UserError` for a Trainer's setting, or a width of its data, that does not fit a bank built for `d_in` and
-    `d_out`."""
+    """Raise `UserError` for a Trainer's setting or callback, or a width of its data, that does not fit a bank built for
+    `d_in` and `d_out`."""
     if trainer.precision not in ("32-true", "64-true", "bf16-mixed"):
         raise UserError(f"a bank trains in bf16-mixed or 32-true, not {trainer.precision}: set trainer.precision")
     if trainer.gradient_clip_val:
         raise UserError("trainer.gradient_clip_val would clip all SAEs as one: give each SAE its own `clip` instead")
+    for callback in undeclared(trainer).callbacks:
+        if not isinstance(callback, SAECallback) and (lost := [hook for hook in BANK_HOOKS if hasattr(callback, hook)]):
+            raise UserError(
+                f"{type(callback).__name__}.{lost[0]} would never be called: derive it from saelight.SAECallback"
+            )
     data = undeclared(trainer).datamodule
     for width, built in (("d_in", d_in), ("d_out", d_out)):
         if (have := getattr(data, width, built)) != built:

@@ -81,3 +81,9 @@ def test_a_users_callback_hears_of_each_sae(activations):
     records = [("record", step) for step in range(1, 1 + hearing.steps)]
     assert hearing.heard == [*records, ("relu", "enough", "pruned")]
     assert saes.inactive == {saes.names.index("relu")}
+
+
+def test_a_callback_that_the_bank_would_not_call_is_refused(activations):
+    plain = type("Plain", (L.Callback,), {"on_record": lambda self, *args: None})
+    with pytest.raises(UserError, match=r"Plain.on_record would never be called: derive it from saelight.SAECallback"):
+        fit(bank(), activations, callbacks=[plain()])

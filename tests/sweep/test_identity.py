@@ -35,6 +35,10 @@ class Looks(Callback):
 
     def __init__(self, at: int = 5) -> None:
         self.at = at
+
+
+class Acts(Looks):
+    pass
 '''
 
 
@@ -96,6 +100,7 @@ def test_spelling_makes_no_other_point(one, other):
     ("one", "other"),
     [
         (BASE, callbacks("StopEarly")),
+        (BASE, callbacks("own_callbacks.Acts")),
         (callbacks("StopEarly"), callbacks(callback("StopEarly", patience=4))),
         (callbacks("own_callbacks.Sooner"), callbacks(callback("own_callbacks.Sooner", at=30))),
         (callbacks("own_callbacks.Sooner"), callbacks("StopEarly")),

@@ -47,8 +47,8 @@ def read_callback(spec: Any, where: str) -> Named:
     if cls is None:
         near = did_you_mean(name, [*DECLARED, *OBSERVING])
         raise UserError(f"{where}: no callback {path!r}{near or '; name it by its whole class path'}")
-    # What a class of the user's may do nobody knows, unless it says so.
-    return Named(_home(cls), _settings(cls, given, where, name), bool(getattr(cls, "affects_weights", True)))
+    # What a class of the user's may do nobody knows, unless it says so itself: what it derives from cannot know either.
+    return Named(_home(cls), _settings(cls, given, where, name), bool(vars(cls).get("affects_weights", True)))
 
 
 class Undescribed(NamedTuple):
