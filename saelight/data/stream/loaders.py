@@ -1,6 +1,6 @@
 """The loaders: shuffled and endless for training, whole and in order for everything else.
 
-Order, position and resume are explained in docs/data.md; the order itself is `plan.py`.
+Order, position and resume are explained in docs/data.md; the order itself is `order.py`.
 
 Shapes: B batch, D d_in, N rows of a window.
 """
