@@ -27,30 +27,37 @@ _DIRECTIONS, _ROWS = 0, 1
 _MANY_FEATURES = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
-class SyntheticRows:
-    """Rows that are a pure function of these settings. Raises `UserError` for settings that make no sense."""
+@dataclass(eq=False)
+class SyntheticSettings:
+    """What decides the rows, beside how many there are and a seed."""
 
-    rows: int
-    """Rows in all (N)."""
     d_in: int = 64
-    """Width of a row (D)."""
+    """Width of an activation (D)."""
     n_features: int = 256
-    """True directions (G)."""
+    """True directions (G): random unit vectors, the ground truth that MMCS compares with."""
     mean_l0: float = 8.0
     """Features that fire in a row, on average."""
     zipf_exponent: float = 0.5
-    """How fast frequencies fall with rank: p_i ∝ (i + 1)^-zipf_exponent; 0 makes all equal."""
+    """How fast frequencies fall with rank: p_i ∝ (i + 1)^-zipf_exponent. 0 makes all equal."""
     magnitude_mean: float = 1.0
     """Mean of the normal law whose absolute value is a firing feature's magnitude."""
     magnitude_std: float = 0.25
     """Standard deviation of that law."""
     correlation: float = 0.0
-    """Correlation of the Gaussian factors within a group, in [0, 1). Frequencies stay as they are."""
+    """Correlation, in [0, 1), of the Gaussian factors that make features of one group fire together. Frequencies stay as
+    they are."""
     group_size: int = 8
-    """Consecutive features that form a group. Only matters with correlation > 0."""
+    """Consecutive features that form a group; matters with `correlation` only."""
     noise: float = 0.0
     """Standard deviation of Gaussian noise on each coordinate."""
+
+
+@dataclass(eq=False, kw_only=True)
+class SyntheticRows(SyntheticSettings):
+    """Rows that are a pure function of these settings. Raises `UserError` for settings that make no sense."""
+
+    rows: int
+    """Rows in all (N)."""
     seed: int = 0
     """Seed of directions and rows."""
 

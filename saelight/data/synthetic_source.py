@@ -7,35 +7,16 @@ import torch
 
 from saelight.data.source import Description, Opened, Source, Span
 from saelight.data.stream.order import cut, sample
-from saelight.data.synthetic import BLOCK, SyntheticRows
+from saelight.data.synthetic import BLOCK, SyntheticRows, SyntheticSettings
 from saelight.errors import UserError
 
 _SCALE_ROWS = 16 * BLOCK
 
 
 @dataclass(eq=False)
-class SyntheticSource(Source):
+class SyntheticSource(SyntheticSettings, Source):
     """Sparse combinations of known directions, x = Σ a_i g_i + noise, made on demand (nothing is stored)."""
 
-    d_in: int = 64
-    """Width of an activation."""
-    n_features: int = 256
-    """True directions: random unit vectors, the ground truth that MMCS compares with."""
-    mean_l0: float = 8.0
-    """Features that fire in a row, on average."""
-    zipf_exponent: float = 0.5
-    """How fast frequencies fall with rank: p_i ∝ (i + 1)^-zipf_exponent. 0 makes all equal."""
-    magnitude_mean: float = 1.0
-    """Mean of the normal law whose absolute value is a firing feature's magnitude."""
-    magnitude_std: float = 0.25
-    """Standard deviation of that law."""
-    correlation: float = 0.0
-    """Correlation, in [0, 1), of the Gaussian factors that make features of one group fire together. Frequencies stay as
-    they are."""
-    group_size: int = 8
-    """Consecutive features that form a group; matters with `correlation` only."""
-    noise: float = 0.0
-    """Standard deviation of Gaussian noise on each coordinate."""
     rows: int = 200_000
     """Training rows; an epoch goes through them once."""
     val_rows: int = 16_384
