@@ -13,12 +13,6 @@ from tests.support.activations import sparse_activations
 os.environ.setdefault("WANDB_MODE", "offline")
 # CUDA's kernels run here too, interpreted.
 os.environ.setdefault("TRITON_INTERPRET", "1")
-# Each of xdist's workers keeps to its share of the cores, with all that it starts: threads and processes that outnumber the
-# cores spend their time waiting for one another.
-if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
-    own = sorted(os.sched_getaffinity(0))[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
-    if own:
-        os.sched_setaffinity(0, own)
 # Processes that the tests start import what is tested, and the tests' own classes.
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
