@@ -19,6 +19,8 @@ from saelight.parsing.yaml_files import check_unique
 _UNKNOWN_KEY = re.compile(r"(?:[Oo]ption|Key|unrecognized arguments:) ['\"]?(?:--)?(?P<name>[\w.+-]+)")
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\S+)")
 _WRONG_VALUE = re.compile(r"Literal\[(?P<known>[^\]]*)\]\. Got value: (?P<name>\S+)")
+_SECTIONS = ("trainer", "model", "data")
+"""The groups of a config's keys."""
 
 
 class OneLineErrors:
@@ -48,8 +50,10 @@ def explain(message: str, args: list[str]) -> str:
         where = _locate(lambda key, value: value == unknown, args)
         return f"{where}no class {unknown!r}{did_you_mean(unknown, _known_classes())}"
     if match := _UNKNOWN_KEY.search(line):
-        known = _known_keys()
         parts = match["name"].split(".")
+        known = _known_keys()
+        if len(parts) > 1 and parts[0] not in _SECTIONS:
+            known = set(_SECTIONS)
         name = next((part for part in parts if part not in known), parts[-1])
         where = _locate(lambda key, value: key == name, args)
         return f"{where}{line}{did_you_mean(name, known)}"
@@ -107,7 +111,7 @@ def _known_classes() -> list[str]:
 
 def _known_keys() -> set[str]:
     """Fields and parameters of every class a config may name, and the top-level keys."""
-    keys = {"trainer", "model", "data", "config", "ckpt_path", "class_path", "init_args"}
+    keys = {*_SECTIONS, "config", "ckpt_path", "class_path", "init_args"}
     for cls in _saelight_classes():
         if dataclasses.is_dataclass(cls):
             keys |= {field.name for field in dataclasses.fields(cls)}

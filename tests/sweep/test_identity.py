@@ -152,13 +152,14 @@ def own_data(tmp_path):
 
 def test_a_source_of_ones_own_is_asked_like_saelights(own_data):
     base = BASE | {"data": own_data, "trainer": BASE["trainer"] | {"accumulate_grad_batches": 5}}
-    found = read(write(SWEEP | {"parameters": {"data.max_samples": {"values": [700, 1100]}}}, base))
+    sae = SWEEP["sae"] | {"k": 4}
+    found = read(write(SWEEP | {"sae": sae, "parameters": {"data.max_samples": {"values": [700, 1100]}}}, base))
     short, long = resolve(found, expand(found)[0]).entries
     assert (short.d_sae, short.tokens, long.tokens) == (2 * D, 700, 1100)
     assert short.stream_bytes < long.stream_bytes
     assert short.hash != long.hash
     np.save("moved.npy", np.load("x.npy"))
-    moved = own_data | {"init_args": {"path": "moved.npy", "batch_size": 100.0, "predict_rows": 3}}
+    moved = own_data | {"init_args": {"path": "moved.npy", "batch_size": 100, "predict_rows": 3}}
     assert hashes(BASE | {"data": own_data}) == hashes(BASE | {"data": moved})
 
 
@@ -167,7 +168,9 @@ def test_data_that_are_not_there_are_said_before_anything_runs(own_data):
     with pytest.raises(UserError, match=r"data.path cannot be read: .*none.npy"):
         hashes(BASE | {"data": absent})
     found = read(write(SWEEP, BASE | {"data": {"class_path": "ActivationDataModule", "init_args": {}}}))
-    assert resolve(found, expand(found)[0]).missing == ["data.path is not set: name a folder of shards"]
+    assert resolve(found, expand(found)[0]).missing == [
+        "data.path is not set: give it in the base, or as --set data.path=..."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,15 @@ def read_source(data: dict[str, Any], where: str) -> Source | Undescribed:
         foreign = imported(path)
         return Undescribed(path if foreign is None else _home(foreign), given, [])
     required = [f for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
-    if lacking := [f"data.{f.name} is not set" for f in required if given.get(f.name) is None]:
+    if lacking := [
+        f"data.{f.name} is not set: give it in the base, or as --set data.{f.name}=..."
+        for f in required
+        if given.get(f.name) is None
+    ]:
         return Undescribed(_home(cls), given, lacking)
+    settings = _settings(cls, given, where, "data")
     try:
-        return cls(**_settings(cls, given, where, "data"))
+        return cls(**settings)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
