@@ -17,15 +17,6 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 
-_LONG = ("sweep/test_stops", "sweep/test_search", "sweep/test_run", "sweep/test_memory", "distributed/", "test_shown")
-"""Files whose tests start processes and take a quarter of a minute and more."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: what workers share out at the end is then short, and none waits for another."""
-    items.sort(key=lambda item: not any(file in item.nodeid for file in _LONG))
-
-
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
     """Each test runs in an empty folder of its own."""
