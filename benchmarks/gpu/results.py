@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from saelight.files import write_text
+
 
 class Results:
     """Tables of a part's results.
@@ -28,9 +30,7 @@ class Results:
     def put(self, table: str, row: str, value: Any) -> None:
         """Keep a number, some words, or a dict of them."""
         self.tables.setdefault(table, {})[row] = value
-        partial = self.file.with_suffix(".partial")
-        partial.write_text(json.dumps(self.tables))
-        partial.replace(self.file)
+        write_text(self.file, json.dumps(self.tables), durable=False)
         print(f"{table}: {row}: {value}", flush=True)
 
     def measure(self, table: str, row: str, call: Callable[[], Any], needs: float = 4.0) -> None:

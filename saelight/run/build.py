@@ -9,12 +9,10 @@ import lightning as L
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser
 
-# The short names of data modules and callbacks resolve once they are imported.
-import saelight.callbacks.early_stopping
-import saelight.callbacks.halving
-import saelight.callbacks.prune_trials
+# A config names data modules and callbacks in short once they are imported.
 import saelight.data.datamodule  # noqa: F401
 from saelight.bank import SAEBank
+from saelight.callbacks import *  # noqa: F403
 from saelight.errors import UserError
 from saelight.parsing.messages import explain
 from saelight.run.trainer import Trainer

@@ -136,3 +136,15 @@ def test_a_folder_keeps_its_groups_and_a_filter_runs_a_part_of_it(capsys):
     assert saelight_("sweep", "run", "s", "--resume", "--devices", "cpu") == 0
     assert Counter(row["state"] for row in rows("s").values()) == {"finished": 6}
     assert [row["group"] for name, row in rows("s").items() if name.startswith("relu")] == ["group-000"] * 2
+
+
+def test_only_what_can_change_weights_is_trained_again(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+
+    def left(*callbacks: str | dict) -> str:
+        write(base=changed(BASE, trainer__callbacks=list(callbacks)))
+        assert saelight_("sweep", "run", "sweep.yaml", "--out", "one", "--resume", "--dry-run", "--devices", "cpu") == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    assert left() == left("LearningRateMonitor") == "to run: nothing: all that is asked for has been trained"
+    assert left({"class_path": "StopEarly", "init_args": {"patience": 30}}).startswith("to run: 6 SAEs in 1 groups")

@@ -44,7 +44,7 @@ def forecast(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher) ->
             )
         )
     known = all(group.tokens for group, _ in groups)
-    total = f"about {duration(max(free.values()))}" if known and groups else "time unknown until the data is there"
+    total = f"about {duration(max(free.values()))}" if known else "time unknown until the data is there"
     n = sum(len(group.members) for group, _ in groups)
     return "\n".join(
         [

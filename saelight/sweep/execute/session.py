@@ -159,7 +159,11 @@ class Session:
     def dry_run(self) -> str:
         """What would run where, and what it would take."""
         groups = [(group, self.entries(group)) for group in self.to_run()]
-        return f"{self.summary()}\n{forecast(groups, self.launcher)}"
+        if groups:
+            return f"{self.summary()}\n{forecast(groups, self.launcher)}"
+        if self.sweep is not None and self.sweep.method == "bayes":
+            return f"{self.summary()}\nto run: what the search asks for, as it goes"
+        return f"{self.summary()}\nto run: nothing: all that is asked for has been trained"
 
     def run(self) -> int:
         """Train all that is left; the exit code. Interrupted: 130."""
