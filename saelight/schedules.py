@@ -111,13 +111,20 @@ def in_steps(time: Time, horizon: Horizon) -> int:
     return round(time * horizon.steps) if isinstance(time, float) else time
 
 
+_DECAY = 0.2
+"""The share of training that trapezoid decays over."""
+
+
 @dataclass(kw_only=True)
 class Schedule:
-    """How the learning rate moves: a linear warm-up, then one of four shapes over the rest of training."""
+    """How the learning rate moves: a linear warm-up, then one of five shapes over the rest of training."""
 
-    kind: Literal["warm_restarts", "cosine", "linear", "constant"] = "warm_restarts"
-    """warm_restarts: cosine cycles from lr to eta_min, each T_mult times as long as the last (SGDR, arXiv 1608.03983,
-    eq. 5). cosine: one such cycle. linear: lr to eta_min on a line. constant: lr."""
+    kind: Literal["trapezoid", "warm_restarts", "cosine", "linear", "constant"] = "trapezoid"
+    """trapezoid: lr, then to eta_min on a line over the last `decay` of training (docs/quality.md: why it is the default).
+    warm_restarts: cosine cycles from lr to eta_min, each T_mult times as long as the last (SGDR, arXiv 1608.03983, eq. 5).
+    cosine: one such cycle. linear: lr to eta_min on a line. constant: lr."""
+    decay: Time | None = None
+    """How long trapezoid takes from lr to eta_min, at the end of training. Default: the last fifth."""
     T_0: Time | None = None
     """Length of the first cycle of warm_restarts. Default: 1/7 of training, three whole cycles with T_mult 2."""
     T_mult: int | None = None
@@ -131,22 +138,29 @@ class Schedule:
         """Raise `UserError` for settings that make no sense, or that this kind would ignore."""
         if self.kind != "warm_restarts" and (self.T_0 is not None or self.T_mult is not None):
             raise UserError(f"schedule: T_0 and T_mult belong to warm_restarts; drop them for kind {self.kind!r}")
+        if self.kind != "trapezoid" and self.decay is not None:
+            raise UserError(f"schedule: decay belongs to trapezoid; drop it for kind {self.kind!r}")
         if self.T_mult is not None and self.T_mult < 1:
             raise UserError(f"schedule: T_mult must be at least 1, got {self.T_mult}")
         check_time(self.warmup, "schedule.warmup")
-        if self.T_0 is not None:
-            check_time(self.T_0, "schedule.T_0")
+        for name in ("T_0", "decay"):
+            if (time := getattr(self, name)) is not None:
+                check_time(time, f"schedule.{name}")
 
     def factor(self, lr: float, horizon: Horizon) -> Callable[[int], float]:
         """The function from optimizer step (0 first) to the factor on `lr`."""
         warmup, length = self._shape(horizon)
         T_0, T_mult = self._cycles(horizon)
+        decay = min(length, in_steps(_DECAY if self.decay is None else self.decay, horizon))
         low = self.eta_min / lr
 
         def factor(step: int) -> float:
             if step < warmup:
                 return (step + 1) / (warmup + 1)
             step -= warmup
+            if self.kind == "trapezoid":
+                # The last step is still taken with a share of lr: 1/(decay + 1).
+                return low + (1 - low) * min(1.0, max(0.0, (length - step) / (decay + 1)))
             if self.kind == "warm_restarts":
                 return low + (1 - low) * _cosine(_cycle_position(step, T_0, T_mult))
             if self.kind == "cosine":

@@ -27,7 +27,7 @@ def reference(make, steps: int = 140) -> list[float]:
 
 @pytest.mark.parametrize("T_mult", [1, 2, 3])
 def test_warm_restarts_are_those_of_pytorch(T_mult):
-    ours = rates(Schedule(T_0=9, T_mult=T_mult, eta_min=0.01, warmup=0))
+    ours = rates(Schedule(kind="warm_restarts", T_0=9, T_mult=T_mult, eta_min=0.01, warmup=0))
     theirs = reference(lambda o: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 9, T_mult, 0.01))
     assert ours == pytest.approx(theirs, rel=1e-6)
 
@@ -41,12 +41,26 @@ def test_cosine_and_linear_are_those_of_pytorch():
 
 
 @pytest.mark.parametrize("steps", range(90, 120))
-def test_the_default_is_three_whole_cycles_whatever_the_length(steps):
+def test_warm_restarts_are_three_whole_cycles_whatever_the_length(steps):
     horizon = Horizon(steps, steps, 1)
-    values = [Schedule().factor(1.0, horizon)(step) for step in range(steps)]
+    values = [Schedule(kind="warm_restarts").factor(1.0, horizon)(step) for step in range(steps)]
     restarts = [i for i in range(1, steps) if values[i] > values[i - 1] + 0.5]
     assert len(restarts) == 2
     assert values[-1] < 0.05
+
+
+@pytest.mark.parametrize(("decay", "constant"), [(None, 112), (0.5, 70), (14, 126), ({"epochs": 1}, 120), (1.0, 0)])
+def test_trapezoid_is_constant_and_then_falls_on_a_line(decay, constant):
+    values = rates(Schedule(decay=decay, eta_min=0.02, warmup=0))
+    assert values[:constant] == [0.1] * constant
+    falls = [a - b for a, b in zip(values[constant:], [*values[constant + 1 :], 0.02], strict=True)]
+    assert falls == pytest.approx([0.08 / (140 - constant + 1)] * len(falls)), "evenly, to eta_min after the last step"
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("cosine", {"decay": 0.2}), ("trapezoid", {"T_0": 5}), ("linear", {"T_mult": 2})])
+def test_a_setting_of_another_kind_is_refused(kind, settings):
+    with pytest.raises(UserError, match=f"drop it for kind '{kind}'|drop them for kind '{kind}'"):
+        Schedule(kind=kind, **settings).check()
 
 
 def test_warmup_is_linear_and_ends_at_the_peak():

@@ -1,4 +1,7 @@
-"""One optimizer for a whole bank, with every SAE's own settings."""
+"""One optimizer for a whole bank, with every SAE's own settings.
+
+Shapes: D d_in, R resampled latents.
+"""
 
 from collections.abc import Iterable
 
@@ -7,31 +10,42 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from saelight.bank.latent_adamw import LatentAdamW
 from saelight.saes import SAE
 from saelight.schedules import Horizon
 
 EPS = 6.25e-10
 """AdamW's eps: a rare latent's gradients come near 1e-8, its usual value."""
 
+BETAS = {"latent_adamw": (0.8, 0.98), "adamw": (0.9, 0.999)}
+"""Default decays by optimizer."""
+_WIDTH_DIMS = {"W_enc": 0, "W_dec": 1}
+"""Where a latent's weights lie in the matrices that have a row or column for each."""
 
-def adamw(named_saes: Iterable[tuple[str, SAE]], horizon: Horizon) -> OptimizerLRSchedulerConfig:
-    """One fused AdamW and its per-step schedule, as Lightning wants them.
 
-    Each SAE has one parameter group for each learning rate and weight decay among its parameters.
+def adamw(
+    named_saes: Iterable[tuple[str, SAE]], horizon: Horizon, whitening_DD: Tensor | None = None
+) -> OptimizerLRSchedulerConfig:
+    """One AdamW and its per-step schedule, as Lightning wants them.
+
+    Each SAE has one parameter group for each way in which its parameters are stepped.
     """
     groups, factors = [], []
     for name, sae in named_saes:
         decayed = {id(p) for p in sae.decayed_parameters()} if sae.config.weight_decay else set()
         rates = sae.learning_rates(horizon)
-        alike: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        lr, betas = sae.peak_lr(horizon), tuple(sae.config.betas or BETAS[sae.config.optimizer])
+        alike: dict[tuple[float, float, int | None, bool], list[torch.nn.Parameter]] = {}
         for own_name, p in sae.named_parameters():
             decay = sae.config.weight_decay if id(p) in decayed else 0.0
-            alike.setdefault((rates.get(own_name, sae.lr), decay), []).append(p)
-        for (lr, decay), parameters in alike.items():
-            own = {"name": name, "lr": lr, "betas": tuple(sae.config.betas), "weight_decay": decay}
-            groups.append(own | {"params": parameters})
-            factors.append(sae.config.schedule.factor(sae.lr, horizon))
-    optimizer = torch.optim.AdamW(groups, eps=EPS, fused=True)
+            width_dim = _WIDTH_DIMS.get(own_name) if sae.config.optimizer == "latent_adamw" else None
+            whitened = width_dim is not None and own_name == "W_enc"
+            alike.setdefault((rates.get(own_name, lr), decay, width_dim, whitened), []).append(p)
+        for (own_lr, decay, width_dim, whitened), parameters in alike.items():
+            own = {"name": name, "lr": own_lr, "betas": betas, "weight_decay": decay}
+            groups.append(own | {"params": parameters, "width_dim": width_dim, "whitened": whitened})
+            factors.append(sae.config.schedule.factor(lr, horizon))
+    optimizer = LatentAdamW(groups, EPS, whitening_DD)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

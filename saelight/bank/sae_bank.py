@@ -86,6 +86,8 @@ class SAEBank(Evaluating):
         self.seeds = [derived_seed(seed, name) if c.seed is None else c.seed for name, c in saes.items()]
         # A ModuleList with the names beside it: a ModuleDict refuses dots.
         self.saes = SAEList(map(self._build, saes, saes.values(), self.seeds))
+        if any(sae.config.optimizer == "latent_adamw" and sae.W_enc is not None for sae in self.saes):
+            self.register_buffer("whitening", torch.zeros(d_in, d_in))
         self.begin_evaluation(predict_top)
         self.quarantine = Quarantine(len(saes))
         self.retired: dict[int, Outcome] = {}
@@ -134,14 +136,14 @@ class SAEBank(Evaluating):
                 f"schedules and fractions of training still refer to {self.horizon.steps}"
             )
         limit_steps(self.trainer, self.horizon, self.hparams["max_tokens"])
-        return adamw(zip(self.names, self.saes, strict=True), self.horizon)
+        return adamw(zip(self.names, self.saes, strict=True), self.horizon, getattr(self, "whitening", None))
 
     def on_fit_start(self) -> None:
         data = undeclared(self.trainer).datamodule
         self.normalisation = getattr(data, "normalisation", self.normalisation)
         self.target_normalisation = getattr(data, "target_normalisation", self.target_normalisation)
         self.quarantine.newly_stopped()  # those of a resumed run are old news
-        begin(dict(zip(self.names, self.saes, strict=True)), self.horizon, self.trainer)
+        begin(dict(zip(self.names, self.saes, strict=True)), self.horizon, self.trainer, getattr(self, "whitening", None))
 
     # --- training
 

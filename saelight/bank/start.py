@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from saelight.bank.latent_adamw import whitening_of
 from saelight.bank.sae_callback import BANK_HOOKS, SAECallback
 from saelight.bank.trainer_attributes import undeclared
 from saelight.data.pairs import Pair, as_pair
@@ -19,6 +20,7 @@ from saelight.schedules import Horizon
 
 SAMPLE = 8192
 """Activations that the data-dependent start is computed from."""
+_ROWS_PER_WIDTH = 8  # rows for each dimension that a covariance is taken from
 
 
 def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
@@ -39,8 +41,14 @@ def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
             raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
 
 
-def begin(saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer) -> None:
-    """Initialise the SAEs, by name, that are not yet, and say what their settings will come to."""
+def begin(
+    saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer, whitening_DD: torch.Tensor | None = None
+) -> None:
+    """Initialise the SAEs, by name, that are not yet, and say what their settings will come to.
+
+    Args:
+        whitening_DD: What the optimizer's is to be written to, unless it is there already (`latent_adamw.py`).
+    """
     first = next(iter(saes.values()))
     device = first.W_dec.device
     if device.type == "cpu":
@@ -52,6 +60,10 @@ def begin(saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer) -> None
     for what, have, built in (("d_in", x_ND.shape[-1], first.d_in), ("d_out", y_ND.shape[-1], first.d_out)):
         if have != built:
             raise UserError(f"the data is {have} wide, but the bank was built for {what} = {built}")
+    if whitening_DD is not None and not whitening_DD.any():
+        # Of a width's many entries, and few rows, the covariance would be noise.
+        rows = max(SAMPLE, _ROWS_PER_WIDTH * first.d_in)
+        whitening_DD.copy_(whitening_of(x_ND if rows == SAMPLE else sample(trainer, device, rows).x_BD))
     for sae in waiting:
         sae.initialise(x_ND, y_ND)
         if sae.config.dead_after is None:

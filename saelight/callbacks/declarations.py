@@ -13,7 +13,7 @@ from saelight.schedules import Time, check_time
 
 Metric = Literal["fvu", "l0", "l1", "dead", "dense"]
 """Validation metrics of which less is better."""
-Trouble = Literal["alive", "l0", "fvu", "spike"]
+Trouble = Literal["alive", "dead", "l0", "target", "fvu", "spike"]
 
 
 class Settings:
@@ -112,7 +112,7 @@ class WatchHealthSettings(Settings):
     """Settings of `WatchHealth`."""
 
     troubles: Sequence[Trouble] = get_args(Trouble)
-    """What to warn of, any of alive, l0, fvu, spike."""
+    """What to warn of, any of alive, dead, l0, target, fvu, spike."""
 
     def __post_init__(self) -> None:
         if not set(self.troubles) <= set(get_args(Trouble)):

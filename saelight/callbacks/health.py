@@ -20,25 +20,34 @@ _WARMED_UP = 0.2
 """The share of training after which alive latents and FVU say something: λ and the learning rate are past warm-up."""
 _FALLEN = 0.5
 """The share of training after which an FVU should be below 1; until then it may still be on its way down."""
+_HARM = 1.5
+"""An FVU that is more than the nothing which a collapsed SAE explains."""
 _LEAST_ALIVE = 0.01
 _FEW = 5
 """Logged steps that make a median."""
 _SPIKE = 3.0
 """Times the largest of the last logged losses. Those of healthy runs stay below 1.5."""
 _SPIKES_FROM = 0.1
+_NEGLIGIBLE = 1e-4
+"""An FVU below this is none to worry about, whatever it was before."""
+_MANY_DEAD = 0.3
+"""The share of latents that did nothing all along which a user should know of at the end."""
+_OFF_TARGET = 0.1
+"""How far from target_l0 an L0 may end, relatively. The promise is 5 % (docs/saes.md)."""
 _STUCK_FOR = 0.2
 """The share of training over which an L0 that moves by less than _STILL is stuck, if it is also where it should not be."""
 _STILL = 0.05
 _DENSE = 0.25
 """The share of d_sae above which an L0 is not sparse."""
-_MISSED = 1.5
+_MISSED = 1.2
 """Times, or part, of target_l0 at which it is missed."""
 _TARGET_FROM = 0.6
-"""The share of training after which target_l0 should be near: its set-point arrives at 0.4."""
+"""The share of training after which target_l0 should be near."""
 
 
 class WatchHealth(WatchHealthSettings, SAECallback):
-    """Warns of latents that have nearly all died, an L0 that is stuck, an FVU above 1 and a loss that spikes.
+    """Warns of latents that have nearly all died, an L0 that is stuck, an FVU above 1 and a loss that spikes, and at the end
+    of many dead latents and a missed `target_l0`.
 
     It looks at the logged training steps (every `trainer.log_every_n_steps`) and at the validations.
     """
@@ -68,7 +77,7 @@ class WatchHealth(WatchHealthSettings, SAECallback):
                 history.losses.clear()  # a warm restart: the loss may rise
             history.lr = now["lr"]
             if done >= _SPIKES_FROM:
-                self._look_for_spike(name, step, now["reconstruction"], history)
+                self._look_for_spike(name, step, now["reconstruction"], now["fvu"], history)
             if done >= _WARMED_UP:
                 self._look_at_alive(name, sae, now["dead"], f"in the last {int(sae.dead_after)} tokens", now.get("sparsity"))
                 history.fvu.append(now["fvu"])
@@ -83,6 +92,13 @@ class WatchHealth(WatchHealthSettings, SAECallback):
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
         step = trainer.global_step
+        if trainer.sanity_checking or not self._history:
+            return
+        if step >= max(_MIN_STEPS, bank.horizon.steps):
+            # In training or right after it: the final weights.
+            for i, (name, sae) in enumerate(zip(bank.names, bank.saes, strict=True)):
+                if i not in bank.inactive:
+                    self._look_at_target(name, sae, bank.last_metrics[name]["l0"])
         if not in_training(trainer):
             return
         if step < _MIN_STEPS or step < _WARMED_UP * bank.horizon.steps:
@@ -99,21 +115,37 @@ class WatchHealth(WatchHealthSettings, SAECallback):
                 self._look_at_fvu(name, values["fvu"], where)
             self._history[name].validated_fvu = values["fvu"]
 
+    def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(bank, SAEBank)
+        # One that was stopped early is not yet what it was to become.
+        if trainer.global_step < max(_MIN_STEPS, bank.horizon.steps):
+            return
+        for i, (name, sae) in enumerate(zip(bank.names, bank.saes, strict=True)):
+            dead = float(sae.dead().float().mean())
+            if i not in bank.inactive and dead > _MANY_DEAD and "alive" not in self._warned.get(name, []):
+                remedies = " or ".join(_remedies(sae, self._history[name].sparsity))
+                silent = f"silent in the last {int(sae.dead_after)} tokens"
+                self._warn(name, "dead", f"{dead:.0%} of its latents are dead, {silent}: {remedies}")
+
+    def _look_at_target(self, name: str, sae: SAE, l0: float) -> None:
+        target = _target(sae)
+        if target is not None and abs(l0 / target - 1) > _OFF_TARGET:
+            self._warn(
+                name,
+                "target",
+                f"its L0 is {l0:.3g} in the last validation, {l0 / target - 1:+.0%} off target_l0 = {target:g}: train longer, "
+                "change lr, or take a target nearer to it",
+            )
+
     def _look_at_alive(self, name: str, sae: SAE, dead: float, where: str, sparsity: float | None) -> None:
         if 1 - dead >= _LEAST_ALIVE:
             return
-        remedies = ["lower lr"]
-        if sparsity:
-            lower = f"lower sparsity (λ is {sparsity:.3g})"
-            remedies.insert(0, lower if _target(sae) is None else "raise target_l0")
-        # What brings dead latents back, where there is such a thing.
-        advice = {"k_aux": "raise aux_coefficient", "resample_every": "set resample_every"}
-        remedies += [text for field, text in advice.items() if hasattr(sae.config, field)]
-        self._warn(name, "alive", f"only {1 - dead:.1%} of its latents fired {where}: {' or '.join(remedies)}")
+        remedies = " or ".join(_remedies(sae, sparsity))
+        self._warn(name, "alive", f"only {1 - dead:.1%} of its latents fired {where}: {remedies}")
 
     def _look_at_fvu(self, name: str, fvu: float, where: str) -> None:
-        # That a collapsed SAE explains nothing is no news.
-        if fvu > 1 and "alive" not in self._warned.get(name, []):
+        # That a collapsed SAE explains nothing is no news; that what is left of it does harm is.
+        if fvu > (_HARM if "alive" in self._warned.get(name, []) else 1):
             self._warn(
                 name,
                 "fvu",
@@ -144,8 +176,8 @@ class WatchHealth(WatchHealthSettings, SAECallback):
                 "the loss hardly falls",
             )
 
-    def _look_for_spike(self, name: str, step: int, loss: float, history: "_History") -> None:
-        if len(history.losses) == _FEW and loss > _SPIKE * max(history.losses):
+    def _look_for_spike(self, name: str, step: int, loss: float, fvu: float, history: "_History") -> None:
+        if len(history.losses) == _FEW and loss > _SPIKE * max(history.losses) and not fvu < _NEGLIGIBLE:
             self._warn(
                 name,
                 "spike",
@@ -166,6 +198,17 @@ class WatchHealth(WatchHealthSettings, SAECallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._warned = state_dict
+
+
+def _remedies(sae: SAE, sparsity: float | None) -> list[str]:
+    """What may keep latents alive."""
+    remedies = ["lower lr"]
+    if sparsity:
+        lower = f"lower sparsity (λ is {sparsity:.3g})"
+        remedies.insert(0, lower if _target(sae) is None else "raise target_l0")
+    # What brings dead latents back, where there is such a thing.
+    advice = {"k_aux": "raise aux_coefficient", "resample_every": "set resample_every"}
+    return remedies + [text for field, text in advice.items() if hasattr(sae.config, field)]
 
 
 def _target(sae: SAE) -> float | None:

@@ -1,10 +1,10 @@
 """BatchTopK SAE: k latents per token on average, shared out over the batch (arXiv 2412.06410).
 
-    training:   f = the k·B largest of ReLU(z + b_enc) of the batch, the rest 0,   z = (x - b_dec) @ W_enc
-    inference:  f = ReLU(z + b_enc) where it exceeds θ, the rest 0
+    training:   f = ReLU(z + b_enc) where f ‖d‖ is among the k·B largest of the batch, the rest 0,   z = (x - b_dec) @ W_enc
+    inference:  f = ReLU(z + b_enc) where f ‖d‖ exceeds θ, the rest 0
 
-θ is a running mean of the smallest kept positive value of each step: θ ← β_t θ + (1 - β_t) · min,
-β_t = min(0.999, (t + 1)/(t + 10)). Under DDP each rank selects in its own batch, and the smallest values are averaged.
+θ is a running mean of the smallest kept positive f ‖d‖ of each step: θ ← β_t θ + (1 - β_t) · min,
+β_t = min(0.97, (t + 1)/(t + 10)): a longer memory (the paper's code has 0.999) lags behind weights that still move. Under DDP each rank selects in its own batch, and the smallest values are averaged.
 The rest is TopK's. Shapes: B batch, F d_sae.
 """
 
@@ -19,6 +19,7 @@ from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.topk import TopK, TopKSAE
 
 _MARGIN = 0.8
+_MEMORY = 0.97
 
 
 @dataclass(kw_only=True)
@@ -39,20 +40,22 @@ class BatchTopKSAE(TopKSAE, config=BatchTopK):
 
     def encode(self, x: Tensor) -> Tensor:
         pre = torch.relu(self.pre_activations(x, self.b_enc))
-        return torch.where(pre > self.threshold, pre, 0.0)
+        return torch.where(self.rank(pre) > self.threshold, pre, 0.0)
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         k = self.k_at(moment)
         if self.is_sparse(k, x_BD):
-            values, entries = self._largest_positive(x_BD, k * len(x_BD))
-            f = torch.relu(values)
+            pre_E, entries = self._largest_positive(x_BD, k * len(x_BD))
+            f = torch.relu(pre_E)
+            values = f.detach() if (norms_F := self.norms) is None else f.detach() * entries.at(norms_F)
         else:
-            pre_BF = self.pre_activations(x_BD, self.b_enc)
-            values, indices = torch.relu(pre_BF).flatten().topk(k * len(x_BD), sorted=False)
-            f, entries = torch.zeros_like(pre_BF).flatten().scatter(0, indices, values).view_as(pre_BF), AllEntries()
+            pre_BF = torch.relu(self.pre_activations(x_BD, self.b_enc))
+            values, indices = self.rank(pre_BF.detach()).flatten().topk(k * len(x_BD), sorted=False)
+            kept = pre_BF.flatten().gather(0, indices)
+            f, entries = torch.zeros_like(pre_BF).flatten().scatter(0, indices, kept).view_as(pre_BF), AllEntries()
         losses = self.objective(f, entries, x_BD, y_BD, moment)
         # Infinite where no latent is positive, which `absorb` skips.
-        positive = torch.where(values > 0, values, torch.inf).detach().to(self.threshold.dtype)
+        positive = torch.where(values > 0, values, torch.inf).to(self.threshold.dtype)
         smallest = positive.min() if len(positive) else self.threshold.new_tensor(torch.inf)
         return losses._replace(measured=smallest[None])
 
@@ -67,15 +70,17 @@ class BatchTopKSAE(TopKSAE, config=BatchTopK):
                 candidates = len(by_E)
                 return largest_of_batch(by_E, n)
 
-            values, entries = self.kept_pre_activations(above(bound), x_BD, self.b_enc, sparsely=True, trim=trim)
+            pre_E, entries = self.kept_pre_activations(
+                above(bound), x_BD, self.b_enc, sparsely=True, trim=trim, weights_F=self.norms
+            )
             if candidates >= n:
                 break
-        return values, entries
+        return pre_E, entries
 
     @torch.no_grad()
     def absorb(self, measured: Tensor, moment: Moment) -> None:
         smallest, t = measured[0], self.threshold_updates
-        keep = ((t + 1) / (t + 10)).clamp(max=0.999)
+        keep = ((t + 1) / (t + 10)).clamp(max=_MEMORY)
         seen = smallest.isfinite()
         self.threshold.copy_(torch.where(seen, keep * self.threshold + (1 - keep) * smallest, self.threshold))
         self.threshold_updates.add_(seen)

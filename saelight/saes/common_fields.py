@@ -1,11 +1,13 @@
 """The fields that every variant has."""
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from saelight.errors import UserError
 from saelight.ops.init import Centre
 from saelight.schedules import Schedule
+
+_LR, _LR_WIDTH = 0.11, 384  # fitted on language models' activations (docs/quality.md)
 
 
 @dataclass(kw_only=True)
@@ -13,18 +15,24 @@ class CommonFields:
     """One SAE: its width, how it is initialised, and how it is trained."""
 
     without_size: ClassVar[frozenset[str]] = frozenset(
-        {"lr", "betas", "weight_decay", "clip", "schedule", "seed", "b_dec_init", "dead_after"}
+        {"lr", "optimizer", "betas", "weight_decay", "clip", "schedule", "seed", "b_dec_init", "dead_after"}
     )
     """The fields that change neither the width nor a parameter: a sweep need not build an SAE for each of their values."""
+
+    lr_factor: ClassVar[float] = 1.0
+    """The variant's own factor on the default learning rate."""
 
     expansion: float | None = None
     """Width as a multiple of d_in. Default: 8, unless d_sae is given."""
     d_sae: int | None = None
     """Width in latents, in place of expansion."""
     lr: float | None = None
-    """Peak learning rate. Default: the variant's own (docs/training.md has a rule for short runs)."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's moment decays."""
+    """Peak learning rate. Default: from the length of training, the width of the data and the variant (docs/training.md)."""
+    optimizer: Literal["latent_adamw", "adamw"] = "latent_adamw"
+    """latent_adamw: AdamW with one second moment for each latent's weights, and steps of W_enc in which the activations'
+    covariance is undone (docs/quality.md: what it brings). adamw: with one for each entry."""
+    betas: tuple[float, float] | None = None
+    """The moments' decays. Default: 0.8 and 0.98 for latent_adamw, whose gradients are those of many tokens; 0.9 and 0.999."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay, on W_enc and on a W_dec without constraint; never on biases, thresholds, gates."""
     clip: float | None = 1.0
@@ -73,9 +81,9 @@ class CommonFields:
             return self.d_sae
         return max(1, round(d_in * (8 if self.expansion is None else self.expansion)))
 
-    def default_lr(self, d_sae: int) -> float:
-        """The peak learning rate when none is given."""
-        return 3e-4
+    def default_lr(self, d_out: int, steps: int) -> float:
+        """The peak learning rate when none is given, of a training of so many optimizer steps (docs/training.md)."""
+        return self.lr_factor * _LR * (_LR_WIDTH / d_out) ** 0.5 / steps**0.5
 
     def spec(self) -> dict[str, Any]:
         """This config as plain data, `{class_path, init_args}`: what checkpoints and exports keep."""

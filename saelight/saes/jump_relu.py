@@ -92,7 +92,7 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
         return self.log_threshold.exp()
 
     def learning_rates(self, horizon: Horizon) -> dict[str, float]:
-        return {"log_threshold": self.config.threshold_lr or max(self.lr, _REACH / horizon.steps)}
+        return {"log_threshold": self.config.threshold_lr or max(self.peak_lr(horizon), _REACH / horizon.steps)}
 
     def encode(self, x: Tensor) -> Tensor:
         return self._latents(self.pre_activations(x, self.b_enc), self.threshold)

@@ -52,8 +52,8 @@ class Matryoshka(SAEConfig):
         if self.random_prefixes is not None and self.random_prefixes < 1:
             raise UserError(f"random_prefixes must be at least 1, got {self.random_prefixes}")
 
-    def default_lr(self, d_sae: int) -> float:
-        return self.base.default_lr(d_sae)
+    def default_lr(self, d_out: int, steps: int) -> float:
+        return self.base.default_lr(d_out, steps)
 
     @property
     def module(self) -> type[SAE]:

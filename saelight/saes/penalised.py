@@ -28,6 +28,7 @@ _ABOVE, _BELOW = 0.25, 1.0  # farther above or below the set-point than this, λ
 _SMOOTHING = 0.1  # one batch's L0 is noisy
 _PROPORTIONAL = 4.0
 _GAIN, _LARGEST_GAIN = 40.0, 0.04  # of the sum: over all of training, and in one step
+_FEWEST_STEPS = 300  # in which λ finds the target (docs/saes.md)
 
 _HYSTERESIS = 0.75  # an SAE near the limit does not change between dense and sparse from batch to batch
 
@@ -178,10 +179,18 @@ class PenalisedSAE(SAE):
         self.log_factor.add_(self.l0_gap.clamp(-_BELOW, _ABOVE) * gain)
 
     def concerns(self, horizon: Horizon) -> list[str]:
+        if not self.aims_at_l0:
+            return []
+        concerns = []
+        if horizon.steps < _FEWEST_STEPS:
+            concerns.append(
+                f"training has {horizon.steps} optimizer steps, and target_l0 is met from {_FEWEST_STEPS} on: train longer, "
+                "take smaller batches, or expect another L0"
+            )
         restart = self.config.schedule.last_restart(horizon)
-        if self.aims_at_l0 and restart > 0.75 * horizon.steps:
-            return [
+        if restart > 0.75 * horizon.steps:
+            concerns.append(
                 f"the learning rate restarts at step {restart}, in the last quarter of training, which moves L0 off its "
-                "target; set schedule.T_0 so that no cycle begins there, or schedule.kind cosine"
-            ]
-        return []
+                "target; set schedule.T_0 so that no cycle begins there, or schedule.kind trapezoid"
+            )
+        return concerns

@@ -68,6 +68,8 @@ class SAE(nn.Module, ABC):
     """The share of latents kept below which sparse execution pays on a CPU (docs/performance.md)."""
     calibrated: ClassVar[bool] = False
     """Scale W_enc on the initial sample: for variants whose latents are about half active at the start."""
+    starting_norm: float = 1.0
+    """Of encoder columns and decoder rows; other than 1 only where no constraint keeps it."""
     signed: ClassVar[bool] = False
     """Latents keep the sign of their pre-activation: two opposite concepts each."""
     transcodes: ClassVar[bool] = True
@@ -164,10 +166,9 @@ class SAE(nn.Module, ABC):
         """What the user should know about these settings in a training of this length."""
         return []
 
-    @property
-    def lr(self) -> float:
-        """Peak learning rate."""
-        return self.config.default_lr(self.d_sae) if self.config.lr is None else self.config.lr
+    def peak_lr(self, horizon: Horizon) -> float:
+        """Peak learning rate of a training of this length."""
+        return self.config.default_lr(self.d_out, horizon.steps) if self.config.lr is None else self.config.lr
 
     @property
     def encoder_bias(self) -> Tensor | None:
@@ -186,20 +187,27 @@ class SAE(nn.Module, ABC):
         *,
         sparsely: bool,
         trim: Callable[[Tensor, KeptEntries], Tensor] | None = None,
+        weights_F: Tensor | None = None,
     ) -> tuple[Tensor, Entries]:
         """The pre-activations that a training step needs: if `sparsely` those that `select` keeps, else all.
 
         Args:
             trim: Which of those kept are to stay after all: their values (their sizes, if `signed`) to a mask (E,).
+            weights_F: Positive factors on the pre-activations that `select` and `trim` are to see.
         """
         if not sparsely:
             return self.pre_activations(x_BD, bias_F), AllEntries()
         centre_D = None if self.is_transcoder else self.b_dec
-        pre_E, entries = scan(x_BD, centre_D, self.W_enc, bias_F, select, self.signed)
+        W_DF, seen_F = self.W_enc, bias_F
+        if weights_F is not None:
+            W_DF, seen_F = W_DF.detach() * weights_F, None if bias_F is None else bias_F.detach() * weights_F
+        pre_E, entries = scan(x_BD, centre_D, W_DF, seen_F, select, self.signed)
         if trim is not None:
             keep_E = trim(pre_E.abs() if self.signed else pre_E, entries)
             if not keep_E.all():
                 pre_E, entries = pre_E[keep_E], entries.take(keep_E)
+        if weights_F is not None:
+            pre_E = pre_E / entries.at(weights_F)
         return sparse_encode(x_BD, centre_D, self.W_enc, bias_F, pre_E, entries), entries
 
     def pre_activations_of(self, latents_A: Tensor, x_BD: Tensor) -> Tensor:
@@ -231,7 +239,10 @@ class SAE(nn.Module, ABC):
         self.b_dec.copy_(centre(y_ND, self.config.b_dec_init))
         if self.config.datapoint_init > 0:
             self._start_from(x_ND, y_ND)
-        if self.calibrated or self.is_transcoder:
+        if self.starting_norm != 1:
+            self.W_enc.mul_(self.starting_norm)
+            self.W_dec.mul_(self.starting_norm)
+        elif self.calibrated or self.is_transcoder:
             self._calibrate(x_ND[:_CALIBRATION_ROWS], y_ND[:_CALIBRATION_ROWS])
         if self.W_enc is not None:
             self.W_enc.mul_(self.config.encoder_scale)

@@ -1,14 +1,16 @@
 """TopK SAE with an auxiliary loss on dead latents (arXiv 2406.04093).
 
-    f = the k largest of ReLU(z + b_enc) of each token, the rest 0,   z = (x - b_dec) @ W_enc
+    f = the ReLU(z + b_enc) of the k latents with the largest f ‖d‖ of each token, the rest 0,   z = (x - b_dec) @ W_enc
     loss = mean_B ‖x - x̂‖² / D + α · AuxK  (auxk.py)
 
+Decoder rows d are free and start short, which trains better than rows of norm 1 (docs/quality.md); selection by what a latent
+adds to x̂ makes the two the same kind of SAE. `decoder: unit` is the paper's.
 Shapes: B batch, D d_in, F d_sae.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,9 @@ from saelight.saes.memory_factors import KEPT
 from saelight.saes.sae import SAE, SAEConfig
 from saelight.schedules import Time, check_time, in_steps, ramp
 
+_STARTING_NORM = 0.1
+_SHORTEST = 1e-12  # a row of norm 0 is weighed by this
+
 
 @dataclass(kw_only=True)
 class TopK(SAEConfig):
@@ -32,6 +37,8 @@ class TopK(SAEConfig):
 
     k: int = 32
     """Latents kept per token: the L0."""
+    decoder: Literal["free", "unit"] = "free"
+    """Decoder rows without constraint, which start at norm 0.1 as encoder columns do, or kept at norm 1."""
     k_aux: int | None = None
     """Dead latents used by AuxK per token. Default: half of d_in (d_out of a transcoder), as in the paper."""
     aux_coefficient: float = 1 / 32
@@ -50,10 +57,6 @@ class TopK(SAEConfig):
         self.check_not_negative("aux_coefficient")
         check_time(self.k_anneal, "k_anneal")
 
-    def default_lr(self, d_sae: int) -> float:
-        # The paper's scaling, for runs of 100M tokens and more.
-        return 2e-4 / (d_sae / 2**14) ** 0.5
-
 
 class TopKSAE(SAE, config=TopK):
     config: TopK
@@ -66,13 +69,28 @@ class TopKSAE(SAE, config=TopK):
                 raise UserError(f"{name} = {getattr(config, name)} exceeds d_sae = {self.d_sae}; lower it or widen the SAE")
         self.k_aux = config.k_aux or max(1, self.d_out // 2)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        self.starting_norm = 1.0 if self.unit_decoder else _STARTING_NORM
+
+    @property
+    def unit_decoder(self) -> bool:
+        return self.config.decoder == "unit"
+
+    @property
+    def norms(self) -> Tensor | None:
+        """‖d‖ (F,), by which latents are weighed in the selection; None where all are 1."""
+        return None if self.unit_decoder else self.W_dec.detach().norm(dim=1).clamp_min(_SHORTEST)
 
     def encode(self, x: Tensor) -> Tensor:
         return self.select(self.pre_activations(x, self.b_enc), self.config.k)
 
+    def rank(self, pre: Tensor) -> Tensor:
+        """What latents (..., F) are selected by."""
+        by, norms_F = pre.abs() if self.signed else pre, self.norms
+        return by if norms_F is None else by * norms_F
+
     def select(self, pre: Tensor, k: int) -> Tensor:
         """The latents (..., F) of pre-activations (..., F), k of each token."""
-        by = pre.abs() if self.signed else pre
+        by = self.rank(pre)
         indices = by.topk(k, dim=-1, sorted=False).indices
         return torch.zeros_like(pre).scatter(-1, indices, self.activation(pre.gather(-1, indices)))
 
@@ -91,7 +109,9 @@ class TopKSAE(SAE, config=TopK):
         k = self.k_at(moment)
         if self.is_sparse(k, x_BD):
             trim = partial(largest_of_each_token, k=k)
-            pre_E, entries = self.kept_pre_activations(largest(k), x_BD, self.b_enc, sparsely=True, trim=trim)
+            pre_E, entries = self.kept_pre_activations(
+                largest(k), x_BD, self.b_enc, sparsely=True, trim=trim, weights_F=self.norms
+            )
             return self.objective(self.activation(pre_E), entries, x_BD, y_BD, moment)
         f_BF = self.select(self.pre_activations(x_BD, self.b_enc), k)
         return self.objective(f_BF, AllEntries(), x_BD, y_BD, moment)

@@ -208,7 +208,8 @@ def test_batch_topk_threshold():
     assert ENCODERS["batch_topk"](
         torch.tensor([[1.0, 4.0]]).double(),
         None,
-        {"W_enc": torch.eye(2).double(), "b_enc": torch.zeros(2).double(), "b_dec": torch.zeros(2).double()},
+        {name: torch.eye(2).double() for name in ("W_enc", "W_dec")}
+        | {name: torch.zeros(2).double() for name in ("b_enc", "b_dec")},
         threshold=threshold,
     ).tolist() == [[0.0, 4.0]]
 

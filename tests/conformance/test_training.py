@@ -56,7 +56,7 @@ def test_batch_topk_threshold_follows_the_smallest_kept_value(matryoshka):
         xs = [sparse_activations(16, seed=2 * step + rank).double() for rank in range(2)]
         measured = [sae.losses(x, x, Moment(step, HORIZON, rank=r)).measured for r, x in enumerate(xs)]
         sae.absorb(torch.stack(measured).mean(0), Moment(step, HORIZON))
-        steps.append([expected(config, sae, x, None).latents for x in xs])
+        steps.append([expected(config, sae, x, None).latents * sae.W_dec.detach().norm(dim=1) for x in xs])
     threshold, updates = threshold_average(steps)
     assert float(sae.threshold) == pytest.approx(threshold, rel=1e-6)
     assert int(sae.threshold_updates) == updates == 30

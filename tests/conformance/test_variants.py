@@ -44,10 +44,13 @@ def test_overfits_a_tiny_batch(variant, side):
     optimizer = torch.optim.Adam(sae.parameters(), lr=1e-2)
     for _ in range(300):
         optimizer.zero_grad()
-        sae.losses(x, y, Moment(0, MOMENT.horizon)).total.backward()
+        losses = sae.losses(x, y, Moment(0, MOMENT.horizon))
+        losses.total.backward()
         sae.constrain_gradients()
         optimizer.step()
         sae.constrain_weights()
+        if losses.measured is not None:  # BatchTopK's threshold, which decides at inference
+            sae.absorb(losses.measured, Moment(0, MOMENT.horizon))
     noisy = isinstance(VARIANTS[variant], HardConcrete | GatedHardConcrete)
     # Gates fitted to one draw of noise are not fitted to none.
     left = sae.losses(x, y, Moment(0, MOMENT.horizon)).reconstruction * y.numel() if noisy else (y - sae(x)).square().sum()

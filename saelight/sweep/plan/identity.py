@@ -43,13 +43,11 @@ def of_run(config: dict[str, Any], data: Source | Undescribed, where: str) -> di
 
 
 def of_sae(checked: CheckedSAE) -> dict[str, Any]:
-    """The part of one SAE, without a seed that it was not given: width and learning rate as they come out."""
+    """The part of one SAE, without a seed that it was not given: its width as it comes out."""
     spec = checked.config.spec()
     settings = spec["init_args"]
     if settings["seed"] is None:
         del settings["seed"]
     if checked.d_sae:  # as soon as the data's width is known
         settings |= {"expansion": None, "d_sae": checked.d_sae}
-        if settings["lr"] is None:
-            settings["lr"] = checked.config.default_lr(checked.d_sae)
     return spec

@@ -52,7 +52,7 @@ def _gated_hard_concrete(x: Tensor, y: Tensor | None, w: Weights) -> Tensor:
 
 def _batch_topk(x: Tensor, y: Tensor | None, w: Weights, *, threshold: float) -> Tensor:
     f = torch.clamp(_pre(x, y, w), min=0)
-    return torch.where(f > threshold, f, torch.zeros_like(f))
+    return torch.where(f * w["W_dec"].norm(dim=1) > threshold, f, torch.zeros_like(f))
 
 
 ENCODERS: dict[str, Callable[..., Tensor]] = {
@@ -60,8 +60,8 @@ ENCODERS: dict[str, Callable[..., Tensor]] = {
     "gated": lambda x, y, w: penalised.gated_paths(x, y, w)[1],
     "hard_concrete": _hard_concrete,
     "gated_hard_concrete": _gated_hard_concrete,
-    "topk": lambda x, y, w, *, k: topk.top_latents(_pre(x, y, w), k),
-    "abs_topk": lambda x, y, w, *, k: topk.abs_top_latents(_pre(x, y, w), k),
+    "topk": lambda x, y, w, *, k: topk.top_latents(_pre(x, y, w), k, w["W_dec"].norm(dim=1)),
+    "abs_topk": lambda x, y, w, *, k: topk.abs_top_latents(_pre(x, y, w), k, w["W_dec"].norm(dim=1)),
     "batch_topk": _batch_topk,
     "jumprelu": lambda x, y, w: jumprelu.jump(_pre(x, y, w), w),
     "matryoshka": lambda x, y, w, *, base, **settings: ENCODERS[base](x, y, w, **settings),

@@ -1,4 +1,5 @@
-"""TopK (Gao et al. arXiv 2406.04093), AbsTopK (arXiv 2510.00404) and BatchTopK (arXiv 2412.06410), with AuxK.
+"""TopK (Gao et al. arXiv 2406.04093), AbsTopK (arXiv 2510.00404) and BatchTopK (arXiv 2412.06410), with AuxK. What counts in
+the selection is a latent times the norm of its decoder row, which is 1 in the papers.
 
 B batch, F d_sae, K kept latents.
 """
@@ -25,19 +26,19 @@ def per_row(order: Tensor, k: int) -> list[tuple[int, int]]:
     return [(b, i) for b, row in enumerate(order.detach()) for i in largest(row.tolist(), k)]
 
 
-def top_latents(pre: Tensor, k: int) -> Tensor:
+def top_latents(pre: Tensor, k: int, norms: Tensor) -> Tensor:
     f = torch.clamp(pre, min=0)
-    return keep(f, per_row(f, k))
+    return keep(f, per_row(f * norms, k))
 
 
-def abs_top_latents(pre: Tensor, k: int) -> Tensor:
-    return keep(pre, per_row(pre.abs(), k))
+def abs_top_latents(pre: Tensor, k: int, norms: Tensor) -> Tensor:
+    return keep(pre, per_row(pre.abs() * norms, k))
 
 
-def batch_top_latents(pre: Tensor, k: int) -> Tensor:
+def batch_top_latents(pre: Tensor, k: int, norms: Tensor) -> Tensor:
     f = torch.clamp(pre, min=0)
     B, F = f.shape
-    return keep(f, [divmod(j, F) for j in largest(f.detach().flatten().tolist(), k * B)])
+    return keep(f, [divmod(j, F) for j in largest((f * norms).detach().flatten().tolist(), k * B)])
 
 
 SELECTIONS = {"topk": top_latents, "abs_topk": abs_top_latents, "batch_topk": batch_top_latents}
@@ -60,8 +61,9 @@ def selected(name: str):
     ) -> Reference:
         held, w = frozen(held or w), leaves(w)
         pre = projections(x, y, w) + w["b_enc"]
-        f = SELECTIONS[name](pre, k)
-        held_f = SELECTIONS[name](projections(x, y, held) + held["b_enc"], k)
+        norms = held["W_dec"].norm(dim=1)
+        f = SELECTIONS[name](pre, k, norms)
+        held_f = SELECTIONS[name](projections(x, y, held) + held["b_enc"], k, norms)
         aux = aux_k(error(held_f, x, y, held), pre, w, dead, k_aux, magnitudes=name == "abs_topk")
         return differentiate(reconstruction_loss(f, x, y, w, prefixes) + aux_coefficient * aux, w, f)
 

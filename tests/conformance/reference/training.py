@@ -11,7 +11,7 @@ from tests.conformance.reference.penalised import relu_latents
 
 
 def threshold_average(steps: list[list[Tensor]]) -> tuple[float, int]:
-    """BatchTopK's threshold and its number of updates, each step given by the kept latents (B, F) of its parts (ranks).
+    """BatchTopK's threshold and its number of updates, each step given by the kept latents times row norms (B, F) of its parts (ranks).
 
     A part in which nothing fired has no smallest positive value and takes no part; a step of such parts is no update.
     """
@@ -19,7 +19,7 @@ def threshold_average(steps: list[list[Tensor]]) -> tuple[float, int]:
     for parts in steps:
         smallest = [min(f[f > 0].tolist()) for f in parts if (f > 0).any()]
         if smallest:
-            beta = min(0.999, (t + 1) / (t + 10))
+            beta = min(0.97, (t + 1) / (t + 10))
             threshold = beta * threshold + (1 - beta) * sum(smallest) / len(smallest)
             t += 1
     return threshold, t
