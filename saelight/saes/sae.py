@@ -242,7 +242,7 @@ class SAE(nn.Module, ABC):
         if self.starting_norm != 1:
             self.W_enc.mul_(self.starting_norm)
             self.W_dec.mul_(self.starting_norm)
-        elif self.calibrated or self.is_transcoder:
+        if self.calibrated or self.is_transcoder:
             self._calibrate(x_ND[:_CALIBRATION_ROWS], y_ND[:_CALIBRATION_ROWS])
         if self.W_enc is not None:
             self.W_enc.mul_(self.config.encoder_scale)

@@ -8,13 +8,14 @@ from saelight.saes.penalised import PenalisedSAE
 from tests.support.activations import sparse_activations
 from tests.support.banks import bank, fit, weights
 
+WIDTH = {"d_sae": 128, "lr": 3e-4}
 WIDE = {
-    "relu": ReLU(d_sae=128, sparsity=2.0),
-    "gated": Gated(d_sae=128, sparsity=3.0),
-    "jump": JumpReLU(d_sae=128, sparsity=1.0),
-    "topk": TopK(d_sae=128, k=4),
-    "batch": BatchTopK(d_sae=128, k=4),
-    "nested": Matryoshka(d_sae=128, base=ReLU(sparsity=2.0)),
+    "relu": ReLU(**WIDTH, sparsity=2.0),
+    "gated": Gated(**WIDTH, sparsity=3.0),
+    "jump": JumpReLU(**WIDTH, sparsity=1.0),
+    "topk": TopK(**WIDTH, k=4),
+    "batch": BatchTopK(**WIDTH, k=4),
+    "nested": Matryoshka(**WIDTH, base=ReLU(sparsity=2.0)),
 }
 
 

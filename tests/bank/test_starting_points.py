@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cosine_similarity, normalize
 
 from saelight.errors import UserError
-from saelight.saes import GatedHardConcrete, HardConcrete, JumpReLU, MatchingPursuit, ReLU, TopK
+from saelight.saes import BatchTopK, GatedHardConcrete, HardConcrete, JumpReLU, MatchingPursuit, ReLU, TopK
 from tests.support.activations import sparse_activations
 
 
@@ -27,7 +27,7 @@ def test_a_tied_start_is_tied_up_to_its_scale():
 def test_datapoints_become_directions():
     sae, x, _ = started(TopK(d_sae=40, k=4, datapoint_init=1.0))
     centred = normalize(x - sae.b_dec, dim=1)
-    torch.testing.assert_close((sae.W_dec @ centred.T).amax(1), torch.ones(40))
+    torch.testing.assert_close((sae.W_dec @ centred.T).amax(1), torch.full((40,), 0.1))
     half, _, _ = started(TopK(d_sae=40, k=4, datapoint_init=0.5))
     none, _, _ = started(TopK(d_sae=40, k=4))
     near = [(s.W_dec @ centred.T).amax(1).mean() for s in (none, half, sae)]
@@ -47,6 +47,15 @@ def test_a_transcoder_starts_at_a_tenth_of_its_targets_size():
         with torch.no_grad():
             size = float((sae(x) - sae.b_dec).norm() / (y - sae.b_dec).norm())
         assert size == pytest.approx(0.1, rel=0.02), config
+
+
+def test_free_rows_of_topk_kinds_start_short_on_both_sides():
+    for config in (TopK(d_sae=40, k=4), BatchTopK(d_sae=40, k=4)):
+        sae, _, _ = started(config)
+        torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.full((40,), 0.1))
+        torch.testing.assert_close(sae.W_enc.norm(dim=0), torch.full((40,), 0.1))
+    unit, _, _ = started(TopK(d_sae=40, k=4, decoder="unit"))
+    torch.testing.assert_close(unit.W_dec.norm(dim=1), torch.ones(40))
 
 
 def test_more_latents_than_data_points_is_well():
@@ -82,7 +91,7 @@ def test_gates_start_able_to_tell_tokens_apart():
 @pytest.mark.parametrize(
     ("config", "d_out", "message"),
     [
-        (TopK(k=4, decoder_scale=0.5), None, "decoder rows are kept at norm 1"),
+        (TopK(k=4, decoder="unit", decoder_scale=0.5), None, "decoder rows are kept at norm 1"),
         (JumpReLU(decoder_scale=0.5), None, "decoder rows are kept at norm 1"),
         (ReLU(datapoint_init=1.5), None, r"datapoint_init must be in \[0, 1\]"),
         (ReLU(encoder_scale=0.0), None, "encoder_scale must be positive"),

@@ -100,6 +100,6 @@ def test_targets_that_make_no_sense_are_refused(config, message):
 
 
 def test_a_restart_in_the_last_quarter_warns(activations):
-    late = Schedule(T_0=0.3, T_mult=1)
+    late = Schedule(kind="warm_restarts", T_0=0.3, T_mult=1)
     with pytest.warns(UserWarning, match="SAE 'late': the learning rate restarts at step 30, in the last quarter"):
         fit(bank({"late": ReLU(target_l0=4.0, schedule=late), "well": ReLU(target_l0=4.0)}), activations)
