@@ -21,5 +21,5 @@ def check_same_config(checkpoint: Any, config: Any) -> None:
         if there != here and not key.startswith("model._"):
             raise UserError(
                 f"the checkpoint was made with another config: {key} is {there!r} there and {here!r} here; resume with the "
-                "same config, or start a new run without --ckpt_path"
+                "same config, or start a new run without --ckpt_path, from its SAEs by init_from: <run>/saes/<name>"
             )

@@ -14,7 +14,9 @@ from saelight.bank.trainer_attributes import undeclared
 from saelight.data.pairs import Pair, as_pair
 from saelight.errors import UserError
 from saelight.ops.allocator import keep_freed_memory
+from saelight.ops.normalisation import Normalisation
 from saelight.saes import SAE
+from saelight.saes.trained import Trained, check_start, read, start_from
 from saelight.schedules import Horizon
 
 SAMPLE = 8192
@@ -39,21 +41,51 @@ def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
             raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
 
 
-def begin(saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer) -> None:
-    """Initialise the SAEs, by name, that are not yet, and say what their settings will come to."""
+def read_starts(saes: Mapping[str, SAE], trainer: L.Trainer) -> dict[str, Trained]:
+    """By name, the trained SAEs that those not yet initialised are to start from. Raises `UserError` for one that does not
+    fit."""
+    found: dict[str, Trained] = {}
+    for name, sae in saes.items():
+        if sae.config.init_from is None or sae.initialised or trainer.ckpt_path is not None:
+            continue
+        try:
+            check_start(sae.config, sae.d_in, sae.d_out if sae.is_transcoder else None)
+            found[name] = read(sae.config.init_from)
+        except UserError as error:
+            raise UserError(f"SAE {name!r}: {error}") from None
+    return found
+
+
+def begin(
+    saes: Mapping[str, SAE],
+    horizon: Horizon,
+    trainer: L.Trainer,
+    starts: Mapping[str, Trained],
+    normalisation: Normalisation,
+    target_normalisation: Normalisation | None,
+) -> None:
+    """Initialise the SAEs, by name, that are not yet, and say what their settings will come to.
+
+    Args:
+        starts: What `read_starts` gave.
+        normalisation: Of the data, as `target_normalisation` of the targets.
+    """
     first = next(iter(saes.values()))
     device = first.W_dec.device
     if device.type == "cpu":
         keep_freed_memory()
-    waiting = [sae for sae in saes.values() if not sae.initialised]
+    waiting = {name: sae for name, sae in saes.items() if not sae.initialised}
     if not waiting:
         return
     x_ND, y_ND = sample(trainer, device)
     for what, have, built in (("d_in", x_ND.shape[-1], first.d_in), ("d_out", y_ND.shape[-1], first.d_out)):
         if have != built:
             raise UserError(f"the data is {have} wide, but the bank was built for {what} = {built}")
-    for sae in waiting:
-        sae.initialise(x_ND, y_ND)
+    for name, sae in waiting.items():
+        if name in starts:
+            start_from(sae, starts[name], normalisation, target_normalisation)
+        else:
+            sae.initialise(x_ND, y_ND)
         if sae.config.dead_after is None:
             sae.dead_after.fill_(min(10_000_000, max(1, horizon.tokens // 10)))
     for name, sae in saes.items():

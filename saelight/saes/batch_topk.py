@@ -41,6 +41,11 @@ class BatchTopKSAE(TopKSAE, config=BatchTopK):
         pre = torch.relu(self.pre_activations(x, self.b_enc))
         return torch.where(pre > self.threshold, pre, 0.0)
 
+    def stretch_latents(self, by_F: Tensor) -> None:
+        super().stretch_latents(by_F)
+        # Rows of one norm have latents of one stretch.
+        self.threshold.mul_(by_F.mean())
+
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         k = self.k_at(moment)
         if self.is_sparse(k, x_BD):
