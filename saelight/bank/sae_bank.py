@@ -128,8 +128,6 @@ class SAEBank(Evaluating):
 
     def setup(self, stage: str) -> None:
         check_trainer(self.trainer, self.d_in, self.d_out)
-        if stage == "fit":
-            self._starts = read_starts(self._named(), self.trainer)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         planned = measure(self.trainer, self.hparams["max_tokens"])
@@ -142,6 +140,8 @@ class SAEBank(Evaluating):
                 f"schedules and fractions of training still refer to {self.horizon.steps}"
             )
         limit_steps(self.trainer, self.horizon, self.hparams["max_tokens"])
+        # Before the run has a folder, and after a checkpoint has been read: what goes on starts from nothing else.
+        self._starts = read_starts(self._named())
         return adamw(self._named().items(), self.horizon)
 
     def on_fit_start(self) -> None:

@@ -41,12 +41,12 @@ def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
             raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
 
 
-def read_starts(saes: Mapping[str, SAE], trainer: L.Trainer) -> dict[str, Trained]:
+def read_starts(saes: Mapping[str, SAE]) -> dict[str, Trained]:
     """By name, the trained SAEs that those not yet initialised are to start from. Raises `UserError` for one that does not
     fit."""
     found: dict[str, Trained] = {}
     for name, sae in saes.items():
-        if sae.config.init_from is None or sae.initialised or trainer.ckpt_path is not None:
+        if sae.config.init_from is None or sae.initialised:
             continue
         try:
             check_start(sae.config, sae.d_in, sae.d_out if sae.is_transcoder else None)

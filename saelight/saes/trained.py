@@ -108,11 +108,9 @@ def check_start(config: SAEConfig, d_in: int | None, d_out: int | None = None) -
         raise UserError(f"init_from {folder} is of another variant, {variants[0]}, not {variants[1]}: only its own goes on")
     if d_in is None:
         return
-    if (there["d_in"], there["d_out"]) != (d_in, d_out):
-        widths = [
-            f"d_in {i}" + (f" and d_out {o}" if o else "") for i, o in ((there["d_in"], there["d_out"]), (d_in, d_out))
-        ]
-        raise UserError(f"init_from {folder} was trained on {widths[0]}, these data have {widths[1]}")
+    for width, have in (("d_in", d_in), ("d_out", d_out)):
+        if there[width] != have:
+            raise UserError(f"init_from {folder} was trained on data of {width} {there[width]}, these have {have}")
     if there["d_sae"] != (d_sae := config.width(d_in)):
         raise UserError(f"init_from {folder} has d_sae {there['d_sae']}, this SAE {d_sae}: set d_sae {there['d_sae']}")
     with torch.device("meta"):

@@ -86,7 +86,7 @@ def callback(path: str, **settings: Any) -> dict[str, Any]:
         (callbacks(callback("own_callbacks.Sooner", at=1e-3)), callbacks(callback("own_callbacks.Sooner", at=0.001))),
         (BASE, having("trainer", precision=32, limit_train_batches=1.0, max_steps=-1, accumulate_grad_batches=1)),
         (BASE, having("trainer", devices=2, log_every_n_steps=1, val_check_interval=0.5)),
-        (BASE, having("data", noise=0, normalise="rms", seed=0)),
+        (BASE, having("data", noise=0, normalise="standard", seed=0)),
         (BASE, having("data", val_batch_size=7, predict_rows=3)),
         (BASE, BASE | {"data": BASE["data"] | {"class_path": "saelight.SyntheticDataModule"}}),
         (BASE, having("model", seed=0, predict_top=4)),
@@ -114,6 +114,7 @@ def test_spelling_makes_no_other_point(one, other):
         (BASE, having("trainer", max_time="00:01:00:00")),
         (BASE, having("data", noise=0.1)),
         (BASE, having("data", batch_size=50)),
+        (BASE, having("data", normalise="rms")),
         (BASE, having("model", max_tokens=500)),
     ],
 )
