@@ -19,7 +19,7 @@ from saelight.bank.optimizer import adamw, forget, learning_rates
 from saelight.bank.outcome import Outcome
 from saelight.bank.ranks import share_least, share_mean
 from saelight.bank.record import StepRecord
-from saelight.bank.resume import check_same_config
+from saelight.bank.resume import check_same_config, check_same_units
 from saelight.bank.sae_callback import SAECallback
 from saelight.bank.sae_list import SAEList
 from saelight.bank.start import begin, check_trainer, read_starts, sample
@@ -146,7 +146,10 @@ class SAEBank(Evaluating):
 
     def on_fit_start(self) -> None:
         data = undeclared(self.trainer).datamodule
-        self.normalisation = getattr(data, "normalisation", self.normalisation)
+        normalisation = getattr(data, "normalisation", self.normalisation)
+        if self.trainer.ckpt_path is not None:
+            check_same_units(self.normalisation, normalisation)
+        self.normalisation = normalisation
         self.target_normalisation = getattr(data, "target_normalisation", self.target_normalisation)
         self.quarantine.newly_stopped()  # those of a resumed run are old news
         units = self.normalisation, self.target_normalisation

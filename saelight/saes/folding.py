@@ -61,10 +61,14 @@ class Foldable(nn.Module):
 
     @torch.no_grad()
     def fold_norms(self) -> None:
-        """Bring decoder rows to norm 1 and their norms into the latents: f_i ← f_i ‖d_i‖."""
+        """Bring decoder rows to norm 1 and their norms into the latents: f_i ← f_i ‖d_i‖.
+
+        Raises:
+            UserError: for a variant whose latents cannot be stretched.
+        """
         norms_F = self.W_dec.norm(dim=1).clamp_min(1e-12)
-        self.W_dec.div_(norms_F[:, None])
         self.stretch_latents(norms_F)
+        self.W_dec.div_(norms_F[:, None])
 
     def stretch_latents(self, by_F: Tensor) -> None:
         """Multiply each latent by a positive number of its own (F,), the decoder left alone."""

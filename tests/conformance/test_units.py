@@ -75,7 +75,9 @@ def test_starting_on_data_of_another_mean_and_scale_changes_no_reconstruction(va
     close(raw_reconstruction(new, *after), expected)
     # Rows of norm 1 leave the new scale to the latents; free rows, and pursuit's own scale, take it up.
     stretches = new.unit_decoder and not isinstance(new.config, MatchingPursuit)
-    close(new.encode(after[0].scale * (RAW_ND - after[0].mean_D)), f * (after[1].scale / before[1].scale if stretches else 1.0))
+    close(
+        new.encode(after[0].scale * (RAW_ND - after[0].mean_D)), f * (after[1].scale / before[1].scale if stretches else 1.0)
+    )
     if new.unit_decoder:
         close(new.W_dec.norm(dim=1), torch.ones(new.d_sae).double())
 

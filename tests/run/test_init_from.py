@@ -64,7 +64,10 @@ def test_many_start_from_one_with_settings_of_their_own(folder, tmp_path):
     [
         (TopK(d_sae=40, init_from="batch"), "of another variant, BatchTopK, not TopK"),
         (BatchTopK(expansion=2, init_from="batch"), "has d_sae 40, this SAE 32: set d_sae 40"),
-        (HardConcrete(d_sae=40, input_dependent=False, init_from="hard"), r"other tensors than this SAE \(b_enc, log_alpha\)"),
+        (
+            HardConcrete(d_sae=40, input_dependent=False, init_from="hard"),
+            r"other tensors than this SAE \(b_enc, log_alpha\)",
+        ),
         (BatchTopK(d_sae=40, init_from="nowhere"), "nowhere holds no trained SAE: config.json is missing"),
         (BatchTopK(d_sae=40, init_from="batch", encoder_scale=2.0), "encoder_scale is for weights that start anew"),
     ],

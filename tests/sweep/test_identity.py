@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import saelight
 from saelight.errors import UserError
+from saelight.ops.normalisation import Normalisation
+from saelight.run import export
 from saelight.sweep.plan.points import expand
 from saelight.sweep.plan.resolve import resolve
 from saelight.sweep.plan.spec import read
 from tests.support.sources import D, write_own_source
 from tests.support.sweeps import BASE, write
 
-SWEEP = {"base": "base.yaml", "sae": {"class_path": "TopK", "expansion": 2}, "parameters": {"sae.k": {"values": [2, 4]}}}
+SAE = {"class_path": "TopK", "expansion": 2}
+SWEEP = {"base": "base.yaml", "sae": SAE, "parameters": {"sae.k": {"values": [2, 4]}}}
 
 OWN = '''
 from lightning.pytorch import Callback
@@ -127,6 +131,43 @@ def test_whatever_can_change_weights_makes_another_point(one, other):
 def test_a_default_spelt_out_is_the_same_sae():
     spelt = {"class_path": "saelight.saes.TopK", "d_sae": 16, "lr": 2e-4 / (16 / 2**14) ** 0.5, "clip": 1}
     assert hashes(BASE) == hashes(BASE, SWEEP | {"sae": spelt})
+
+
+@pytest.fixture
+def trained():
+    """The folders of two trained SAEs, and one that holds the first again."""
+    for folder, seed in (("one", 0), ("two", 1), ("moved", 0)):
+        sae = saelight.TopK(d_sae=16, k=2).build(8, seed)
+        facts = {"name": folder, "seed": seed, "source": {}, "training": {}}
+        export.write(sae, Path(folder), normalisation=Normalisation("rms", 0.5), **facts)
+
+
+def test_a_point_that_starts_from_weights_is_known_by_them(trained):
+    def from_folder(*folders):
+        return hashes(
+            BASE, {"base": "base.yaml", "sae": SAE | {"k": 2}, "parameters": {"sae.init_from": {"values": list(folders)}}}
+        )
+
+    one, two = from_folder("one", "two")
+    assert one != two
+    assert from_folder("one", "moved") == [one]
+    assert one not in hashes(BASE)
+    file = Path("moved/config.json")
+    file.write_text(file.read_text().replace('"scale": 0.5', '"scale": 0.6'))
+    assert len(from_folder("one", "moved")) == 2
+
+
+@pytest.mark.parametrize(
+    ("sae", "message"),
+    [
+        ({"init_from": "none"}, "none holds no trained SAE"),
+        ({"class_path": "AbsTopK", "init_from": "one"}, "of another variant, TopK, not AbsTopK"),
+        ({"expansion": 3, "init_from": "one"}, "has d_sae 16, this SAE 24: set d_sae 16"),
+    ],
+)
+def test_weights_that_cannot_be_the_start_are_found_before_anything_runs(trained, sae, message):
+    with pytest.raises(UserError, match=message):
+        hashes(BASE, {"base": "base.yaml", "sae": SAE | {"k": 2} | sae, "runs": [{"name": "a"}]})
 
 
 @pytest.mark.parametrize(
