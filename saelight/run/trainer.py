@@ -176,8 +176,12 @@ class Trainer(L.Trainer):
         if ckpt_path == "last":
             ckpt_path = run_folder.checkpoint(self.wanted_folder or run_folder.latest(self.run_root, self.run_name))
         if ckpt_path is not None:
-            if (Path(ckpt_path) / trained.CONFIG).is_file():
-                raise UserError(f"{ckpt_path} is no checkpoint to resume: give it to an SAE of a new run as init_from")
+            for folder in (Path(ckpt_path), Path(ckpt_path).parent):
+                if (folder / trained.WEIGHTS).is_file():
+                    raise UserError(
+                        f"{ckpt_path} is no checkpoint to resume, it is a trained SAE's: give an SAE of a new run "
+                        f"init_from: {folder}"
+                    )
             if not Path(ckpt_path).is_file():
                 raise UserError(f"no checkpoint at {ckpt_path}")
             self.folder = run_folder.folder_of(ckpt_path)

@@ -116,7 +116,8 @@ def test_another_config_than_the_checkpoints_is_refused(capsys):
     args = ["fit", "--config", "cfg.yaml", "--trainer.folder", "mine", "--ckpt_path"]
     message = refused(capsys, *args, "last", "--data.normalise", "rms")
     assert "trained with data.normalise standard, and here it is rms" in message
-    assert "no checkpoint to resume: give it to an SAE of a new run as init_from" in refused(capsys, *args, "mine/saes/topk")
+    for exported in ("mine/saes/topk", "mine/saes/topk/sae.safetensors"):
+        assert refused(capsys, *args, exported).endswith("give an SAE of a new run init_from: mine/saes/topk")
 
 
 def test_every_variant_goes_from_the_command_line_to_python_and_back(tmp_path):

@@ -97,5 +97,5 @@ def test_a_run_goes_on_when_what_it_started_from_is_gone(folder, tmp_path):
         trainer(tmp_path, max_steps=8).fit(bank, data(), ckpt_path="last")
     assert bank["a"].initialised
     assert (bank["a"].W_dec - unbroken["a"].W_dec).abs().max() < 0.02
-    with pytest.raises(saelight.UserError, match=r"is no checkpoint to resume: .*init_from"):
+    with pytest.raises(saelight.UserError, match=r"is no checkpoint to resume, .*init_from"):
         trainer(tmp_path).fit(bank, data(), ckpt_path=str(folder / "jump"))
