@@ -53,7 +53,7 @@ def at_the_origin():
 
 def rows(gamma):
     """The same rows about a mean gamma times their spread."""
-    x_ND = sparse_activations(3200)
+    x_ND = sparse_activations(1280)
     x_ND = x_ND - x_ND.mean(0)
     direction_D = torch.nn.functional.normalize(torch.randn(D_IN, generator=torch.Generator().manual_seed(1)), dim=0)
     return x_ND + gamma * x_ND.square().sum(1).mean().sqrt() * direction_D
@@ -72,18 +72,18 @@ def test_a_scale_alone_does_not_do_that(at_the_origin):
 
 def shapes():
     g = torch.Generator().manual_seed(0)
-    x = sparse_activations(1024)
+    x = sparse_activations(512)
     yield "one wide dimension", torch.cat([200 * x[:, :1], x[:, 1:]], 1)
-    yield "constant dimensions", torch.cat([torch.full((1024, 3), 7.0), x[:, 3:]], 1)
-    yield "heavy tails", x / torch.rand(1024, 1, generator=g)
+    yield "constant dimensions", torch.cat([torch.full((512, 3), 7.0), x[:, 3:]], 1)
+    yield "heavy tails", x / torch.rand(512, 1, generator=g)
     yield "negative only", -x.abs()
-    yield "mostly zeros", x * (torch.rand(1024, D_IN, generator=g) < 0.1)
+    yield "mostly zeros", x * (torch.rand(512, D_IN, generator=g) < 0.1)
 
 
 @pytest.mark.parametrize(("shape", "x_ND"), list(shapes()))
 def test_rows_of_any_shape_train_to_finite_weights(shape, x_ND):
     made = bank(SAES)
-    fit(made, normalised(x_ND), max_steps=12)
+    fit(made, normalised(x_ND), max_steps=6)
     for sae in made.saes:
         assert isinstance(sae, SAE)
         assert all(p.isfinite().all() for p in sae.parameters())

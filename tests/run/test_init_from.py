@@ -35,7 +35,7 @@ def started(tmp_path, d, saes, **settings):
     return bank, t.folder
 
 
-@pytest.mark.parametrize("other", [{}, {"magnitude_mean": 4.0}, {"normalise": "rms"}, {"normalise": "none"}])
+@pytest.mark.parametrize("other", [{}, {"magnitude_mean": 4.0}, {"normalise": "rms"}])
 def test_what_was_trained_goes_on_in_any_units(other, folder, tmp_path):
     d = data(**other)
     saes = {n: replace(SAES[n], lr=STILL, init_from=str(folder / n)) for n in ("top", "jump", "hard")}
@@ -88,14 +88,11 @@ def test_data_of_another_width_are_refused(folder, tmp_path):
 def test_a_run_goes_on_when_what_it_started_from_is_gone(folder, tmp_path):
     source = shutil.copytree(folder / "jump", tmp_path / "jump")
     saes = {"a": JumpReLU(d_sae=40, lr=1e-3, init_from=str(source))}
-    unbroken, _ = started(tmp_path, data(), saes, max_steps=8)
-    t = trainer(tmp_path, max_steps=4)
-    t.fit(saelight.SAEBank(saes, d_in=16), data())
+    before, _ = started(tmp_path, data(), saes)
     shutil.rmtree(source)
     bank = saelight.SAEBank(saes, d_in=16)
-    with pytest.warns(UserWarning, match="begun for 4 optimizer steps"):
-        trainer(tmp_path, max_steps=8).fit(bank, data(), ckpt_path="last")
-    assert bank["a"].initialised
-    assert (bank["a"].W_dec - unbroken["a"].W_dec).abs().max() < 0.02
+    with pytest.warns(UserWarning, match="begun for 1 optimizer steps"):
+        trainer(tmp_path, max_steps=2).fit(bank, data(), ckpt_path="last")
+    torch.testing.assert_close(bank["a"].W_dec, before["a"].W_dec, rtol=0, atol=0.01)
     with pytest.raises(saelight.UserError, match=r"is no checkpoint to resume, .*init_from"):
         trainer(tmp_path).fit(bank, data(), ckpt_path=str(folder / "jump"))
