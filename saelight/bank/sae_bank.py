@@ -19,16 +19,18 @@ from saelight.bank.optimizer import adamw, forget, learning_rates
 from saelight.bank.outcome import Outcome
 from saelight.bank.ranks import share_least, share_mean
 from saelight.bank.record import StepRecord
-from saelight.bank.resume import check_same_config
+from saelight.bank.resume import check_same_config, check_same_units
 from saelight.bank.sae_callback import SAECallback
 from saelight.bank.sae_list import SAEList
-from saelight.bank.start import begin, check_trainer, sample
+from saelight.bank.start import begin, check_trainer, read_starts, sample
 from saelight.bank.trainer_attributes import undeclared
 from saelight.data.pairs import as_pair
 from saelight.errors import UserError
 from saelight.ops.handover import hand_over
+from saelight.ops.normalisation import Normalisation
 from saelight.saes import SAE, Moment, SAEConfig
 from saelight.saes.plain_data import from_spec
+from saelight.saes.trained import Trained
 from saelight.schedules import Horizon, limit_steps, measure
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
@@ -94,8 +96,9 @@ class SAEBank(Evaluating):
         """The SAEs whose training was ended by `retire`."""
         self._horizon: Horizon | None = None
         self.tokens_seen = 0
-        self.normalisation: dict[str, Any] = {"kind": "none", "scale": 1.0}
-        self.target_normalisation: dict[str, Any] | None = None
+        self.normalisation = Normalisation()
+        self.target_normalisation: Normalisation | None = None
+        self._starts: dict[str, Trained] = {}
         self._record: StepRecord | None = None
         self._recorded_at = -1
         self._moment: Moment | None = None
@@ -110,9 +113,12 @@ class SAEBank(Evaluating):
     def __getitem__(self, name: str) -> SAE:
         return self.saes[self.names.index(name)]
 
+    def _named(self) -> dict[str, SAE]:
+        return dict(zip(self.names, self.saes, strict=True))
+
     def forward(self, x_BD: Tensor) -> dict[str, Tensor]:
         """Each SAE's reconstruction (B, d_out) of normalised activations (B, d_in)."""
-        return {name: sae(x_BD) for name, sae in zip(self.names, self.saes, strict=True)}
+        return {name: sae(x_BD) for name, sae in self._named().items()}
 
     @property
     def horizon(self) -> Horizon:
@@ -136,14 +142,21 @@ class SAEBank(Evaluating):
                 f"schedules and fractions of training still refer to {self.horizon.steps}"
             )
         limit_steps(self.trainer, self.horizon, self.hparams["max_tokens"])
-        return adamw(zip(self.names, self.saes, strict=True), self.horizon, getattr(self, "whitening", None))
+        # Before the run has a folder, and after a checkpoint has been read: what goes on starts from nothing else.
+        self._starts = read_starts(self._named())
+        return adamw(self._named().items(), self.horizon, getattr(self, "whitening", None))
 
     def on_fit_start(self) -> None:
         data = undeclared(self.trainer).datamodule
-        self.normalisation = getattr(data, "normalisation", self.normalisation)
+        normalisation = getattr(data, "normalisation", self.normalisation)
+        if self.trainer.ckpt_path is not None:
+            check_same_units(self.normalisation, normalisation)
+        self.normalisation = normalisation
         self.target_normalisation = getattr(data, "target_normalisation", self.target_normalisation)
         self.quarantine.newly_stopped()  # those of a resumed run are old news
-        begin(dict(zip(self.names, self.saes, strict=True)), self.horizon, self.trainer, getattr(self, "whitening", None))
+        units = self.normalisation, self.target_normalisation
+        begin(self._named(), self.horizon, self.trainer, self._starts, *units, getattr(self, "whitening", None))
+        self._starts = {}
 
     # --- training
 
@@ -270,8 +283,8 @@ class SAEBank(Evaluating):
         checkpoint["saelight"] = {
             "horizon": list(self._horizon) if self._horizon else None,
             "tokens_seen": self.tokens_seen,
-            "normalisation": self.normalisation,
-            "target_normalisation": self.target_normalisation,
+            "normalisation": self.normalisation.plain(),
+            "target_normalisation": self.target_normalisation and self.target_normalisation.plain(),
             "retired": {self.names[i]: outcome._asdict() for i, outcome in self.retired.items()},
         }
 
@@ -280,7 +293,9 @@ class SAEBank(Evaluating):
         state = checkpoint["saelight"]
         self._horizon = Horizon(*state["horizon"]) if state["horizon"] else None
         self.tokens_seen = state["tokens_seen"]
-        self.normalisation, self.target_normalisation = state["normalisation"], state["target_normalisation"]
+        self.normalisation = Normalisation.from_plain(state["normalisation"])
+        target = state["target_normalisation"]
+        self.target_normalisation = target and Normalisation.from_plain(target)
         self.retired = {self.names.index(name): Outcome(**outcome) for name, outcome in state["retired"].items()}
 
     def _notify(self, hook: str, *args: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from saelight.bank.latent_adamw import whitening_of
 from saelight.bank.sae_callback import BANK_HOOKS, SAECallback
@@ -15,7 +16,9 @@ from saelight.bank.trainer_attributes import undeclared
 from saelight.data.pairs import Pair, as_pair
 from saelight.errors import UserError
 from saelight.ops.allocator import keep_freed_memory
+from saelight.ops.normalisation import Normalisation
 from saelight.saes import SAE
+from saelight.saes.trained import Trained, check_start, read, start_from
 from saelight.schedules import Horizon
 
 SAMPLE = 8192
@@ -41,19 +44,42 @@ def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
             raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
 
 
+def read_starts(saes: Mapping[str, SAE]) -> dict[str, Trained]:
+    """By name, the trained SAEs that those not yet initialised are to start from. Raises `UserError` for one that does not
+    fit."""
+    found: dict[str, Trained] = {}
+    for name, sae in saes.items():
+        if sae.config.init_from is None or sae.initialised:
+            continue
+        try:
+            check_start(sae.config, sae.d_in, sae.d_out if sae.is_transcoder else None)
+            found[name] = read(sae.config.init_from)
+        except UserError as error:
+            raise UserError(f"SAE {name!r}: {error}") from None
+    return found
+
+
 def begin(
-    saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer, whitening_DD: torch.Tensor | None = None
+    saes: Mapping[str, SAE],
+    horizon: Horizon,
+    trainer: L.Trainer,
+    starts: Mapping[str, Trained],
+    normalisation: Normalisation,
+    target_normalisation: Normalisation | None,
+    whitening_DD: Tensor | None = None,
 ) -> None:
     """Initialise the SAEs, by name, that are not yet, and say what their settings will come to.
 
     Args:
+        starts: What `read_starts` gave.
+        normalisation: Of the data, as `target_normalisation` of the targets.
         whitening_DD: What the optimizer's is to be written to, unless it is there already (`latent_adamw.py`).
     """
     first = next(iter(saes.values()))
     device = first.W_dec.device
     if device.type == "cpu":
         keep_freed_memory()
-    waiting = [sae for sae in saes.values() if not sae.initialised]
+    waiting = {name: sae for name, sae in saes.items() if not sae.initialised}
     if not waiting:
         return
     x_ND, y_ND = sample(trainer, device)
@@ -64,8 +90,11 @@ def begin(
         # Of a width's many entries, and few rows, the covariance would be noise.
         rows = max(SAMPLE, _ROWS_PER_WIDTH * first.d_in)
         whitening_DD.copy_(whitening_of(x_ND if rows == SAMPLE else sample(trainer, device, rows).x_BD))
-    for sae in waiting:
-        sae.initialise(x_ND, y_ND)
+    for name, sae in waiting.items():
+        if name in starts:
+            start_from(sae, starts[name], normalisation, target_normalisation)
+        else:
+            sae.initialise(x_ND, y_ND)
         if sae.config.dead_after is None:
             sae.dead_after.fill_(min(10_000_000, max(1, horizon.tokens // 10)))
     for name, sae in saes.items():

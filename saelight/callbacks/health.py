@@ -83,7 +83,7 @@ class WatchHealth(WatchHealthSettings, SAECallback):
                 history.fvu.append(now["fvu"])
                 # A validation is the better judge, but it may be far off.
                 if done >= _FALLEN and bank.evaluated_at is None and len(history.fvu) == _FEW:
-                    self._look_at_fvu(name, median(history.fvu), f"of the last {_FEW} logged batches")
+                    self._look_at_fvu(bank, name, median(history.fvu), f"of the last {_FEW} logged batches")
             if now.get("sparsity"):
                 history.sparsity = now["sparsity"]
                 history.note_l0(step, now["l0"], bank.horizon.steps)
@@ -112,7 +112,7 @@ class WatchHealth(WatchHealthSettings, SAECallback):
             if tokens >= sae.d_sae:  # fewer may be too few for each latent to fire
                 self._look_at_alive(name, sae, values["dead"], where, self._history[name].sparsity)
             if step >= _FALLEN * bank.horizon.steps or values["fvu"] >= self._history[name].validated_fvu:
-                self._look_at_fvu(name, values["fvu"], where)
+                self._look_at_fvu(bank, name, values["fvu"], where)
             self._history[name].validated_fvu = values["fvu"]
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
@@ -143,15 +143,12 @@ class WatchHealth(WatchHealthSettings, SAECallback):
         remedies = " or ".join(_remedies(sae, sparsity))
         self._warn(name, "alive", f"only {1 - dead:.1%} of its latents fired {where}: {remedies}")
 
-    def _look_at_fvu(self, name: str, fvu: float, where: str) -> None:
+    def _look_at_fvu(self, bank: SAEBank, name: str, fvu: float, where: str) -> None:
         # That a collapsed SAE explains nothing is no news; that what is left of it does harm is.
         if fvu > (_HARM if "alive" in self._warned.get(name, []) else 1):
-            self._warn(
-                name,
-                "fvu",
-                f"FVU is {fvu:.2f} {where}, worse than predicting the mean: lower lr, and check that "
-                "the activations are normalised (data.normalise rms)",
-            )
+            kind = bank.normalisation.kind
+            units = "" if kind == "standard" else f", and set data.normalise standard (it is {kind})"
+            self._warn(name, "fvu", f"FVU is {fvu:.2f} {where}, worse than predicting the mean: lower lr{units}")
 
     def _look_at_l0(self, name: str, sae: SAE, now: dict[str, float], history: "_History", done: float) -> None:
         since = history.still_since()

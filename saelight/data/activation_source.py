@@ -60,12 +60,12 @@ class ActivationSource(Source):
             val_rows: Rows = val_inputs
             if targets is not None and self.target_val_path is not None:
                 val_rows = PairedRows(val_inputs, _like(targets, "target_path", self.target_val_path))
-            return Opened(rows, rows.n_rows, Span(val_rows, 0, val_rows.n_rows), inputs.mean_square_norm)
+            return Opened(rows, rows.n_rows, Span(val_rows, 0, val_rows.n_rows), inputs.sums)
         if self.val_fraction == 0:
-            return Opened(rows, rows.n_rows, None, inputs.mean_square_norm)
+            return Opened(rows, rows.n_rows, None, inputs.sums)
         documents = targets if targets is not None and "document_ids" not in inputs.columns else inputs
         first = held_out_from(documents, self.val_fraction)
-        return Opened(rows, first, Span(rows, first, rows.n_rows), inputs.mean_square_norm)
+        return Opened(rows, first, Span(rows, first, rows.n_rows), inputs.sums)
 
 
 def _like(rows: ShardedRows, name: str, val_path: str) -> ShardedRows:

@@ -1,11 +1,10 @@
 """Sources bound to Lightning: the data modules.
 
-Everything a model needs to be built (`d_in`, `scale`, ...) is known after `__init__`.
+Everything a model needs to be built (`d_in`, `normalisation`, ...) is known after `__init__`.
 
 Shapes: B batch, D d_in, W width of a row (d_in, or d_in + d_out), N rows, G true features.
 """
 
-import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,12 +13,14 @@ import torch
 from torch import Tensor
 
 from saelight.data.activation_source import ActivationSource
+from saelight.data.moments import Sums, fit_normalisation
 from saelight.data.pairs import Pair, PairedRows
+from saelight.data.sampled_sums import sampled_sums
 from saelight.data.source import Rows, Source, sides
 from saelight.data.stream.loaders import SequentialStream, TrainStream
 from saelight.data.stream.order import cut, sample
 from saelight.data.synthetic_source import SyntheticSource
-from saelight.errors import UserError
+from saelight.ops.normalisation import Normalisation
 
 _INIT_SAMPLE = 3  # beside the seeds in order.py
 
@@ -40,26 +41,22 @@ class RowsDataModule(Source, pl.LightningDataModule):
         pl.LightningDataModule.__init__(self)
         super().__post_init__()
         inputs, targets = sides(self.opened.rows)
-        rms = self.normalise == "rms"
         self.features = self.opened.features
         self.d_in = inputs.d_in
         """Width of an activation (D)."""
         self.source: dict[str, Any] = inputs.source
         """Provenance of the activations: model, hook, dtype, ..."""
-        self.scale = _scale("activations", self.d_in, self.opened.mean_square_norm) if rms else 1.0
-        """What activations are multiplied by; with rms E‖x‖² = D after it."""
-        self.normalisation = {"kind": self.normalise, "scale": self.scale}
-        """The same as plain data, to be kept with each SAE."""
+        self.normalisation = self._fitted("activations", inputs, self.opened.sums)
+        """What is done to every activation; it is kept with each SAE."""
         self.d_out: int | None = None
         """Width of a target. Like the next two, None when there are no targets."""
         self.target_source: dict[str, Any] | None = None
         """Provenance of the targets."""
-        self.target_normalisation: dict[str, Any] | None = None
-        """The targets' normalisation: a scale of their own."""
+        self.target_normalisation: Normalisation | None = None
+        """The same for targets: a mean and a scale of their own."""
         if targets is not None:
             self.d_out, self.target_source = targets.d_in, targets.source
-            scale = _scale("targets", targets.d_in, targets.mean_square_norm) if rms else 1.0
-            self.target_normalisation = {"kind": self.normalise, "scale": scale}
+            self.target_normalisation = self._fitted("targets", targets, targets.sums)
         blocks = cut(0, self.opened.n_train_rows)
         self._blocks = blocks if self.max_samples is None else sample(blocks, self.max_samples, self.seed)
         self._stream: TrainStream | None = None
@@ -138,30 +135,21 @@ class RowsDataModule(Source, pl.LightningDataModule):
     def _sequential(self, rows: Rows, start: int, stop: int) -> SequentialStream:
         return SequentialStream(rows, start, stop, self.val_batch_size or self.batch_size, *self._place())
 
+    def _fitted(self, what: str, rows: Rows, sums: Sums | None) -> Normalisation:
+        if self.normalise == "none":
+            return Normalisation()
+        sums = sampled_sums(rows, self.opened.n_train_rows, self.seed) if sums is None else sums
+        return fit_normalisation(self.normalise, sums, what)
+
     def _normalised(self, x_BW: Tensor) -> Tensor | Pair:
         rows = self.opened.rows
         if not isinstance(rows, PairedRows) or self.target_normalisation is None:
-            return _scaled(x_BW, self.scale)
+            return self.normalisation(x_BW)
         x_BD, y_BD = rows.split(x_BW)
-        return Pair(_scaled(x_BD, self.scale), _scaled(y_BD, self.target_normalisation["scale"]))
+        return Pair(self.normalisation(x_BD), self.target_normalisation(y_BD))
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-
-
-def _scale(what: str, width: int, mean_square_norm: float) -> float:
-    """What rms multiplies by. Raises `UserError` when nothing does."""
-    if not 0 < mean_square_norm < math.inf:
-        raise UserError(
-            f"data.normalise rms is impossible: the {what}' mean ‖x‖² is {mean_square_norm}; check the data, or "
-            "set data.normalise none"
-        )
-    return math.sqrt(width / mean_square_norm)
-
-
-def _scaled(x_BD: Tensor, scale: float) -> Tensor:
-    x_BD = x_BD.float()
-    return x_BD.contiguous() if scale == 1 else x_BD * scale
 
 
 class ActivationDataModule(ActivationSource, RowsDataModule):

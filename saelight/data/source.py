@@ -7,18 +7,19 @@ Shapes: N rows, D d_in, G true features.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from saelight.data.field_types import typed, types_of
+from saelight.data.moments import Sums
 from saelight.data.pairs import PairedRows
 from saelight.data.shards.reader import ShardedRows
 from saelight.data.stream.order import BLOCK, WINDOW
 from saelight.errors import UserError
+from saelight.ops.normalisation import Kind
 
-Normalise = Literal["rms", "none"]
 _WINDOWS = 2.6
 """Windows that a training stream holds: one that is read from, one that is filled, and what is on its way (measured)."""
 
@@ -73,8 +74,8 @@ class Opened(NamedTuple):
     """Rows [0, n_train_rows) are for training."""
     val: Span | None
     """What to validate and test on, if anything."""
-    mean_square_norm: float
-    """Mean of ‖x‖² over the rows; of pairs, over the inputs."""
+    sums: Sums | None = None
+    """Of the rows, of pairs those of the inputs, where they are known exactly. None: normalisation samples the rows."""
     features: Tensor | None = None
     """The true directions, (G, D) unit rows, when they are known."""
 
@@ -118,9 +119,9 @@ class Source(ABC):
     """Rows of a validation, test or prediction batch on each process. Default: `batch_size`."""
     max_samples: int | None = None
     """Train on this many rows at most, a seeded uniform choice of blocks. Default: on all."""
-    normalise: Normalise = "rms"
-    """rms: scale by one number so that E‖x‖² = d_in, which makes learning rates and sparsity coefficients carry over between
-    models. none: as stored."""
+    normalise: Kind = "standard"
+    """standard: subtract the mean and scale by one number so that E‖x‖² = d_in, which makes learning rates and sparsity
+    coefficients carry over between models. rms: scale alone, for rows without much of a mean. none: as stored."""
     seed: int = 0
     """Seed of the order, of `max_samples`, of the sample that SAEs are initialised from, and of rows that are made."""
     predict_rows: int | None = None

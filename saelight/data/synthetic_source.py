@@ -3,14 +3,13 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
-
+from saelight.data.sampled_sums import sampled_sums
 from saelight.data.source import Description, Opened, Source, Span
-from saelight.data.stream.order import cut, sample
 from saelight.data.synthetic import BLOCK, SyntheticRows, SyntheticSettings
 from saelight.errors import UserError
 
-_SCALE_ROWS = 16 * BLOCK
+_SUMMED = 16 * BLOCK
+"""Rows that normalisation is computed from. They are drawn independently: few tell as much as many."""
 
 
 @dataclass(eq=False)
@@ -33,7 +32,7 @@ class SyntheticSource(SyntheticSettings, Source):
     def open(self) -> Opened:
         rows = self._all_rows()
         val = Span(rows, self.rows, rows.n_rows) if self.val_rows else None
-        return Opened(rows, self.rows, val, _mean_square_norm(rows), rows.features)
+        return Opened(rows, self.rows, val, sampled_sums(rows, self.rows, self.seed, _SUMMED), rows.features)
 
     def describe(self) -> Description:
         """Widths, rows and bytes, without making a row."""
@@ -46,14 +45,3 @@ class SyntheticSource(SyntheticSettings, Source):
     def _all_rows(self) -> SyntheticRows:
         shared = {field.name: getattr(self, field.name) for field in fields(SyntheticRows)}
         return SyntheticRows(**shared | {"rows": self.rows + self.val_rows})
-
-
-def _mean_square_norm(rows: SyntheticRows) -> float:
-    """Of some rows that the settings alone decide."""
-    blocks = sample(cut(0, rows.n_rows), _SCALE_ROWS, rows.seed)
-    total = 0.0
-    for start, size in zip(*blocks, strict=True):
-        x = torch.empty(int(size), rows.d_in)
-        rows.read(int(start), x)
-        total += x.double().square().sum().item()
-    return total / blocks.rows

@@ -15,6 +15,7 @@ from saelight.errors import UserError
 from saelight.loggers import PerSAE
 from saelight.run import run_folder, slurm_job
 from saelight.run.report import results, table, write_results
+from saelight.saes import trained
 
 
 def _evaluation(method: str, data: str) -> Callable[..., Any]:
@@ -175,6 +176,12 @@ class Trainer(L.Trainer):
         if ckpt_path == "last":
             ckpt_path = run_folder.checkpoint(self.wanted_folder or run_folder.latest(self.run_root, self.run_name))
         if ckpt_path is not None:
+            for folder in (Path(ckpt_path), Path(ckpt_path).parent):
+                if (folder / trained.WEIGHTS).is_file():
+                    raise UserError(
+                        f"{ckpt_path} is no checkpoint to resume, it is a trained SAE's: give an SAE of a new run "
+                        f"init_from: {folder}"
+                    )
             if not Path(ckpt_path).is_file():
                 raise UserError(f"no checkpoint at {ckpt_path}")
             self.folder = run_folder.folder_of(ckpt_path)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from saelight.ops.entries import AllEntries, KeptEntries
+from saelight.ops.normalisation import Normalisation
 from saelight.ops.select import above, largest_of_batch
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.topk import TopK, TopKSAE
@@ -41,6 +42,19 @@ class BatchTopKSAE(TopKSAE, config=BatchTopK):
     def encode(self, x: Tensor) -> Tensor:
         pre = torch.relu(self.pre_activations(x, self.b_enc))
         return torch.where(self.rank(pre) > self.threshold, pre, 0.0)
+
+    @torch.no_grad()
+    def fold(self, normalisation: Normalisation, target: Normalisation | None = None) -> None:
+        super().fold(normalisation, target)
+        if not self.unit_decoder:
+            # It is compared with f‖d‖, which has the target's units.
+            self.threshold.div_((normalisation if target is None else target).scale)
+
+    def stretch_latents(self, by_F: Tensor) -> None:
+        super().stretch_latents(by_F)
+        if self.unit_decoder:
+            # It is compared with f; rows of one norm have latents of one stretch.
+            self.threshold.mul_(by_F.mean())
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         k = self.k_at(moment)

@@ -8,6 +8,7 @@ from saelight.ops.init import Centre
 from saelight.schedules import Schedule
 
 _LR, _LR_WIDTH = 0.11, 384  # fitted on language models' activations (docs/quality.md)
+_OF_A_NEW_START = frozenset({"b_dec_init", "tied_init", "datapoint_init", "encoder_scale", "decoder_scale"})
 
 
 @dataclass(kw_only=True)
@@ -15,7 +16,7 @@ class CommonFields:
     """One SAE: its width, how it is initialised, and how it is trained."""
 
     without_size: ClassVar[frozenset[str]] = frozenset(
-        {"lr", "optimizer", "betas", "weight_decay", "clip", "schedule", "seed", "b_dec_init", "dead_after"}
+        {"lr", "optimizer", "betas", "weight_decay", "clip", "schedule", "seed", "b_dec_init", "dead_after", "init_from"}
     )
     """The fields that change neither the width nor a parameter: a sweep need not build an SAE for each of their values."""
 
@@ -55,6 +56,9 @@ class CommonFields:
     """Transcoders: add x @ W_skip, a linear path past the latents that starts at zero (arXiv 2501.18823)."""
     dead_after: int | None = None
     """Tokens without firing after which a latent counts as dead. Default: 10M, at most 10 % of training."""
+    init_from: str | None = None
+    """Start from this trained SAE's folder (`runs/<name>/saes/<sae>`), of the same variant and widths: its weights, brought
+    to the units of these data. Everything else (lr, schedule, counters) begins anew."""
 
     def check(self) -> None:
         """Raise `UserError` for values that make no sense; called when the SAE is built, which can name it."""
@@ -68,6 +72,10 @@ class CommonFields:
         self.check_not_negative("weight_decay")
         if not 0 <= self.datapoint_init <= 1:
             raise UserError(f"datapoint_init must be in [0, 1], got {self.datapoint_init}")
+        if self.init_from is not None:
+            for f in fields(CommonFields):
+                if f.name in _OF_A_NEW_START and getattr(self, f.name) != f.default:
+                    raise UserError(f"{f.name} is for weights that start anew: drop it, or init_from")
 
     def check_not_negative(self, *names: str) -> None:
         """Raise `UserError` for a field below 0."""

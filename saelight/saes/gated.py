@@ -54,6 +54,14 @@ class GatedSAE(PenalisedSAE, config=Gated):
     def _latents(self, z: Tensor, gate: Tensor, entries: Entries) -> Tensor:
         return torch.relu(entries.at(self.r_mag.exp()) * z + entries.at(self.b_mag)) * (gate > 0)
 
+    def add_to_z(self, by_F: Tensor) -> None:
+        self.b_gate.add_(by_F)
+        self.b_mag.add_(self.r_mag.double().exp() * by_F)
+
+    def stretch_latents(self, by_F: Tensor) -> None:
+        for weight in (self.W_enc, self.b_gate, self.b_mag):
+            weight.mul_(by_F)
+
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         lowest_F = -self.b_gate.detach()
         z, entries = self.possibly_active(x_BD, None, lowest_F)

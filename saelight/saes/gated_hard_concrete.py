@@ -55,6 +55,15 @@ class GatedHardConcreteSAE(GatesAtRandom, config=GatedHardConcrete):
         # Not W_enc: gates whose logits are all near 0 cannot tell tokens apart, and the penalty then closes them for good.
         self.r_mag.add_(math.log(factor))
 
+    def add_to_z(self, by_F: Tensor) -> None:
+        self.b_gate.add_(by_F)
+        self.b_mag.add_(self.r_mag.double().exp() * by_F)
+
+    def stretch_latents(self, by_F: Tensor) -> None:
+        # Not W_enc, which the gates' logits come from too.
+        self.r_mag.add_(by_F.log())
+        self.b_mag.mul_(by_F)
+
     def _magnitudes(self, z: Tensor) -> Tensor:
         return torch.relu(self.r_mag.exp() * z + self.b_mag)
 

@@ -99,6 +99,14 @@ class HardConcreteSAE(GatesAtRandom, config=HardConcrete):
         # Not W_enc: gates whose logits are all near 0 cannot tell tokens apart, and the penalty then closes them for good.
         self.W_dec.mul_(factor)
 
+    def add_to_z(self, by_F: Tensor) -> None:
+        self.b_mag.add_(by_F)
+        if self.config.input_dependent:
+            self.b_enc.add_(by_F)
+
+    def stretch_latents(self, by_F: Tensor) -> None:
+        raise UserError("HardConcrete's magnitudes cannot be stretched without its gates: its decoder rows keep their norms")
+
     def logits(self, z: Tensor) -> Tensor:
         """log α: (..., F), or (F,) when it does not depend on the token."""
         return z + self.b_enc if self.config.input_dependent else self.log_alpha

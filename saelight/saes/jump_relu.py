@@ -94,6 +94,10 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
     def learning_rates(self, horizon: Horizon) -> dict[str, float]:
         return {"log_threshold": self.config.threshold_lr or max(self.peak_lr(horizon), _REACH / horizon.steps)}
 
+    def stretch_latents(self, by_F: Tensor) -> None:
+        super().stretch_latents(by_F)
+        self.log_threshold.add_(by_F.log())
+
     def encode(self, x: Tensor) -> Tensor:
         return self._latents(self.pre_activations(x, self.b_enc), self.threshold)
 

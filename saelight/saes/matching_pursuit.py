@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.counts import firing_counts
+from saelight.ops.normalisation import Normalisation
 from saelight.saes.losses import Losses, Moment
 from saelight.saes.memory_factors import KEPT
 from saelight.saes.sae import SAE, SAEConfig
@@ -43,14 +44,17 @@ class MatchingPursuitSAE(SAE, config=MatchingPursuit):
     config: MatchingPursuit
     memory = KEPT
     scale: Tensor
+    origin: Tensor
 
     def __init__(self, config: MatchingPursuit, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
         if config.k > self.d_sae:
             raise UserError(f"k = {config.k} exceeds d_sae = {self.d_sae}; lower k or widen the SAE")
         self.register_parameter("W_enc", None)  # the dictionary itself encodes
-        # Rows keep norm 1 in the published SAE too, so the data's own scale has a place apart.
+        # Rows keep norm 1 in the published SAE too, so the data's own scale has a place apart; so has their mean, which a
+        # token's size is measured from.
         self.register_buffer("scale", torch.tensor(1.0))
+        self.register_buffer("origin", torch.zeros(d_in))
 
     def encode(self, x: Tensor) -> Tensor:
         rows_BD = x.reshape(-1, x.shape[-1])
@@ -62,7 +66,7 @@ class MatchingPursuitSAE(SAE, config=MatchingPursuit):
     def _latents(self, x_BD: Tensor) -> Tensor:
         centred_BD = (x_BD - self.b_dec) * self.scale
         with torch.no_grad():
-            chosen_BK, taken_BK = self._choose(centred_BD, (x_BD * self.scale).square().sum(1))
+            chosen_BK, taken_BK = self._choose(centred_BD, ((x_BD - self.origin) * self.scale).square().sum(1))
         residual_BD, values = centred_BD, []
         for i_B, taken_B in zip(chosen_BK.T, taken_BK.T, strict=True):
             d_BD = self.W_dec[i_B]
@@ -100,6 +104,11 @@ class MatchingPursuitSAE(SAE, config=MatchingPursuit):
         return []
 
     @torch.no_grad()
-    def fold_scale(self, scale: float, target_scale: float | None = None) -> None:
-        self.scale.mul_(scale)
-        self.b_dec.div_(scale)
+    def fold(self, normalisation: Normalisation, target: Normalisation | None = None) -> None:
+        self.scale.mul_(normalisation.scale)
+        for point_D in (self.b_dec, self.origin):
+            mean_D = 0.0 if normalisation.mean_D is None else normalisation.mean_D.to(point_D.device)
+            point_D.copy_(point_D.double() / normalisation.scale + mean_D)
+
+    def fold_norms(self) -> None:
+        """Rows have norm 1, whatever the scale."""

@@ -3,7 +3,7 @@
 Shapes: B batch, D d_in (d_out where it concerns the target), F d_sae, N sample rows.
 
 A variant is one file: an `SAEConfig`, and an `SAE` with `encode` and `losses` that is bound to it. It knows nothing of
-Lightning, of its siblings, or of where activations come from. Activations arrive normalised (docs/data.md), E‖x‖² = D.
+Lightning, of its siblings, or of where activations come from. These arrive normalised (docs/data.md): mean 0, E‖x‖² = D.
 
 An autoencoder reconstructs x. Built with `d_out` it is a transcoder: it predicts a target y (B, d_out), its encoder does
 not subtract b_dec (which lives in y's space), and it may have a linear `skip` path.
@@ -25,6 +25,7 @@ from saelight.ops.matmul import centred_product, product
 from saelight.ops.select import Select, scan
 from saelight.ops.sparse import sparse_encode
 from saelight.saes.common_fields import CommonFields
+from saelight.saes.folding import Foldable
 from saelight.saes.losses import Entries, Losses, Moment, Reconstruction
 from saelight.saes.memory_factors import DENSE, MemoryFactors
 from saelight.schedules import Horizon
@@ -55,7 +56,7 @@ class SAEConfig(CommonFields, ABC):
         return self.module(self, d_in, seed, d_out)
 
 
-class SAE(nn.Module, ABC):
+class SAE(Foldable, ABC):
     """A sparse autoencoder x (B, D) → f (B, F) → x̂ (B, D), or a transcoder x → f → ŷ.
 
     `W_enc` (d_in, F), `W_dec` (F, d_out), `b_dec` (d_out,) and with `skip` `W_skip` (d_in, d_out) are common to all; the
@@ -293,14 +294,3 @@ class SAE(nn.Module, ABC):
         """After the step: decoder rows back to norm 1."""
         if self.unit_decoder:
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
-
-    @torch.no_grad()
-    def fold_scale(self, scale: float, target_scale: float | None = None) -> None:
-        """Make this SAE, trained on `scale · x` (and `target_scale · y`), one that takes x and gives x̂ (or ŷ) in their own
-        units; latents stay the same."""
-        target_scale = scale if target_scale is None else target_scale
-        self.W_enc.mul_(scale)
-        self.W_dec.div_(target_scale)
-        self.b_dec.div_(target_scale)
-        if self.W_skip is not None:
-            self.W_skip.mul_(scale / target_scale)

@@ -112,7 +112,12 @@ def test_another_config_than_the_checkpoints_is_refused(capsys):
     capsys.readouterr()
     for ckpt in ("mine/checkpoints/last.ckpt", "last"):
         args = ["fit", "--config", "cfg.yaml", "--ckpt_path", ckpt, "--trainer.folder", "mine", "--model.saes.topk.k", "3"]
-        assert re.search(r"model.saes.topk.init_args.k is 4 there and 3 here", refused(capsys, *args))
+        assert re.search(r"model.saes.topk.init_args.k is 4 there and 3 here.*init_from", refused(capsys, *args))
+    args = ["fit", "--config", "cfg.yaml", "--trainer.folder", "mine", "--ckpt_path"]
+    message = refused(capsys, *args, "last", "--data.normalise", "rms")
+    assert "trained with data.normalise standard, and here it is rms" in message
+    for exported in ("mine/saes/topk", "mine/saes/topk/sae.safetensors"):
+        assert refused(capsys, *args, exported).endswith("give an SAE of a new run init_from: mine/saes/topk")
 
 
 def test_every_variant_goes_from_the_command_line_to_python_and_back(tmp_path):

@@ -79,16 +79,6 @@ def test_calibration_fits_the_sample_best(variant):
     assert error[1] < min(error[0], error[2])
 
 
-@pytest.mark.parametrize(("variant", "side"), sided("autoencoder", "skip"))
-def test_folding_the_scales_moves_to_raw_activations(variant, side):
-    sae = built(VARIANTS[variant], side).float()
-    raw, scale, target_scale = sparse_activations(32) * 7.3, 1 / 7.3, 1 / 7.3 if side == "autoencoder" else 0.3
-    f, x_hat = sae.encode(raw * scale), sae(raw * scale)
-    sae.fold_scale(scale, *([] if side == "autoencoder" else [target_scale]))
-    torch.testing.assert_close(sae.encode(raw), f)
-    torch.testing.assert_close(sae(raw), x_hat / target_scale)
-
-
 @pytest.mark.parametrize("variant", [name for name, sae in BUILT.items() if sae.unit_decoder])
 def test_unit_decoders_stay_on_the_sphere(variant):
     sae = built(VARIANTS[variant])

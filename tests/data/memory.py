@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from saelight.data.datamodule import RowsDataModule
-from saelight.data.source import Normalise, Opened, Span
+from saelight.data.source import Opened, Span
+from saelight.ops.normalisation import Kind
 
 
 class MemoryRows:
@@ -46,8 +47,8 @@ class MemoryDataModule(RowsDataModule):
 
     n: int
     n_val: int
-    normalise: Normalise = field(default="none", kw_only=True)
+    normalise: Kind = field(default="none", kw_only=True)
 
     def open(self) -> Opened:
         rows = numbered(self.n + self.n_val)
-        return Opened(rows, self.n, Span(rows, self.n, rows.n_rows) if self.n_val else None, 1.0)
+        return Opened(rows, self.n, Span(rows, self.n, rows.n_rows) if self.n_val else None)

@@ -26,20 +26,27 @@ def folder(tmp_path_factory):
 def test_known_after_init(folder):
     data = ActivationDataModule(folder, batch_size=64)
     assert data.d_in == 4
-    assert data.normalisation == {"kind": "rms", "scale": data.scale}
-    assert data.scale == pytest.approx(math.sqrt(4 / counted(1000).double().square().sum(1).mean()))
+    x = counted(1000).double()
+    assert data.normalisation.kind == "standard"
+    assert torch.equal(data.normalisation.mean_D, x.mean(0))
+    assert data.normalisation.scale == pytest.approx(math.sqrt(4 / (x - x.mean(0)).square().sum(1).mean()), rel=1e-12)
     assert data.features is None
     assert data.source["model"] == "test"
     assert data.fingerprint == ShardedRows(folder).fingerprint
 
 
-def test_rms_gives_mean_square_norm_d_in(folder):
-    data = ActivationDataModule(folder, batch_size=100, val_fraction=0)
+@pytest.mark.parametrize(("normalise", "mean"), [("standard", 0.0), ("rms", math.sqrt(3) / 2)])
+def test_rows_have_mean_square_norm_d_in(folder, normalise, mean):
+    data = ActivationDataModule(folder, batch_size=100, val_fraction=0, normalise=normalise)
     x = torch.cat([data.on_after_batch_transfer(b, 0) for b in data.predict_dataloader()])
     assert x.dtype == torch.float32
     assert x.square().sum(1).mean() == pytest.approx(4, rel=1e-5)
+    assert x.mean() == pytest.approx(mean, abs=1e-3)
+
+
+def test_none_leaves_rows_as_stored(folder):
     plain = ActivationDataModule(folder, batch_size=100, normalise="none")
-    assert plain.scale == 1.0
+    assert (plain.normalisation.scale, plain.normalisation.mean_D) == (1.0, None)
     assert torch.equal(plain.on_after_batch_transfer(counted(5), 0), counted(5))
 
 
@@ -112,7 +119,7 @@ def test_init_samples_are_training_rows_and_the_same_everywhere(tmp_path):
     assert torch.equal(sample, ActivationDataModule(path, normalise="none", max_samples=3000).init_sample(700))
     assert data.init_sample().shape == (3000, 4)
     scaled = ActivationDataModule(path, max_samples=3000)
-    assert torch.equal(scaled.init_sample(700), sample * scaled.scale)
+    assert torch.equal(scaled.init_sample(700), scaled.normalisation(sample))
 
 
 def test_predict_reads_all_rows_in_order(folder):
@@ -148,8 +155,16 @@ def test_too_few_rows_for_a_batch(folder):
         ActivationDataModule(folder).train_dataloader()
 
 
-def test_zeros_cannot_be_normalised(tmp_path):
-    path = str(write(tmp_path / "s", torch.zeros(100, 4)))
-    with pytest.raises(UserError, match="normalise rms is impossible"):
-        ActivationDataModule(path)
-    assert ActivationDataModule(path, normalise="none").scale == 1.0
+@pytest.mark.parametrize(
+    ("x", "normalise", "words"),
+    [
+        (torch.zeros(100, 4), "standard", "normalise standard is impossible: the activations' mean ‖x‖² is 0"),
+        (torch.zeros(100, 4), "rms", "normalise rms is impossible"),
+        (torch.full((100, 4), 0.3), "standard", "normalise standard is impossible: the activations are all the same row"),
+    ],
+)
+def test_rows_that_cannot_be_normalised(tmp_path, x, normalise, words):
+    path = str(write(tmp_path / "s", x))
+    with pytest.raises(UserError, match=words):
+        ActivationDataModule(path, normalise=normalise)
+    assert ActivationDataModule(path, normalise="none").normalisation.scale == 1.0

@@ -36,11 +36,13 @@ def test_known_after_init(folders):
     x, y = (ShardedRows(path) for path in folders.values())
     assert (data.d_in, data.d_out) == (6, 3)
     assert (data.source, data.target_source) == (x.source, y.source)
-    assert data.normalisation == {"kind": "rms", "scale": data.scale}
-    assert data.scale == pytest.approx((6 / x.mean_square_norm) ** 0.5)
-    assert data.target_normalisation == {"kind": "rms", "scale": pytest.approx((3 / y.mean_square_norm) ** 0.5)}
+    for got, side, width in ((data.normalisation, x, 6), (data.target_normalisation, y, 3)):
+        mean_D = side.sums.sum_D / N
+        assert got.kind == "standard"
+        assert torch.equal(got.mean_D, mean_D)
+        assert got.scale == pytest.approx((width / (side.mean_square_norm - mean_D.square().sum())) ** 0.5)
     plain = ActivationDataModule(folders["path"], normalise="none", target_path=folders["target_path"])
-    assert plain.normalisation == plain.target_normalisation == {"kind": "none", "scale": 1.0}
+    assert all(n.scale == 1 and n.mean_D is None for n in (plain.normalisation, plain.target_normalisation))
 
 
 def test_without_a_target_there_is_none(folders):
@@ -72,11 +74,12 @@ def test_each_side_is_bit_for_bit_what_it_would_be_alone(folders, fields):
     assert torch.equal(sample.y_BD, alone[1].init_sample(500))
 
 
-def test_rms_is_each_sides_own(folders):
+def test_normalisation_is_each_sides_own(folders):
     data = ActivationDataModule(**folders, batch_size=500)
     x, y = (torch.cat(side) for side in zip(*delivered(data, data.predict_dataloader()), strict=True))
     assert x.square().sum(1).mean() == pytest.approx(6, rel=1e-5)
     assert y.square().sum(1).mean() == pytest.approx(3, rel=1e-5)
+    assert max(x.mean(0).abs().max(), y.mean(0).abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -211,10 +214,10 @@ def test_settings_that_do_not_fit_get_one_line(folders, fields, words):
 
 def test_targets_of_zeros_cannot_be_normalised(tmp_path, folders):
     zeros = str(write(tmp_path / "zeros", torch.zeros(N, 4)))
-    with pytest.raises(UserError, match=r"normalise rms is impossible: the targets' mean ‖x‖² is 0"):
+    with pytest.raises(UserError, match=r"normalise standard is impossible: the targets' mean ‖x‖² is 0"):
         ActivationDataModule(folders["path"], target_path=zeros)
     data = ActivationDataModule(folders["path"], target_path=zeros, normalise="none")
-    assert data.target_normalisation["scale"] == 1.0
+    assert data.target_normalisation.scale == 1.0
 
 
 def test_resume_with_another_target_is_refused(tmp_path, folders):

@@ -168,7 +168,7 @@ def test_whatever_can_change_weights_is_part_of_identity(folder, tmp_path):
         ({"batch_size": True}, "data.batch_size must be a whole number"),
         ({"max_samples": 2.5}, "data.max_samples must be a whole number or null"),
         ({"noise": None}, "data.noise must be a number"),
-        ({"normalise": "std"}, "data.normalise must be rms or none, got 'std'"),
+        ({"normalise": "std"}, "data.normalise must be standard or rms or none, got 'std'"),
     ],
 )
 def test_a_setting_of_another_kind_gets_one_line(bad, words):

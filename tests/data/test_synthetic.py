@@ -133,15 +133,15 @@ def test_data_module():
     data = SyntheticDataModule(rows=5000, val_rows=700, d_in=16, n_features=32, mean_l0=3, batch_size=512)
     assert (data.d_in, data.n_train_rows, data.n_val_rows) == (16, 5000, 700)
     assert data.features.shape == (32, 16)
-    x = read(data.opened.rows, 0, 5000) * data.scale
+    x = data.normalisation(read(data.opened.rows, 0, 5000))
     assert x.square().sum(1).mean() == pytest.approx(16, rel=0.03)
     assert len(data.train_dataloader()) == 5000 // 512
     assert sum(len(b) for b in data.val_dataloader()) == 700
     assert sum(len(b) for b in data.predict_dataloader()) == 5700
     again = SyntheticDataModule(rows=5000, val_rows=700, d_in=16, n_features=32, mean_l0=3, batch_size=512)
-    assert (again.scale, again.fingerprint) == (data.scale, data.fingerprint)
+    assert (again.normalisation.scale, again.fingerprint) == (data.normalisation.scale, data.fingerprint)
 
 
 def test_silence_cannot_be_normalised():
-    with pytest.raises(UserError, match="normalise rms is impossible"):
+    with pytest.raises(UserError, match="normalise standard is impossible"):
         SyntheticDataModule(rows=600, val_rows=0, magnitude_mean=0, magnitude_std=0)

@@ -137,7 +137,7 @@ def test_a_transcoder_between_unequal_widths_has_clusters_and_no_correlation():
 
 
 def validation_rows(t):
-    return torch.cat([batch.clone() for batch in t.datamodule.val_dataloader()]) * t.datamodule.scale
+    return t.datamodule.normalisation(torch.cat([batch.clone() for batch in t.datamodule.val_dataloader()]))
 
 
 def test_every_trained_sae_has_them_among_its_results(tmp_path):

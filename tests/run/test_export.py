@@ -7,8 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import saelight
+from saelight.ops.normalisation import Normalisation
 from saelight.run import export
 from tests.support.variants import VARIANTS
+
+UNITS = Normalisation("standard", 0.5, torch.linspace(-3, 3, 16).double())
+TARGETS = Normalisation("rms", 0.25)
 
 
 def write(variant, folder, d_out=None):
@@ -18,8 +22,7 @@ def write(variant, folder, d_out=None):
         for p in sae.parameters():
             p.add_(0.1 * torch.randn_like(p))
     facts = {"name": "a", "seed": 1, "source": {}, "training": {"state": "finished"}}
-    target = d_out and {"kind": "rms", "scale": 0.25}
-    export.write(sae, folder, normalisation={"kind": "rms", "scale": 0.5}, target_normalisation=target, **facts)
+    export.write(sae, folder, normalisation=UNITS, target_normalisation=TARGETS if d_out else None, **facts)
     return folder
 
 
@@ -38,22 +41,24 @@ def test_a_loaded_transcoder_gives_the_models_own_targets(variant, tmp_path):
     folder = write(variant, tmp_path / "a", d_out=10)
     folded, exact = saelight.load(folder), saelight.load(folder, fold_normalisation=False)
     raw = 2 * torch.randn(5, 16)
-    torch.testing.assert_close(folded.encode(raw), exact.encode(0.5 * raw))
-    torch.testing.assert_close(folded(raw), exact(0.5 * raw) / 0.25)
+    torch.testing.assert_close(folded.encode(raw), exact.encode(UNITS(raw)))
+    torch.testing.assert_close(folded(raw), exact(UNITS(raw)) / 0.25)
 
 
 def test_only_inference_tensors_are_published(each_folder):
     sae = saelight.load(each_folder)
     thresholds = {name for name, _ in sae.named_buffers()} & {"threshold"}
-    assert load_file(each_folder / "sae.safetensors").keys() - {"scale"} == dict(sae.named_parameters()).keys() | thresholds
+    tensors = load_file(each_folder / "sae.safetensors")
+    assert torch.equal(tensors.pop("normalisation.mean"), UNITS.mean_D)
+    assert tensors.keys() - {"scale", "origin"} == dict(sae.named_parameters()).keys() | thresholds
     assert [path.name for path in each_folder.parent.iterdir()] == ["a"]
 
 
 def test_a_loaded_sae_is_plain_and_takes_the_models_own_activations(each_folder):
     folded, exact = saelight.load(each_folder), saelight.load(each_folder, fold_normalisation=False)
     raw = 2 * torch.randn(5, 16)
-    torch.testing.assert_close(folded.encode(raw), exact.encode(0.5 * raw))
-    torch.testing.assert_close(folded(raw), exact(0.5 * raw) / 0.5)
+    torch.testing.assert_close(folded.encode(raw), exact.encode(UNITS(raw)))
+    torch.testing.assert_close(folded(raw), exact(UNITS(raw)) / 0.5 + UNITS.mean_D.float())
     assert not folded.training
     assert not any(p.requires_grad for p in folded.parameters())
 
@@ -61,6 +66,11 @@ def test_a_loaded_sae_is_plain_and_takes_the_models_own_activations(each_folder)
 def edit(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def without(folder, name):
+    path = folder / "sae.safetensors"
+    save_file({key: tensor for key, tensor in load_file(path).items() if key != name}, path)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +84,7 @@ def edit(folder, **changes):
         (lambda folder: edit(folder, format="other"), "not a saelight-sae config"),
         (lambda folder: edit(folder, class_path="saelight.saes.Nothing"), "does not describe an SAE"),
         (lambda folder: save_file({"W_enc": torch.zeros(2, 2)}, folder / "sae.safetensors"), "does not fit config.json"),
+        (lambda folder: without(folder, "normalisation.mean"), "does not fit config.json"),
     ],
 )
 def test_a_bad_folder_is_refused(damage, message, folder):

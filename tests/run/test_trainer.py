@@ -52,10 +52,10 @@ def test_an_exported_saes_forward_equals_the_banks(name, finished):
     folder = t.folder / "saes" / name
     exact = saelight.load(folder, fold_normalisation=False)
     assert torch.equal(exact(x), bank(x)[name])
-    raw = x / d.scale
-    torch.testing.assert_close(saelight.load(folder)(raw), bank(x)[name] / d.scale)
+    scale, mean = d.normalisation.scale, d.normalisation.mean_D.float()
+    torch.testing.assert_close(saelight.load(folder)(x / scale + mean), bank(x)[name] / scale + mean)
     config = json.loads((folder / "config.json").read_text())
-    assert config["normalisation"] == {"kind": "rms", "scale": d.scale}
+    assert config["normalisation"] == {"kind": "standard", "scale": scale}
     assert config["training"] == {"state": "finished", "reason": None, "steps": 20, "tokens": 2000}
 
 
@@ -116,7 +116,7 @@ def test_predict_writes_each_tokens_strongest_latents(finished):
     d.opened.rows.read(0, x)
     for name in VARIANTS:
         tops = load_file(t.folder / "predictions" / f"{name}.safetensors")
-        f = bank[name].encode(x * d.scale)
+        f = bank[name].encode(d.normalisation(x))
         strength, indices = f.abs().topk(5)
         torch.testing.assert_close(tops["values"], f.gather(1, indices))
         assert torch.equal(tops["indices"][strength > 0].long(), indices[strength > 0])

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import saelight
 from saelight.errors import UserError
+from saelight.ops.normalisation import Normalisation
+from saelight.run import export
 from saelight.sweep.plan.points import expand
 from saelight.sweep.plan.resolve import resolve
 from saelight.sweep.plan.spec import read
 from tests.support.sources import D, write_own_source
 from tests.support.sweeps import BASE, write
 
-SWEEP = {"base": "base.yaml", "sae": {"class_path": "TopK", "expansion": 2}, "parameters": {"sae.k": {"values": [2, 4]}}}
+SAE = {"class_path": "TopK", "expansion": 2}
+SWEEP = {"base": "base.yaml", "sae": SAE, "parameters": {"sae.k": {"values": [2, 4]}}}
 
 OWN = '''
 from lightning.pytorch import Callback
@@ -86,7 +90,7 @@ def callback(path: str, **settings: Any) -> dict[str, Any]:
         (callbacks(callback("own_callbacks.Sooner", at=1e-3)), callbacks(callback("own_callbacks.Sooner", at=0.001))),
         (BASE, having("trainer", precision=32, limit_train_batches=1.0, max_steps=-1, accumulate_grad_batches=1)),
         (BASE, having("trainer", devices=2, log_every_n_steps=1, val_check_interval=0.5)),
-        (BASE, having("data", noise=0, normalise="rms", seed=0)),
+        (BASE, having("data", noise=0, normalise="standard", seed=0)),
         (BASE, having("data", val_batch_size=7, predict_rows=3)),
         (BASE, BASE | {"data": BASE["data"] | {"class_path": "saelight.SyntheticDataModule"}}),
         (BASE, having("model", seed=0, predict_top=4)),
@@ -114,6 +118,7 @@ def test_spelling_makes_no_other_point(one, other):
         (BASE, having("trainer", max_time="00:01:00:00")),
         (BASE, having("data", noise=0.1)),
         (BASE, having("data", batch_size=50)),
+        (BASE, having("data", normalise="rms")),
         (BASE, having("model", max_tokens=500)),
     ],
 )
@@ -126,6 +131,43 @@ def test_whatever_can_change_weights_makes_another_point(one, other):
 def test_a_default_spelt_out_is_the_same_sae():
     spelt = {"class_path": "saelight.saes.TopK", "d_sae": 16, "lr": 2e-4 / (16 / 2**14) ** 0.5, "clip": 1}
     assert hashes(BASE) == hashes(BASE, SWEEP | {"sae": spelt})
+
+
+@pytest.fixture
+def trained():
+    """The folders of two trained SAEs, and one that holds the first again."""
+    for folder, seed in (("one", 0), ("two", 1), ("moved", 0)):
+        sae = saelight.TopK(d_sae=16, k=2).build(8, seed)
+        facts = {"name": folder, "seed": seed, "source": {}, "training": {}}
+        export.write(sae, Path(folder), normalisation=Normalisation("rms", 0.5), **facts)
+
+
+def test_a_point_that_starts_from_weights_is_known_by_them(trained):
+    def from_folder(*folders):
+        return hashes(
+            BASE, {"base": "base.yaml", "sae": SAE | {"k": 2}, "parameters": {"sae.init_from": {"values": list(folders)}}}
+        )
+
+    one, two = from_folder("one", "two")
+    assert one != two
+    assert from_folder("one", "moved") == [one]
+    assert one not in hashes(BASE)
+    file = Path("moved/config.json")
+    file.write_text(file.read_text().replace('"scale": 0.5', '"scale": 0.6'))
+    assert len(from_folder("one", "moved")) == 2
+
+
+@pytest.mark.parametrize(
+    ("sae", "message"),
+    [
+        ({"init_from": "none"}, "none holds no trained SAE"),
+        ({"class_path": "AbsTopK", "init_from": "one"}, "of another variant, TopK, not AbsTopK"),
+        ({"expansion": 3, "init_from": "one"}, "has d_sae 16, this SAE 24: set d_sae 16"),
+    ],
+)
+def test_weights_that_cannot_be_the_start_are_found_before_anything_runs(trained, sae, message):
+    with pytest.raises(UserError, match=message):
+        hashes(BASE, {"base": "base.yaml", "sae": SAE | {"k": 2} | sae, "runs": [{"name": "a"}]})
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from saelight.data.moments import Sums
 from saelight.errors import UserError
 
 FORMAT = "saelight-shards"
@@ -182,9 +183,15 @@ class ShardedRows:
         return {key: self.metadata[key] for key in ("model", "hook", "dtype", "rows")} | self.metadata["source"]
 
     @property
+    def sums(self) -> Sums:
+        """The exact sums over all rows, from the metadata."""
+        sums = self.metadata["sums"]
+        return Sums(sums["count"], sums["sum_of_squares"], torch.tensor(sums["sum"], dtype=torch.float64))
+
+    @property
     def mean_square_norm(self) -> float:
-        """The mean of ‖x‖² over all rows, from the exact sums in the metadata."""
-        return self.metadata["sums"]["sum_of_squares"] / self.metadata["sums"]["count"]
+        """The mean of ‖x‖² over all rows."""
+        return self.sums.sum_of_squares / self.sums.rows
 
     def read(self, start: int, out: Tensor) -> None:
         """Fill `out` (n, D) with rows [start, start + n)."""

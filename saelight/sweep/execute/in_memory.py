@@ -69,10 +69,9 @@ def _train(config: dict[str, Any], members: list[Entry], progress: bool) -> dict
     config["trainer"] = config.get("trainer", {}) | {"enable_progress_bar": progress}
     trainer, bank, data = build(config)
     trainer.fit(bank, datamodule=data)
-    target = bank.target_normalisation
     for sae in bank.saes:
         sae.cpu().eval().requires_grad_(False)
-        sae.fold_scale(bank.normalisation["scale"], None if target is None else target["scale"])
+        sae.fold(bank.normalisation, bank.target_normalisation)
     return {
         name: Trained(name, sae, row)
         for sae, row, entry in zip(bank.saes, trainer.results, members, strict=True)

@@ -10,6 +10,7 @@ from typing import Any
 from saelight.data.source import Source
 from saelight.errors import UserError, did_you_mean
 from saelight.run import config_keys
+from saelight.saes.trained import fingerprint
 from saelight.sweep.plan.classes import Undescribed, read_callback
 from saelight.sweep.plan.sae_checks import CheckedSAE
 
@@ -48,6 +49,9 @@ def of_sae(checked: CheckedSAE) -> dict[str, Any]:
     settings = spec["init_args"]
     if settings["seed"] is None:
         del settings["seed"]
+    # Without one it says nothing.
+    if (folder := settings.pop("init_from")) is not None:
+        settings["init_from"] = fingerprint(folder)
     if checked.d_sae:  # as soon as the data's width is known
         settings |= {"expansion": None, "d_sae": checked.d_sae}
     return spec

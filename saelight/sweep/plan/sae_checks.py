@@ -16,6 +16,7 @@ from saelight.errors import UserError, did_you_mean
 from saelight.saes.common_fields import class_path
 from saelight.saes.plain_data import configure, variants
 from saelight.saes.sae import SAEConfig
+from saelight.saes.trained import check_start
 
 
 class CheckedSAE(NamedTuple):
@@ -47,6 +48,7 @@ class Checker:
             config = configure(cls, given, _named)
             config.check()
             d_sae, parameters = self._size(config, given)
+            check_start(config, self.d_in, self.d_out)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         return CheckedSAE(config, d_sae, parameters)

@@ -6,6 +6,7 @@ B batch, D d_in, F d_sae.
 import pytest
 import torch
 
+from saelight.ops.normalisation import Normalisation
 from saelight.saes import AbsTopK, BatchTopK, Gated, JumpReLU, MatchingPursuit, Matryoshka, ReLU, SAEConfig, TopK
 from tests.conformance.peers import into_sae_lens
 from tests.conformance.peers.support import D, F, K, activations, assert_apart, assert_same, trained
@@ -60,7 +61,7 @@ def test_without_b_dec_on_the_input_the_encoder_bias_takes_it_over():
 def test_a_normalisation_folds_into_the_weights_the_same_way(name):
     sae, x_BD = trained(CONFIGS[name]), activations(rows=64)
     theirs = into_sae_lens.inference(sae)
-    sae.fold_scale(2.5)
+    sae.fold(Normalisation("rms", 2.5))
     theirs.fold_activation_norm_scaling_factor(2.5)
     assert_same(sae.encode(x_BD), theirs.encode(x_BD))
     assert_same(sae(x_BD), theirs(x_BD))
