@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from saelight.data.finite import first_non_finite
-from saelight.data.shards.reader import ShardedRows
+from saelight.data.shards.reader import NORMS, ShardedRows
 from saelight.data.shards.writer import shard_sums
 from saelight.errors import UserError
 
@@ -53,8 +53,10 @@ def verify(path: str | Path) -> str:
             rows.read(first, x_ND)
             if (bad := first_non_finite(x_ND)) is not None:
                 raise UserError(f"NaN or infinite activations: {rows.where(first + bad)}; harvest again")
-            shard_squares, shard_sum_D = shard_sums(x_ND)
-            squares, sum_D, first = squares + shard_squares, sum_D + shard_sum_D, first + entry["rows"]
+            shard = shard_sums(x_ND)
+            if NORMS in rows.columns and not torch.allclose(rows.column(NORMS, first, len(x_ND)), shard.norms_N, atol=0):
+                raise UserError(f"the norms in {rows.path / entry['file']} are not those of its rows; harvest again")
+            squares, sum_D, first = squares + shard.squares, sum_D + shard.sum_D, first + entry["rows"]
     sums = rows.metadata["sums"]
     scale = math.sqrt(squares * rows.n_rows) or 1.0  # bounds every |Σ x_d|
     off = torch.tensor(sums["sum"], dtype=torch.float64).sub(sum_D).abs().max().item() / scale
