@@ -141,7 +141,9 @@ class SAEBank(Evaluating):
         self.normalisation = getattr(data, "normalisation", self.normalisation)
         self.target_normalisation = getattr(data, "target_normalisation", self.target_normalisation)
         self.quarantine.newly_stopped()  # those of a resumed run are old news
-        begin(dict(zip(self.names, self.saes, strict=True)), self.horizon, self.trainer)
+        mean_D = begin(dict(zip(self.names, self.saes, strict=True)), self.horizon, self.trainer)
+        if mean_D is not None:
+            self.evaluation.centre_D.copy_(mean_D)
 
     # --- training
 

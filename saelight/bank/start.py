@@ -8,10 +8,13 @@ from collections.abc import Mapping
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from saelight.bank.sae_callback import BANK_HOOKS, SAECallback
 from saelight.bank.trainer_attributes import undeclared
+from saelight.data.data_concerns import concerns as data_concerns
 from saelight.data.pairs import Pair, as_pair
+from saelight.data.source import Source
 from saelight.errors import UserError
 from saelight.ops.allocator import keep_freed_memory
 from saelight.saes import SAE
@@ -39,19 +42,26 @@ def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
             raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
 
 
-def begin(saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer) -> None:
-    """Initialise the SAEs, by name, that are not yet, and say what their settings will come to."""
+def begin(saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer) -> Tensor | None:
+    """Initialise the SAEs, by name, that are not yet, and say what the data and their settings will come to.
+
+    Returns the mean (d_out,) of the targets in the sample that a new training begins with; None when one goes on.
+    """
     first = next(iter(saes.values()))
     device = first.W_dec.device
     if device.type == "cpu":
         keep_freed_memory()
     waiting = [sae for sae in saes.values() if not sae.initialised]
-    if not waiting:
-        return
+    if not waiting and trainer.ckpt_path is not None:
+        return None
     x_ND, y_ND = sample(trainer, device)
     for what, have, built in (("d_in", x_ND.shape[-1], first.d_in), ("d_out", y_ND.shape[-1], first.d_out)):
         if have != built:
             raise UserError(f"the data is {have} wide, but the bank was built for {what} = {built}")
+    data = undeclared(trainer).datamodule
+    source = data if isinstance(data, Source) else None
+    for concern in data_concerns(source, x_ND, y_ND if first.is_transcoder else None):
+        rank_zero_warn(f"data: {concern}")
     for sae in waiting:
         sae.initialise(x_ND, y_ND)
         if sae.config.dead_after is None:
@@ -59,6 +69,7 @@ def begin(saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer) -> None
     for name, sae in saes.items():
         for concern in sae.concerns(horizon):
             rank_zero_warn(f"SAE {name!r}: {concern}")
+    return y_ND.mean(0)
 
 
 def sample(trainer: L.Trainer, device: torch.device, n: int = SAMPLE) -> Pair:

@@ -8,8 +8,9 @@ import safetensors.torch
 import torch
 
 from saelight.data.finite import first_non_finite
+from saelight.data.shard_summary import summary
 from saelight.data.shards.reader import ShardedRows
-from saelight.data.shards.verify import summary, verify
+from saelight.data.shards.verify import verify
 from saelight.errors import UserError
 from tests.data.folders import counted, edit, poison, write
 

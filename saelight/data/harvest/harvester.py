@@ -80,9 +80,9 @@ def harvest(
     import torch
     from tqdm import tqdm
 
+    from saelight.data.dropped import in_words
     from saelight.data.harvest import documents
     from saelight.data.harvest.hooked import Hooked
-    from saelight.data.dropped import in_words
     from saelight.data.harvest.onednn_linear import use_onednn
     from saelight.data.row_filter import RowFilter
     from saelight.data.shards.writer import ShardWriter

@@ -16,6 +16,7 @@ from saelight.data.row_filter import Piece, RowFilter
 from saelight.data.shards.reader import METADATA, TOKEN_COLUMNS, ShardedRows
 from saelight.data.shards.writer import ShardWriter
 from saelight.errors import UserError
+from saelight.files import replacing
 
 _ROWS = 8192
 
@@ -33,13 +34,13 @@ def filter_shards(src: str | Path, out: str | Path, row_filter: RowFilter) -> st
     sources = _open(Path(src))
     if Path(out).exists():
         raise UserError(f"{out} exists; choose another folder, or remove it")
-    with contextlib.ExitStack() as stack:
+    with replacing(Path(out)) as partial, contextlib.ExitStack() as stack:
         writers = {}
         for name, rows in sources.items():
             filtered = [*rows.metadata["source"].get("filtered", []), row_filter.settings]
             writers[name] = stack.enter_context(
                 ShardWriter(
-                    Path(out) / name,
+                    partial / name,
                     **{key: rows.metadata[key] for key in ("model", "hook", "dtype", "d_in")},
                     source=rows.metadata["source"] | {"filtered": filtered},
                 )

@@ -1,4 +1,4 @@
-"""What is in a shard folder, and whether it is what was written."""
+"""Whether a shard folder is what was written."""
 
 import hashlib
 import math
@@ -14,23 +14,6 @@ from saelight.errors import UserError
 
 _PIECE = 16 << 20
 _TOLERANCE = 1e-9
-
-
-def summary(path: str | Path) -> str:
-    """A shard folder in some readable lines. Raises `UserError` when it cannot be opened."""
-    rows = ShardedRows(path)
-    meta = rows.metadata
-    size = sum(entry["bytes"] for entry in meta["shards"])
-    lines = {
-        "model": meta["model"],
-        "hook": meta["hook"],
-        "rows": f"{rows.n_rows:,} × {rows.d_in} {meta['dtype']}",
-        "size": f"{size / 1e6:,.1f} MB in {len(meta['shards'])} shards",
-        "columns": ", ".join(rows.columns) or "none",
-        "rms norm": f"{math.sqrt(rows.mean_square_norm):.4g} (√d_in is {math.sqrt(rows.d_in):.4g})",
-    }
-    lines |= {key: value for key, value in meta["source"].items() if value not in (None, [], "")}
-    return "\n".join(f"{key:<13} {value}" for key, value in lines.items())
 
 
 def verify(path: str | Path) -> str:

@@ -1,0 +1,17 @@
+"""Where an FVU is not what most tokens have. Light: no torch."""
+
+from collections.abc import Mapping
+
+MARK = "*"
+NOTE = (
+    f"{MARK} FVU over all tokens and the median token's own differ by more than a factor 2: see fvu_median, docs/metrics.md"
+)
+_FACTOR = 2.0
+
+
+def disagrees(metrics: Mapping[str, float | None]) -> bool:
+    """Whether the FVU over all tokens and the median of the tokens' own differ by more than a factor 2."""
+    fvu, median = metrics.get("fvu"), metrics.get("fvu_median")
+    if fvu is None or median is None:
+        return False
+    return max(fvu, median) > _FACTOR * min(fvu, median)
