@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 
 MARK = "*"
-NOTE = (
-    f"{MARK} FVU over all tokens and the median token's own differ by more than a factor 2: see fvu_median, docs/metrics.md"
-)
+NOTE = f"{MARK} the FVU over all tokens and that of the median token differ by more than a factor 2 (docs/metrics.md)"
 _FACTOR = 2.0
 
 
