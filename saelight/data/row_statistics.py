@@ -34,7 +34,7 @@ class Norms:
 
     def quantile(self, q: float) -> float:
         """The norm that a share `q` of the rows does not exceed."""
-        return math.sqrt(self._squares_N[min(len(self._squares_N) - 1, int(q * len(self._squares_N)))])
+        return math.sqrt(self._squares_N[max(0, math.ceil(q * len(self._squares_N)) - 1)])
 
     def top_share(self, fraction: float) -> float:
         """The share of Σ‖x‖² that the longest `fraction` of the rows holds, one row at least."""

@@ -33,10 +33,10 @@ def summary(path: str | Path) -> str:
         "columns": ", ".join(rows.columns) or "none",
         "rms norm": f"{math.sqrt(rows.mean_square_norm):.4g} (√d_in is {math.sqrt(rows.d_in):.4g})",
         "norms": f"{', '.join(quantiles)}, max: {norms.quantile(1):,.4g} ({norms})",
-        "max / median": f"{norms.quantile(1) / norms.median if norms.median else math.nan:,.4g}",
+        "max/median": f"{norms.quantile(1) / norms.median if norms.median else math.nan:,.4g}",
         "Σ‖x‖²": f"{norms.top_share(0.001):.1%} in the top 0.1 % of rows, {norms.top_share(0.01):.1%} in the top 1 %; "
         f"{share:.1%} in the {long:,} above 10 × the median norm",
-        "γ = ‖mean‖/σ": f"{spread:.4g}",
+        "γ": f"{spread:.4g} (‖mean‖ over the standard deviation)",
         "dimensions": f"{flat.constant} constant, {flat.duplicated} duplicated (in a sample of {len(x_ND):,} rows)",
     }
     lines |= {f"dropped ({number})": in_words(report) for number, report in enumerate(meta.get("dropped", []), 1)}
