@@ -80,7 +80,7 @@ def _sides(source: Source | None, named: dict[str, Tensor]) -> Iterator[_Side]:
         n = opened.n_train_rows if opened else len(x_ND)
         norms = (None if rows is None else read_norms(rows, 0, n)) or norms_of(x_ND, n)
         yield _Side(what, norms, _path(rows))
-        if opened and opened.val and opened.val.rows is not opened.rows:
+        if opened and opened.val and opened.val.rows.fingerprint != opened.rows.fingerprint:
             val = sides(opened.val.rows)[side]
             assert val is not None
             span = opened.val.start, opened.val.stop
