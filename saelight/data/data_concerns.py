@@ -58,7 +58,7 @@ def _flat(what: str, x_ND: Tensor) -> str | None:
 
 def _sinks(side: _Side, paired: bool) -> str | None:
     count, share = side.norms.above(MAX_NORM)
-    if share <= _SHARE:
+    if not share > _SHARE:
         return None
     folder = "FOLDER_OF_BOTH" if paired else side.path
     remedy = (

@@ -21,6 +21,7 @@ def test_more_than_a_factor_two_in_either_direction():
     assert disagrees({"fvu": 0.2, "fvu_median": 0.41})
     assert disagrees({"fvu": 0.41, "fvu_median": 0.2})
     assert disagrees({"fvu": 0.2, "fvu_median": 0.0})
+    assert not disagrees({"fvu": 1e-16, "fvu_median": 0.0})
     for unknown in (None, math.nan):
         assert not disagrees({"fvu": unknown, "fvu_median": 0.2})
     assert not disagrees({})
