@@ -20,7 +20,8 @@ class Evaluation(nn.Module):
     """The metrics of every SAE, gathered over batches and over ranks."""
 
     centre_D: Tensor
-    """What per-token metrics are centred on: the mean (D,) of the sample that training began with. It is in checkpoints."""
+    """What per-token metrics are centred on: the ordinary mean (D,) of the sample that training began with. It is in
+    checkpoints."""
 
     def __init__(self, saes: list[SAE]) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from torch import Tensor
 from saelight.bank.sae_callback import BANK_HOOKS, SAECallback
 from saelight.bank.trainer_attributes import undeclared
 from saelight.data.data_concerns import concerns as data_concerns
+from saelight.data.norms import ordinary_mean
 from saelight.data.pairs import Pair, as_pair
 from saelight.data.source import Source
 from saelight.errors import UserError
@@ -45,7 +46,7 @@ def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
 def begin(saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer) -> Tensor | None:
     """Initialise the SAEs, by name, that are not yet, and say what the data and their settings will come to.
 
-    Returns the mean (d_out,) of the targets in the sample that a new training begins with; None when one goes on.
+    Returns the ordinary mean (d_out,) of the targets in the sample that a new training begins with; None when one goes on.
     """
     first = next(iter(saes.values()))
     device = first.W_dec.device
@@ -69,7 +70,7 @@ def begin(saes: Mapping[str, SAE], horizon: Horizon, trainer: L.Trainer) -> Tens
     for name, sae in saes.items():
         for concern in sae.concerns(horizon):
             rank_zero_warn(f"SAE {name!r}: {concern}")
-    return y_ND.mean(0)
+    return ordinary_mean(y_ND.cpu())
 
 
 def sample(trainer: L.Trainer, device: torch.device, n: int = SAMPLE) -> Pair:

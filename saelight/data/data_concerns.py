@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from saelight.data.row_filter import MAX_NORM
+from saelight.data.norms import MAX_NORM
 from saelight.data.row_statistics import Norms, constant, norms_of, read_norms, read_sample
 from saelight.data.shards.reader import ShardedRows
 from saelight.data.source import Rows, Source, sides

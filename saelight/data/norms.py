@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+MAX_NORM = 10.0
+"""In medians: rows beyond are not to be trained on. Ordinary rows of language models stay below 5."""
 _PIECE = 1 << 14
 
 
@@ -28,3 +30,10 @@ def norm_limit(squares_N: Tensor, max_norm: float | None) -> float:
     row has a norm."""
     median = median_norm(squares_N)
     return max_norm * median if max_norm is not None and median else math.inf
+
+
+def ordinary_mean(x_ND: Tensor, max_norm: float = MAX_NORM) -> Tensor:
+    """The mean (D,) of the rows whose norm is at most `max_norm` times the median: that of nearly all rows, which a few
+    sinks would draw far away from them."""
+    squares_N = row_squares(x_ND)
+    return x_ND[squares_N <= norm_limit(squares_N, max_norm) ** 2].mean(0)

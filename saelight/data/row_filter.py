@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from saelight.data.dropped import REASONS, Dropped
-from saelight.data.norms import median_norm, norm_limit, row_squares
+from saelight.data.norms import MAX_NORM, median_norm, norm_limit, row_squares
 from saelight.errors import UserError
 
 FIRST_ROWS = 8192
 """Rows that a limit is taken from: the first that nothing else drops."""
-MAX_NORM = 10.0
 
 
 class Piece(NamedTuple):

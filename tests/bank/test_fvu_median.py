@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import saelight
+from saelight.data.norms import ordinary_mean
+from tests.data.folders import SINK_EVERY, with_sinks
 from tests.support.runs import data, trainer
 
 
@@ -22,3 +24,12 @@ def test_it_is_about_the_starting_samples_mean_and_survives_the_checkpoint(tmp_p
     other = saelight.SAEBank({"topk": saelight.TopK(expansion=2, k=4)}, d_in=d.d_in)
     again.validate(other, datamodule=d, ckpt_path="last")
     assert other.last_metrics["topk"]["fvu_median"] == found
+
+
+def test_sinks_do_not_draw_the_mean():
+    x = with_sinks(2000)
+    x[::SINK_EVERY] += 1000
+    ordinary = torch.arange(2000) % SINK_EVERY != 0
+    assert torch.equal(ordinary_mean(x), x[ordinary].mean(0))
+    zeros = torch.zeros(5, 3)
+    assert torch.equal(ordinary_mean(zeros), zeros[0])
