@@ -7,24 +7,35 @@ import math
 from collections.abc import Iterator
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from saelight.metrics import find_clusters, latent_features, mmcs, own_cosines, token_metrics
+from saelight.metrics.reconstruction import PerToken
 from saelight.saes import SAE
 
 
 class Evaluation(nn.Module):
     """The metrics of every SAE, gathered over batches and over ranks."""
 
+    centre_D: Tensor
+    """What per-token metrics are centred on: the ordinary mean (D,) of the sample that training began with. It is in
+    checkpoints."""
+
     def __init__(self, saes: list[SAE]) -> None:
         super().__init__()
-        self.metrics = nn.ModuleList(token_metrics(sae.d_out, sae.d_sae, density=True) for sae in saes)
+        collections = [token_metrics(sae.d_out, sae.d_sae, density=True) for sae in saes]
+        self.metrics = nn.ModuleList(collections)
+        self._per_token = [m for metrics in collections for m in metrics.values() if isinstance(m, PerToken)]
+        self.register_buffer("centre_D", torch.zeros(saes[0].d_out))
         self.frequencies: list[Tensor] = []
         """How often each latent (F,) of each SAE fired in what was last finished."""
 
     def update(self, saes: list[SAE], x_BD: Tensor, y_BD: Tensor) -> None:
         """Add one batch of normalised activations and targets."""
+        for metric in self._per_token:
+            metric.mean_D = self.centre_D
         for sae, metrics in self._each(saes):
             f_BF = sae.encode(x_BD)
             metrics.update(x=y_BD, x_hat=sae.reconstruct(f_BF, x_BD), f=f_BF)

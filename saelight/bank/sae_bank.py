@@ -155,7 +155,8 @@ class SAEBank(Evaluating):
         self.target_normalisation = getattr(data, "target_normalisation", self.target_normalisation)
         self.quarantine.newly_stopped()  # those of a resumed run are old news
         units = self.normalisation, self.target_normalisation
-        begin(self._named(), self.horizon, self.trainer, self._starts, *units, getattr(self, "whitening", None))
+        measured = getattr(self, "whitening", None), self.evaluation.centre_D
+        begin(self._named(), self.horizon, self.trainer, self._starts, units, measured)
         self._starts = {}
 
     # --- training

@@ -13,7 +13,10 @@ from torch import Tensor
 from saelight.bank.latent_adamw import whitening_of
 from saelight.bank.sae_callback import BANK_HOOKS, SAECallback
 from saelight.bank.trainer_attributes import undeclared
+from saelight.data.data_concerns import concerns as data_concerns
+from saelight.data.norms import ordinary
 from saelight.data.pairs import Pair, as_pair
+from saelight.data.source import Source
 from saelight.errors import UserError
 from saelight.ops.allocator import keep_freed_memory
 from saelight.ops.normalisation import Normalisation
@@ -64,35 +67,41 @@ def begin(
     horizon: Horizon,
     trainer: L.Trainer,
     starts: Mapping[str, Trained],
-    normalisation: Normalisation,
-    target_normalisation: Normalisation | None,
-    whitening_DD: Tensor | None = None,
+    units: tuple[Normalisation, Normalisation | None],
+    measured: tuple[Tensor | None, Tensor],
 ) -> None:
-    """Initialise the SAEs, by name, that are not yet, and say what their settings will come to.
+    """Initialise the SAEs, by name, that are not yet, and say what the data and their settings will come to.
 
     Args:
         starts: What `read_starts` gave.
-        normalisation: Of the data, as `target_normalisation` of the targets.
-        whitening_DD: What the optimizer's is to be written to, unless it is there already (`latent_adamw.py`).
+        units: What the data are in, and the targets where there are any.
+        measured: The bank's buffers that a new training fills from its sample: the optimizer's whitening (d_in, d_in), where
+            one is used, and what per-token metrics are centred on, (d_out,).
     """
     first = next(iter(saes.values()))
     device = first.W_dec.device
     if device.type == "cpu":
         keep_freed_memory()
     waiting = {name: sae for name, sae in saes.items() if not sae.initialised}
-    if not waiting:
+    if not waiting and trainer.ckpt_path is not None:
         return
     x_ND, y_ND = sample(trainer, device)
     for what, have, built in (("d_in", x_ND.shape[-1], first.d_in), ("d_out", y_ND.shape[-1], first.d_out)):
         if have != built:
             raise UserError(f"the data is {have} wide, but the bank was built for {what} = {built}")
-    if whitening_DD is not None and not whitening_DD.any():
+    data = undeclared(trainer).datamodule
+    source = data if isinstance(data, Source) else None
+    for concern in data_concerns(source, x_ND, y_ND if first.is_transcoder else None):
+        rank_zero_warn(f"data: {concern}")
+    whitening_DD, centre_D = measured
+    centre_D.copy_(ordinary(y_ND).mean(0))
+    if whitening_DD is not None:
         # Of a width's many entries, and few rows, the covariance would be noise.
         rows = max(SAMPLE, _ROWS_PER_WIDTH * first.d_in)
-        whitening_DD.copy_(whitening_of(x_ND if rows == SAMPLE else sample(trainer, device, rows).x_BD))
+        whitening_DD.copy_(whitening_of(ordinary(x_ND if rows == SAMPLE else sample(trainer, device, rows).x_BD)))
     for name, sae in waiting.items():
         if name in starts:
-            start_from(sae, starts[name], normalisation, target_normalisation)
+            start_from(sae, starts[name], *units)
         else:
             sae.initialise(x_ND, y_ND)
         if sae.config.dead_after is None:

@@ -1,4 +1,4 @@
-"""`saelight shards harvest | info | verify`. Nothing heavy is imported before a command runs."""
+"""`saelight shards harvest | filter | info | verify`. Nothing heavy is imported before a command runs."""
 
 from collections.abc import Callable
 
@@ -8,13 +8,32 @@ from saelight.data.harvest.harvester import harvest
 from saelight.parsing.messages import OneLineParser
 
 
+def filter(
+    src: str, out: str, max_norm: float | None = 10.0, skip_positions: int = 0, drop_tokens: list[int] | None = None
+) -> None:
+    """Write shards anew without the rows that are not to be trained on, as a harvest leaves them out.
+
+    Args:
+        src: Folder of the shards, or of several hooks' folders of shards: what one of them drops, all do.
+        out: Folder to make.
+        max_norm: Leave out rows whose norm is more than this many times the median norm, which the first 8,192 rows decide
+            for each hook; null keeps all.
+        skip_positions: Leave out this many positions at the beginning of each window.
+        drop_tokens: Leave out the rows of these token ids.
+    """
+    from saelight.data.row_filter import RowFilter
+    from saelight.data.shards.filtering import filter_shards
+
+    print(filter_shards(src, out, RowFilter(max_norm, skip_positions, drop_tokens or ())))
+
+
 def info(path: str) -> None:
-    """Print what a folder of shards holds.
+    """Print what a folder of shards holds, and how the norms of its rows are spread.
 
     Args:
         path: Folder of the shards.
     """
-    from saelight.data.shards.verify import summary
+    from saelight.data.shard_summary import summary
 
     print(summary(path))
 
@@ -30,7 +49,7 @@ def verify(path: str) -> None:
     print(verify(path))
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"harvest": harvest, "info": info, "verify": verify}
+COMMANDS: dict[str, Callable[..., None]] = {"harvest": harvest, "filter": filter, "info": info, "verify": verify}
 
 
 def run(args: list[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saelight.data.finite import first_non_finite
-from saelight.data.shards.reader import ShardedRows
+from saelight.data.shards.reader import TOKEN_COLUMNS, ShardedRows
 from saelight.errors import UserError
 
 _RUNS, _RUN = 64, 1024
@@ -43,7 +43,7 @@ class PairedRows:
     """
 
     def __init__(self, inputs: ShardedRows, targets: ShardedRows) -> None:
-        _check_same_tokens(inputs, targets)
+        check_same_tokens(inputs, targets)
         self.inputs, self.targets = inputs, targets
         self.n_rows = inputs.n_rows
         self.d_in = inputs.d_in + targets.d_in
@@ -83,7 +83,7 @@ class PairedRows:
         return " and ".join(side.where(row) for side in bad or sides)
 
 
-def _check_same_tokens(inputs: ShardedRows, targets: ShardedRows) -> None:
+def check_same_tokens(inputs: ShardedRows, targets: ShardedRows) -> None:
     """Compare how many rows there are, and in 64 runs of 1024 spread from the first to the last the columns that both have.
     That is every row of up to 65,536; of more, no 63rd part of the rows is shifted or of another text unseen."""
     if inputs.n_rows != targets.n_rows:
@@ -92,7 +92,7 @@ def _check_same_tokens(inputs: ShardedRows, targets: ShardedRows) -> None:
             f"{targets.n_rows}; harvest both hooks in one command"
         )
     run = min(_RUN, inputs.n_rows)
-    shared = [name for name in inputs.columns if name in targets.columns]
+    shared = [name for name in TOKEN_COLUMNS if name in inputs.columns and name in targets.columns]
     for start in np.unique(np.linspace(0, inputs.n_rows - run, _RUNS).astype(np.int64)).tolist():
         for name in shared:
             differ = inputs.column(name, start, run) != targets.column(name, start, run)

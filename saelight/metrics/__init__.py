@@ -20,6 +20,7 @@ from saelight.metrics.reconstruction import (
     ExplainedVariance,
     ExplainedVarianceCentered,
     ExplainedVariancePerToken,
+    FVUMedian,
     L2Ratio,
     ReconstructionBias,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "ExplainedVariance",
     "ExplainedVarianceCentered",
     "ExplainedVariancePerToken",
+    "FVUMedian",
     "L2Ratio",
     "Matching",
     "Precision",
@@ -72,7 +74,7 @@ def token_metrics(d_in: int, d_sae: int, mean: Tensor | None = None, density: bo
     Args:
         d_in: width of x, D (`d_out` of a transcoder).
         d_sae: number of latents, F.
-        mean: what `explained_variance_per_token` is centred on, (D,); None for the origin.
+        mean: what `explained_variance_per_token` and `fvu_median` are centred on, (D,); None for the origin.
         density: add `density`, the one that is no scalar: each latent's firing frequency, (F,).
     """
     families: list[Mapping[str, Metric]] = [
@@ -83,7 +85,7 @@ def token_metrics(d_in: int, d_sae: int, mean: Tensor | None = None, density: bo
             "explained_variance": ExplainedVariance(d_in),
             "explained_variance_centered": ExplainedVarianceCentered(d_in),
         },
-        {"explained_variance_per_token": ExplainedVariancePerToken(mean)},
+        {"explained_variance_per_token": ExplainedVariancePerToken(mean), "fvu_median": FVUMedian(mean)},
         {"cosine": Cosine(), "l2_ratio": L2Ratio(), "reconstruction_bias": ReconstructionBias()},
     ]
     metrics: dict[str, Metric | MetricCollection] = {name: metric for family in families for name, metric in family.items()}

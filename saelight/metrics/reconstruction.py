@@ -1,7 +1,7 @@
 """Metrics of the reconstruction x̂ of x: an autoencoder's input, a transcoder's target.
 
-FVU and the two explained variances derived from it share one set of sums; cosine, L2 ratio and reconstruction bias share
-another. Shapes: B batch (tokens), D width of x.
+FVU and the two explained variances derived from it share one set of sums; what is made of each token's own FVU another;
+cosine, L2 ratio and reconstruction bias a third. Shapes: B batch (tokens), D width of x.
 """
 
 import torch
@@ -74,35 +74,57 @@ class ExplainedVarianceCentered(Reconstruction):
         return fn.explained_variance_centered(self.sums)
 
 
-class ExplainedVariancePerToken(Sums):
-    """Mean of 1 - ‖e‖² / ‖x - mean‖² over tokens, without those exactly at the mean, which have nothing to explain.
+class PerToken(Sums):
+    """What is known of each token's ‖e‖² / ‖x - mean‖²; tokens exactly at the mean, with nothing to explain, are left out.
 
-    A mean of ratios can be exact under any batching only if the point it is centred on is known beforehand.
+    What is made of ratios can be exact under any batching only if the point it is centred on is known beforehand.
 
     Args:
         mean: that point, (D,), or None for the origin.
     """
 
-    higher_is_better = True
     mean_D: Tensor
-    explained: Tensor
-    explained_tokens: Tensor
+    per_token_tokens: Tensor
+    per_token_shares: Tensor
+    per_token_ratios_H: Tensor
 
     def __init__(self, mean: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("mean_D", torch.zeros(1) if mean is None else mean, persistent=False)
-        self.add_sum("explained")
-        self.add_sum("explained_tokens", dtype=torch.int64)
+        self.add_sum("per_token_tokens", dtype=torch.int64)
+        self.add_sum("per_token_shares")
+        self.add_sum("per_token_ratios_H", fn.RATIO_BINS, dtype=torch.int64)
 
     def update(self, x: Tensor, x_hat: Tensor) -> None:
         """Add one batch: activations `x` (B, D) and reconstructions `x_hat` (B, D)."""
         if self.mean_D.shape not in ((1,), x.shape[1:]):
             raise UserError(f"mean is {tuple(self.mean_D.shape)} and x {tuple(x.shape)}: give the mean of these tokens")
-        tokens, shares = fn.explained_sums(x, x_hat, self.mean_D)
-        self.add(explained=shares, explained_tokens=tokens)
+        sums = fn.per_token_sums(x, x_hat, self.mean_D)
+        self.add(**{f"per_token_{name}": term for name, term in sums._asdict().items()})
+
+    @property
+    def sums(self) -> fn.PerToken:
+        """The states by name, for the functions."""
+        return fn.PerToken(self.per_token_tokens, self.per_token_shares, self.per_token_ratios_H)
+
+
+class ExplainedVariancePerToken(PerToken):
+    """Mean of 1 - ‖e‖² / ‖x - mean‖² over tokens."""
+
+    higher_is_better = True
 
     def compute(self) -> Tensor:
-        return fn.explained_variance_per_token(fn.Explained(self.explained_tokens, self.explained))
+        return fn.explained_variance_per_token(self.sums)
+
+
+class FVUMedian(PerToken):
+    """Median of ‖e‖² / ‖x - mean‖² over tokens, within a factor 1.0023: what FVU is for the token in the middle, where a few
+    tokens far from the mean decide FVU."""
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        return fn.fvu_median(self.sums)
 
 
 class Aligned(Sums):

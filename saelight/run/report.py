@@ -13,6 +13,7 @@ from saelight.callbacks import WriteProgress
 from saelight.files import table as text_table
 from saelight.files import write_text
 from saelight.run import export
+from saelight.run.fvu_mark import MARK, NOTE, disagrees
 
 
 def results(trainer: L.Trainer, bank: SAEBank, writes: bool, clock: WriteProgress | None = None) -> list[dict[str, Any]]:
@@ -50,20 +51,26 @@ def write_results(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as one aligned table: name, L0, FVU, MMCS where the truth is known, dead %, folder."""
+    """The rows as one aligned table: name, L0, FVU, MMCS where the truth is known, dead %, folder. Where an FVU is marked as
+    not that of most tokens, the median token's stands beside it."""
     columns = {
         "l0": ("L0", "{:.1f}", 1),
         "fvu": ("FVU", "{:.4f}", 1),
+        "fvu_median": ("median", "{:.4f}", 1),
         "mmcs": ("MMCS", "{:.3f}", 1),
         "dead": ("dead %", "{:.1f}", 100),
     }
-    shown = {k: v for k, v in columns.items() if k != "mmcs" or any("mmcs" in row["metrics"] for row in rows)}
+    marked = any(disagrees(row["metrics"]) for row in rows)
+    wanted = {"fvu_median": marked, "mmcs": any("mmcs" in row["metrics"] for row in rows)}
+    shown = {k: v for k, v in columns.items() if wanted.get(k, True)}
     lines = [["name", *(title for title, _, _ in shown.values()), "folder"]]
     for row in rows:
         cells = [
             form.format(factor * row["metrics"][key]) if key in row["metrics"] else "-"
             for key, (_, form, factor) in shown.items()
         ]
+        if disagrees(row["metrics"]):
+            cells[list(shown).index("fvu")] += MARK
         outcome = Outcome(row["state"], row["reason"])
         lines.append([row["name"], *cells, row["folder"] if outcome.state == "finished" else str(outcome)])
-    return text_table(lines, left=(0, len(shown) + 1))
+    return text_table(lines, left=(0, len(shown) + 1)) + (f"\n{NOTE}" if marked else "")

@@ -14,6 +14,16 @@ def counted(rows: int, d_in: int = 4) -> Tensor:
     return torch.arange(1.0, rows + 1).unsqueeze(1).expand(rows, d_in).contiguous()
 
 
+SINK_EVERY = 125
+
+
+def with_sinks(rows: int, d_in: int = 16, seed: int = 0) -> Tensor:
+    """Normal rows (rows, d_in) of which each 125th (0.8 %), from the first on, is 100 times as long."""
+    x_ND = torch.randn(rows, d_in, generator=torch.Generator().manual_seed(seed))
+    x_ND[::SINK_EVERY] *= 100
+    return x_ND
+
+
 def write(
     path: Path,
     x_ND: Tensor,

@@ -8,8 +8,9 @@ import safetensors.torch
 import torch
 
 from saelight.data.finite import first_non_finite
+from saelight.data.shard_summary import summary
 from saelight.data.shards.reader import ShardedRows
-from saelight.data.shards.verify import summary, verify
+from saelight.data.shards.verify import verify
 from saelight.errors import UserError
 from tests.data.folders import counted, edit, poison, write
 
@@ -30,7 +31,8 @@ def test_round_trip(tmp_path, dtype, columns):
         rows.read(start, out)
         assert torch.equal(out, stored[start : start + n])
         rows.will_need(start, n)
-    assert rows.columns == (["token_ids", "positions", "document_ids"] if columns else [])
+    assert rows.columns == (["token_ids", "positions", "document_ids"] if columns else []) + ["norms"]
+    assert torch.equal(rows.column("norms", 60, 150), stored[60:210].double().norm(dim=1).float())
     for name, column in extra.items():
         assert torch.equal(rows.column(name, 60, 150), column[60:210].int())
     assert rows.mean_square_norm == pytest.approx(stored.double().square().sum(1).mean().item(), rel=1e-12)

@@ -31,6 +31,7 @@ def metrics(x, x_hat, f, mean=0.0):
     e = x - x_hat
     frequency = (f != 0).mean(0)
     fvu = (e**2).sum() / ((x - x.mean(0)) ** 2).sum()
+    ratio = (e**2).sum(1) / ((x - mean) ** 2).sum(1)
     return {
         "l0": (f != 0).sum(1).mean(),
         "l1": abs(f).sum(1).mean(),
@@ -39,7 +40,8 @@ def metrics(x, x_hat, f, mean=0.0):
         "fvu": fvu,
         "explained_variance": 1 - fvu,
         "explained_variance_centered": 1 - e.var(0).sum() / x.var(0).sum(),
-        "explained_variance_per_token": (1 - (e**2).sum(1) / ((x - mean) ** 2).sum(1)).mean(),
+        "explained_variance_per_token": (1 - ratio).mean(),
+        "fvu_median": np.quantile(ratio, 0.5, method="inverted_cdf"),
         "cosine": ((x * x_hat).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(x_hat, axis=1)).mean(),
         "l2_ratio": (np.linalg.norm(x_hat, axis=1) / np.linalg.norm(x, axis=1)).mean(),
         "reconstruction_bias": (x_hat**2).sum() / (x * x_hat).sum(),

@@ -47,7 +47,8 @@ def test_grouped_is_alone_and_results_hold_every_point(trained, tmp_path, capsys
         assert row["state"] == "finished"
         assert row["seconds"] > 0
         assert row["tokens_per_second"] > 0
-        assert {"fvu", "l0"} <= row["metrics"].keys()
+        assert {"fvu", "fvu_median", "l0"} <= row["metrics"].keys()
+        assert row["fvu_disagrees"] in (False, True)
         assert row["device"] == "cpu"
         assert Path(row["folder"], "config.json").is_file()
         assert json.loads(Path(row["folder"], "config.json").read_text())["seed"] == row["seed"]

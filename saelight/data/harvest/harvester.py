@@ -5,16 +5,17 @@ Shapes: B windows of a batch, T tokens, N rows, D width.
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from saelight.data.harvest.hooked import Hooked
+    from saelight.data.row_filter import Piece, RowFilter
 
 _BATCHES = 16
 _DOCUMENTS = 16
@@ -30,6 +31,9 @@ def harvest(
     batch_size: int = 32,
     max_tokens: int | None = None,
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+    max_norm: float | None = 10.0,
+    skip_positions: int = 0,
+    drop_tokens: list[int] | None = None,
     drop_special: bool = True,
     model_dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     rows_per_shard: int | None = None,
@@ -50,6 +54,10 @@ def harvest(
         batch_size: Windows of a batch. 32 of 128 tokens keep the CPU's caches warm; a GPU takes more.
         max_tokens: Rows to write at most, reached exactly when there is text enough. Default: all text.
         dtype: What rows are stored in. bfloat16 is half the size, and its rounding is small beside any SAE's error.
+        max_norm: Leave out rows whose norm is more than this many times the median norm (attention sinks), which the first
+            8,192 rows decide for each hook; null keeps all. What one hook leaves out, all do.
+        skip_positions: Leave out this many positions at the beginning of each window.
+        drop_tokens: Leave out the rows of these token ids.
         drop_special: Leave out the rows of the special tokens that the tokenizer adds. Padding is always left out.
         model_dtype: What the model computes in.
         rows_per_shard: Rows of a shard file. Default: 256 MiB of them.
@@ -72,40 +80,40 @@ def harvest(
     import torch
     from tqdm import tqdm
 
+    from saelight.data.dropped import in_words
     from saelight.data.harvest import documents
     from saelight.data.harvest.hooked import Hooked
     from saelight.data.harvest.onednn_linear import use_onednn
+    from saelight.data.row_filter import RowFilter
     from saelight.data.shards.writer import ShardWriter
 
     texts = documents.Documents(documents.find(files, exclude or [], seed))
     tokenizer, network = _load(documents.expand(model), context, model_dtype)
+    if skip_positions >= context:
+        raise UserError(f"skip_positions {skip_positions} leaves nothing of windows of {context} tokens; lower it")
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     hooked = Hooked(network.to(place), hooks)
     linear = "onednn" if use_onednn(network) else "torch"
-    windows = _windows(texts, tokenizer, context, drop_special)
+    row_filter = RowFilter(max_norm, skip_positions, drop_tokens or (), at_most=max_tokens)
     source = {
         "files": files,
         "exclude": exclude or [],
         "context": context,
         "drop_special": drop_special,
+        **row_filter.settings,
         "model_dtype": model_dtype,
         "linear": linear,
         "seed": seed,
     }
-    rows, last = 0, -1
+    last = -1
     with contextlib.ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
         bar = stack.enter_context(tqdm(total=max_tokens, unit=" tokens", unit_scale=True, desc="harvest", smoothing=0.05))
-        while (group := list(itertools.islice(windows, _BATCHES * batch_size))) and rows != max_tokens:
-            room = sum(len(w.kept) for w in group) if max_tokens is None else max_tokens - rows
-            group = _fit(group, room)
-            outputs = _run(hooked, group, batch_size, tokenizer.pad_token_id or 0, getattr(torch, dtype), bar)
-            columns = {
-                "token_ids": torch.tensor([w.ids[i] for w in group for i in w.kept], dtype=torch.int32),
-                "positions": torch.tensor([i for w in group for i in w.kept], dtype=torch.int32),
-                "document_ids": torch.tensor([w.document for w in group for _ in w.kept], dtype=torch.int64),
-            }
-            for hook, x_ND in outputs.items():
+        windows = _windows(texts, tokenizer, context, drop_special)
+        run = partial(_run, hooked, batch_size=batch_size, pad=tokenizer.pad_token_id or 0, dtype=getattr(torch, dtype))
+        pieces = (run(group, bar=bar) for group in _groups(windows, _BATCHES * batch_size, row_filter))
+        for piece in row_filter(pieces):
+            for hook, x_ND in piece.x.items():
                 if hook not in writers:
                     writers[hook] = stack.enter_context(
                         ShardWriter(
@@ -118,16 +126,22 @@ def harvest(
                             source=source,
                         )
                     )
-                writers[hook].append(x_ND, **columns)
-            rows, last = rows + len(columns["token_ids"]), group[-1].document
-        if not rows:
+                writers[hook].append(x_ND, **piece.columns)
+            if len(ids := piece.columns["document_ids"]):
+                last = int(ids[-1])
+            # Rows that have been dropped since they were counted.
+            bar.update(row_filter.passed - bar.n)
+        if not row_filter.seen:
             raise UserError("the files hold no text; name others in `files`")
-        for writer in writers.values():
+        for hook, writer in writers.items():
             writer.source |= {"documents": last + 1, "files_skipped": texts.skipped}
+            writer.dropped = [row_filter.report(hook)]
     print(
-        f"{rows:,} rows of {last + 1} documents in {', '.join(map(str, folders.values()))}"
+        f"{row_filter.passed:,} rows of {last + 1} documents in {', '.join(map(str, folders.values()))}"
         + (f" ({texts.skipped} files were no UTF-8 text)" if texts.skipped else "")
     )
+    for hook in hooks:
+        print(f"dropped for {hook}: {in_words(row_filter.report(hook))}")
 
 
 class _Window(NamedTuple):
@@ -135,8 +149,8 @@ class _Window(NamedTuple):
 
     document: int
     ids: list[int]
-    kept: list[int]
-    """Positions whose rows are written."""
+    special: list[bool]
+    """Which rows are dropped as special tokens' own."""
 
 
 def _load(model: str, context: int, dtype: str) -> tuple[Any, Any]:
@@ -180,29 +194,32 @@ def _windows(documents: Any, tokenizer: Any, context: int, drop_special: bool) -
         for ids, special, text in zip(
             cut["input_ids"], cut["special_tokens_mask"], cut["overflow_to_sample_mapping"], strict=True
         ):
-            if kept := [i for i, s in enumerate(special) if not (s and drop_special)]:
-                yield _Window(number + text, ids, kept)
+            yield _Window(number + text, ids, [bool(s and drop_special) for s in special])
         number += len(texts)
 
 
-def _fit(group: list[_Window], room: int) -> list[_Window]:
-    """The first windows of `group` with `room` kept tokens at most; of the last one, some may be left out."""
-    fitting = []
-    for window in group:
-        if room <= 0:
-            break
-        fitting.append(window._replace(kept=window.kept[:room]))
-        room -= len(window.kept)
-    return fitting
+def _groups(windows: Iterator[_Window], size: int, row_filter: "RowFilter") -> Iterator[list[_Window]]:
+    """The windows, `size` at a time; the last ones no more than hold the rows that may still pass the filter."""
+    while True:
+        room = math.inf if row_filter.at_most is None else row_filter.at_most - row_filter.passed
+        group: list[_Window] = []
+        while room > 0 and len(group) < size and (window := next(windows, None)):
+            group.append(window)
+            room -= window.special.count(False)
+        if not group:
+            return
+        yield group
 
 
-def _run(hooked: "Hooked", group: list[_Window], batch_size: int, pad: int, dtype: Any, bar: Any) -> dict[str, "Tensor"]:
-    """The kept rows of a group of windows, in their order: hook -> (N, D). Windows of like length share a batch."""
+def _run(hooked: "Hooked", group: list[_Window], batch_size: int, pad: int, dtype: Any, bar: Any) -> "Piece":
+    """All rows of a group of windows, in their order. Windows of like length share a batch."""
     import torch
+
+    from saelight.data.row_filter import Piece
 
     by_length = sorted(range(len(group)), key=lambda i: len(group[i].ids))
     place = next(hooked.model.parameters()).device
-    pieces: dict[str, list] = {hook: [None] * len(group) for hook in hooked.hooks}
+    outputs: dict[str, list] = {hook: [None] * len(group) for hook in hooked.hooks}
     for first in range(0, len(group), batch_size):
         chosen = by_length[first : first + batch_size]
         length = max(len(group[i].ids) for i in chosen)
@@ -214,6 +231,12 @@ def _run(hooked: "Hooked", group: list[_Window], batch_size: int, pad: int, dtyp
         for hook, x_BTD in hooked(input_ids=ids_BT.to(place), attention_mask=mask_BT.to(place)).items():
             x_BTD = x_BTD.to("cpu", dtype)
             for b, i in enumerate(chosen):
-                pieces[hook][i] = x_BTD[b, group[i].kept]
-        bar.update(sum(len(group[i].kept) for i in chosen))
-    return {hook: torch.cat(rows_of_windows) for hook, rows_of_windows in pieces.items()}
+                outputs[hook][i] = x_BTD[b, : len(group[i].ids)]
+        bar.update(sum(group[i].special.count(False) for i in chosen))
+    columns = {
+        "token_ids": torch.tensor([id_ for w in group for id_ in w.ids], dtype=torch.int32),
+        "positions": torch.tensor([i for w in group for i in range(len(w.ids))], dtype=torch.int32),
+        "document_ids": torch.tensor([w.document for w in group for _ in w.ids], dtype=torch.int64),
+    }
+    x = {hook: torch.cat(rows_of_windows) for hook, rows_of_windows in outputs.items()}
+    return Piece(x, columns, torch.tensor([s for w in group for s in w.special]))

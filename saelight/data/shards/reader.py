@@ -23,7 +23,10 @@ FORMAT = "saelight-shards"
 VERSION = 1
 METADATA = "metadata.json"
 ACTIVATIONS = "activations"
-COLUMNS = {"token_ids": torch.int32, "positions": torch.int32, "document_ids": torch.int64}
+TOKEN_COLUMNS = {"token_ids": torch.int32, "positions": torch.int32, "document_ids": torch.int64}
+"""What is known of each row's token: the same for all hooks."""
+NORMS = "norms"
+COLUMNS = TOKEN_COLUMNS | {NORMS: torch.float32}
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 SAFETENSORS_DTYPES = {
     torch.bfloat16: "BF16",
@@ -168,7 +171,7 @@ class ShardedRows:
 
     @property
     def columns(self) -> list[str]:
-        """Which of token_ids, positions and document_ids the shards have."""
+        """Which of token_ids, positions, document_ids and norms the shards have."""
         return [name for name in COLUMNS if name in self._shards[0].columns]
 
     @property
@@ -198,7 +201,7 @@ class ShardedRows:
         self._read(ACTIVATIONS, start, out)
 
     def column(self, name: str, start: int, n: int) -> Tensor:
-        """Rows [start, start + n) of a column of `columns`: (n,), int32 or int64."""
+        """Rows [start, start + n) of a column of `columns`: (n,), of its dtype in `COLUMNS`."""
         out = torch.empty(n, dtype=COLUMNS[name])
         self._read(name, start, out)
         return out

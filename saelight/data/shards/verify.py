@@ -1,4 +1,4 @@
-"""What is in a shard folder, and whether it is what was written."""
+"""Whether a shard folder is what was written."""
 
 import hashlib
 import math
@@ -8,29 +8,12 @@ import torch
 from tqdm import tqdm
 
 from saelight.data.finite import first_non_finite
-from saelight.data.shards.reader import ShardedRows
+from saelight.data.shards.reader import NORMS, ShardedRows
 from saelight.data.shards.writer import shard_sums
 from saelight.errors import UserError
 
 _PIECE = 16 << 20
 _TOLERANCE = 1e-9
-
-
-def summary(path: str | Path) -> str:
-    """A shard folder in some readable lines. Raises `UserError` when it cannot be opened."""
-    rows = ShardedRows(path)
-    meta = rows.metadata
-    size = sum(entry["bytes"] for entry in meta["shards"])
-    lines = {
-        "model": meta["model"],
-        "hook": meta["hook"],
-        "rows": f"{rows.n_rows:,} × {rows.d_in} {meta['dtype']}",
-        "size": f"{size / 1e6:,.1f} MB in {len(meta['shards'])} shards",
-        "columns": ", ".join(rows.columns) or "none",
-        "rms norm": f"{math.sqrt(rows.mean_square_norm):.4g} (√d_in is {math.sqrt(rows.d_in):.4g})",
-    }
-    lines |= {key: value for key, value in meta["source"].items() if value not in (None, [], "")}
-    return "\n".join(f"{key:<13} {value}" for key, value in lines.items())
 
 
 def verify(path: str | Path) -> str:
@@ -53,8 +36,10 @@ def verify(path: str | Path) -> str:
             rows.read(first, x_ND)
             if (bad := first_non_finite(x_ND)) is not None:
                 raise UserError(f"NaN or infinite activations: {rows.where(first + bad)}; harvest again")
-            shard_squares, shard_sum_D = shard_sums(x_ND)
-            squares, sum_D, first = squares + shard_squares, sum_D + shard_sum_D, first + entry["rows"]
+            shard = shard_sums(x_ND)
+            if NORMS in rows.columns and not torch.allclose(rows.column(NORMS, first, len(x_ND)), shard.norms_N, atol=0):
+                raise UserError(f"the norms in {rows.path / entry['file']} are not those of its rows; harvest again")
+            squares, sum_D, first = squares + shard.squares, sum_D + shard.sum_D, first + entry["rows"]
     sums = rows.metadata["sums"]
     scale = math.sqrt(squares * rows.n_rows) or 1.0  # bounds every |Σ x_d|
     off = torch.tensor(sums["sum"], dtype=torch.float64).sub(sum_D).abs().max().item() / scale

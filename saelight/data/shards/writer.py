@@ -11,13 +11,23 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from saelight.data.finite import first_non_finite
-from saelight.data.shards.reader import ACTIVATIONS, COLUMNS, DTYPES, FORMAT, METADATA, SAFETENSORS_DTYPES, VERSION
+from saelight.data.norms import row_squares
+from saelight.data.shards.reader import (
+    ACTIVATIONS,
+    DTYPES,
+    FORMAT,
+    METADATA,
+    NORMS,
+    SAFETENSORS_DTYPES,
+    TOKEN_COLUMNS,
+    VERSION,
+)
 from saelight.errors import UserError
 from saelight.files import safetensors_header
 
@@ -53,6 +63,8 @@ class ShardWriter:
     ) -> None:
         self.out, self.partial = Path(out), Path(f"{str(out).rstrip('/')}.partial")
         self.source = dict(source or {})
+        self.dropped: list[dict[str, Any]] = []
+        """Reports on rows that were left out on the way here (`Dropped.report`), the oldest first."""
         self.n_rows = 0
         self._meta = {"format": FORMAT, "version": VERSION, "model": model, "hook": hook, "dtype": dtype, "d_in": d_in}
         self._dtype = DTYPES[dtype]
@@ -91,7 +103,7 @@ class ShardWriter:
                 f"{self._meta['dtype']}); check the model, or store it as float32"
             )
         if self.n_rows == 0:
-            self._columns = {name: torch.empty(0, dtype=COLUMNS[name]) for name in columns}
+            self._columns = {name: torch.empty(0, dtype=TOKEN_COLUMNS[name]) for name in columns}
         if columns.keys() != self._columns.keys() or any(len(c) != len(x_ND) for c in columns.values()):
             raise ValueError("every append must bring the same columns, one entry per row")
         self.n_rows += len(x_ND)
@@ -117,11 +129,12 @@ class ShardWriter:
     def _flush(self) -> None:
         """Write the waiting rows as one file."""
         x_ND = self._x_ND[: self._waiting]
-        squares, sum_D = shard_sums(x_ND)
-        self._squares, self._sum_D = self._squares + squares, self._sum_D + sum_D
+        sums = shard_sums(x_ND)
+        self._squares, self._sum_D = self._squares + sums.squares, self._sum_D + sums.sum_D
         file = self.partial / f"activations-{len(self._shards):05d}.safetensors"
         # Columns first, widest items first: every tensor is then aligned to its own item size.
-        tensors = {name: c[: self._waiting] for name, c in self._columns.items()} | {ACTIVATIONS: x_ND}
+        tensors = {name: c[: self._waiting] for name, c in self._columns.items()}
+        tensors |= {NORMS: sums.norms_N, ACTIVATIONS: x_ND}
         tensors = dict(sorted(tensors.items(), key=lambda item: (item[0] == ACTIVATIONS, -item[1].dtype.itemsize)))
         with _disk(file):
             size, digest = _write_safetensors(file, tensors)
@@ -135,6 +148,8 @@ class ShardWriter:
             self._flush()
         sums = {"count": self.n_rows, "sum_of_squares": self._squares, "sum": self._sum_D.tolist()}
         meta = self._meta | {"rows": self.n_rows, "shards": self._shards, "sums": sums, "source": self.source}
+        if self.dropped:
+            meta["dropped"] = self.dropped
         with _disk(self.out):
             with (self.partial / METADATA).open("w") as file:
                 json.dump(meta, file, indent=1)
@@ -144,14 +159,23 @@ class ShardWriter:
             _sync_folder(self.out.parent)
 
 
-def shard_sums(x_ND: Tensor) -> tuple[float, Tensor]:
-    """Σ‖x‖² and Σx (D,) of one shard's rows, in float64."""
-    squares, sum_D = 0.0, torch.zeros(x_ND.shape[1], dtype=torch.float64)
+class ShardSums(NamedTuple):
+    """What the format keeps of one shard's rows beside them, computed in float64."""
+
+    squares: float
+    """Σ‖x‖²."""
+    sum_D: Tensor
+    """Σx, (D,)."""
+    norms_N: Tensor
+    """Each row's norm, rounded to float32: (N,)."""
+
+
+def shard_sums(x_ND: Tensor) -> ShardSums:
+    """The sums and norms of one shard's rows."""
+    squares_N, sum_D = row_squares(x_ND), torch.zeros(x_ND.shape[1], dtype=torch.float64)
     for piece in x_ND.split(1 << 14):
-        piece = piece.double()
-        squares += piece.square().sum().item()
-        sum_D += piece.sum(0)
-    return squares, sum_D
+        sum_D += piece.double().sum(0)
+    return ShardSums(squares_N.sum().item(), sum_D, squares_N.sqrt().float())
 
 
 def _write_safetensors(path: Path, tensors: dict[str, Tensor]) -> tuple[int, str]:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from saelight.files import table
+from saelight.run.fvu_mark import MARK, NOTE
 from saelight.sweep.execute.launch.reconcile import reconcile_jobs
 from saelight.sweep.execute.progress_line import duration
 from saelight.sweep.store.result_rows import collect
@@ -31,7 +32,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
     summary = ", ".join(f"{n} {state}" for state, n in counts.most_common())
     errors = {row["group"]: row["error"] for row in rows if row["error"]}
     failures = [f"{group} failed: {error}" for group, error in errors.items()]
-    return "\n".join([shown, f"{len(rows)} SAEs: {summary}", *failures])
+    notes = [NOTE] if any(row["fvu_disagrees"] for row in rows) else []
+    return "\n".join([shown, *notes, f"{len(rows)} SAEs: {summary}", *failures])
 
 
 def watch(folder: SweepFolder, every: float = 2.0) -> None:
@@ -56,7 +58,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         step,
         _number(row["loss"], ".4f"),
         _number(metrics.get("l0"), ".1f"),
-        _number(metrics.get("fvu"), ".4f"),
+        _number(metrics.get("fvu"), ".4f") + (MARK if row["fvu_disagrees"] else ""),
         "-" if row["eta"] is None else duration(row["eta"]),
     ]
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from saelight.run.fvu_mark import disagrees
 from saelight.sweep.plan import configs
 from saelight.sweep.plan.entry import Entry
 from saelight.sweep.store.journal import Journal
@@ -69,6 +70,7 @@ def _row(
         row["device"] = event["device"]
     if result is not None:
         row |= {key: result[key] for key in ("state", "reason", "config", "seed", "metrics", "steps", "tokens", "seconds")}
+    row["fvu_disagrees"] = disagrees(row["metrics"])
     seconds = row["seconds"]
     row["tokens_per_second"] = row["tokens"] / seconds if seconds and row["tokens"] else None
     row["eta"] = _eta(row) if row["state"] == "running" else None

@@ -1,0 +1,80 @@
+"""Shards without the rows that are not to be trained on, from shards that have them.
+
+Shapes: N rows, D d_in.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from saelight.data.dropped import in_words
+from saelight.data.pairs import check_same_tokens
+from saelight.data.row_filter import Piece, RowFilter
+from saelight.data.shards.reader import METADATA, TOKEN_COLUMNS, ShardedRows
+from saelight.data.shards.writer import ShardWriter
+from saelight.errors import UserError
+from saelight.files import replacing
+
+_ROWS = 8192
+
+
+def filter_shards(src: str | Path, out: str | Path, row_filter: RowFilter) -> str:
+    """Write the rows of `src` that pass to the new folder `out`; what was dropped, in words.
+
+    A folder of folders of shards, as a harvest of several hooks makes it, gives such a folder again: a row that one of them
+    drops is dropped from all.
+
+    Raises:
+        UserError: The shards cannot be read, are not of the same tokens, or lack a column that the filter needs; or `out`
+            exists.
+    """
+    sources = _open(Path(src))
+    if Path(out).exists():
+        raise UserError(f"{out} exists; choose another folder, or remove it")
+    with replacing(Path(out)) as partial, contextlib.ExitStack() as stack:
+        writers = {}
+        for name, rows in sources.items():
+            filtered = [*rows.metadata["source"].get("filtered", []), row_filter.settings]
+            writers[name] = stack.enter_context(
+                ShardWriter(
+                    partial / name,
+                    **{key: rows.metadata[key] for key in ("model", "hook", "dtype", "d_in")},
+                    source=rows.metadata["source"] | {"filtered": filtered},
+                )
+            )
+        for piece in row_filter(_pieces(sources)):
+            for name, writer in writers.items():
+                writer.append(piece.x[name], **piece.columns)
+        for name, writer in writers.items():
+            writer.dropped = [*sources[name].metadata.get("dropped", []), row_filter.report(name)]
+        lines = [f"dropped from {sources[name].path}: {in_words(writer.dropped[-1])}" for name, writer in writers.items()]
+    return "\n".join([f"{row_filter.passed:,} rows in {out}", *lines])
+
+
+def _open(src: Path) -> dict[str, ShardedRows]:
+    """The folders of shards at `src`, by their paths in it: itself, or all those in it."""
+    inner = sorted(file.parent for file in src.glob(f"*/{METADATA}"))
+    if (src / METADATA).exists() or not inner:
+        return {"": ShardedRows(src)}
+    sources = {folder.name: ShardedRows(folder) for folder in inner}
+    first, *others = sources.values()
+    for other in others:
+        check_same_tokens(first, other)
+    return sources
+
+
+def _pieces(sources: dict[str, ShardedRows]) -> Iterator[Piece]:
+    """All rows of all sources, with the columns that any of them has."""
+    n_rows = next(iter(sources.values())).n_rows
+    holders = {name: rows for name in TOKEN_COLUMNS for rows in sources.values() if name in rows.columns}
+    with tqdm(total=n_rows, unit=" rows", unit_scale=True, desc="filter", delay=2) as bar:
+        for start in range(0, n_rows, _ROWS):
+            n = min(_ROWS, n_rows - start)
+            x = {name: torch.empty(n, rows.d_in, dtype=rows.dtype) for name, rows in sources.items()}
+            for name, x_ND in x.items():
+                sources[name].read(start, x_ND)
+            yield Piece(x, {name: rows.column(name, start, n) for name, rows in holders.items()})
+            bar.update(n)
