@@ -66,8 +66,8 @@ $(PEERS)/.peers: tests/conformance/peers/requirements.txt constraints.txt pyproj
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
-$(PEERS)/.bench: $(PEERS)/.peers benchmarks/speed/requirements.txt
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/speed/requirements.txt
+$(PEERS)/.bench: $(PEERS)/.peers benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/peers/requirements.txt
 	touch $@
 
 clean:
