@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.training import Bench, mean_ms
-from benchmarks.speed.measure import activations
 from benchmarks.peers import Peer, peers
+from benchmarks.speed.measure import activations
 
 LIBRARIES = ("sparsify", "sae_lens", "dictionary_learning")
 

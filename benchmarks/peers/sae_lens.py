@@ -1,7 +1,7 @@
 """SAELens: its `SAETrainer.step`, called as its `fit` calls it.
 
-For speed, its defaults throughout: Adam, constant learning rate, clipping at norm 1, no constraint on the decoder (the TopK kinds
-divide by its norms instead), firing counters. Left out of `fit`: logging, progress bar, checkpoints.
+For speed, its defaults throughout: Adam, constant learning rate, clipping at norm 1, no constraint on the decoder (the
+TopK kinds divide by its norms instead), firing counters. Left out of `fit`: logging, progress bar, checkpoints.
 "topk_sparse" is TopK as it is fastest in float32: with its sparse activations, an option. Their backward pass fails on a CPU
 (no 'aten::view' for 'SparseCPU') unless the rescaling by decoder norms is off too.
 """
