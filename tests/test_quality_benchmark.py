@@ -118,7 +118,7 @@ def data(tmp_path_factory) -> Data:
     for name, rows, seed in (("rows", 4600, 0), ("other", 600, 1)):
         x_ND = sparse_activations(rows, seed=seed) + 3
         ids = torch.arange(rows) // 50
-        with ShardWriter(folder / name, model="m", hook="h", dtype=torch.float32, d_in=16) as writer:
+        with ShardWriter(folder / name, model="m", hook="h", dtype="float32", d_in=16) as writer:
             writer.append(x_ND, document_ids=ids)
     return Data("tiny", folder / "rows", folder / "other", tokens=3072, expansion=2, held_out_rows=1000, measured_rows=500)
 
@@ -180,7 +180,7 @@ def test_what_is_missing_is_said_with_its_remedy(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(prepare, "FAQ", "/nowhere/*.html")
     with pytest.raises(saelight.UserError, match=r"apt-get install anarchism.*--text"):
-        prepare.prepare("minilm", None, 1000, quick=False)
+        prepare.prepare("minilm", None, 1000, 100, quick=False)
 
 
 def test_every_command_of_the_page_parses():

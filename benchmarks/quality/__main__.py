@@ -21,7 +21,7 @@ from benchmarks.quality import ours, pages, theirs
 from benchmarks.quality.data import Data
 from benchmarks.quality.grid import STARTS, VARIANTS, Grid, following
 from benchmarks.quality.prepare import SOURCES, prepare
-from benchmarks.quality.runs import OURS, Result, Run, Store
+from benchmarks.quality.runs import OURS, Result, Run, Store, versions
 from saelight import UserError
 from saelight.ops.allocator import keep_freed_memory
 
@@ -109,9 +109,12 @@ def main(words: Sequence[str]) -> int:
     logging.disable(logging.WARNING)
     keep_freed_memory()  # for all: the peers gain as well
     try:
+        if missing := [library for library in given.library if not versions(library)]:
+            raise UserError(f"not installed: {', '.join(missing)}; `make quality` does it, or name others with --library")
         store, done = Store(given.results), True
         for name in given.data:
-            paths = prepare(name, given.text, given.tokens + 11 * given.held_out // 10, given.quick)
+            rows, other_rows = given.tokens + 11 * given.held_out // 10, 11 * given.measured // 10
+            paths = prepare(name, given.text, rows, other_rows, given.quick)
             data = Data(name, *paths, given.tokens, held_out_rows=given.held_out, measured_rows=given.measured)
             done = done and search(data, given, store, stop_at)
     except UserError as error:

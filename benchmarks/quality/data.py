@@ -15,6 +15,8 @@ from torch import Tensor
 import saelight
 from saelight import UserError
 
+_HELD_OUT = (0.98, 0.95, 0.9, 0.8, 0.6, 0.4)
+
 
 @dataclass(frozen=True)
 class Data:
@@ -39,14 +41,19 @@ class Data:
                 f"{self.path} has {n_rows:,} rows, of which {self.tokens:,} are to be learnt from and at least "
                 f"{self.measured_rows:,} held out: harvest more, or lower --tokens"
             )
-        # Documents are held out whole: a little less than what is left leaves enough to learn from.
-        share = 0.98 * (n_rows - self.tokens) / n_rows
-        module = saelight.ActivationDataModule(
-            str(self.path), batch_size=batch, seed=seed, val_fraction=share, max_samples=self.tokens, **settings
-        )
-        if module.n_train_rows < self.tokens:
-            raise UserError(f"{self.path}: its last documents are too long to hold out; harvest more, or lower --tokens")
-        return module
+        # Documents are held out whole: some of the share left over may be needed to have enough to learn from.
+        for part in _HELD_OUT:
+            module = saelight.ActivationDataModule(
+                str(self.path),
+                batch_size=batch,
+                seed=seed,
+                val_fraction=part * (n_rows - self.tokens) / n_rows,
+                max_samples=self.tokens,
+                **settings,
+            )
+            if module.n_train_rows == self.tokens:
+                return module
+        raise UserError(f"{self.path}: its last documents are too long to hold out; harvest more, or lower --tokens")
 
     @cached_property
     def _raw(self) -> saelight.ActivationDataModule:

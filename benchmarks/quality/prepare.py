@@ -21,7 +21,6 @@ FAQ = "/usr/share/doc/anarchism/html/*.html"
 STDLIB = "{stdlib}/**/*.py"
 NO_PROSE = ("*/site-packages/*", "*/dist-packages/*", "*/test/*", "*/tests/*", "*/idle_test/*", "*/encodings/*")
 TOPICS = "pydoc_data/topics.py"
-OTHER_ROWS = 110_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ SOURCES = {
 }
 
 
-def prepare(name: str, text: str | None, rows: int, quick: bool) -> tuple[Path, Path]:
+def prepare(name: str, text: str | None, rows: int, other_rows: int, quick: bool) -> tuple[Path, Path]:
     """The folders of a model's rows and of its rows on another text, written unless they are there.
 
     Args:
@@ -57,7 +56,7 @@ def prepare(name: str, text: str | None, rows: int, quick: bool) -> tuple[Path, 
         _harvest(name, files, [*NO_PROSE, f"*/{TOPICS}"] if quick else [], path, rows)
     if not (other / "metadata.json").exists():
         files, exclude = (f"{{stdlib}}/{TOPICS}", []) if quick else (STDLIB, NO_PROSE)
-        _harvest(name, files, exclude, other, OTHER_ROWS)
+        _harvest(name, files, exclude, other, other_rows)
     return path, other
 
 

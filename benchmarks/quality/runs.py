@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,11 @@ class Result:
 
 @cache
 def versions(library: str) -> dict[str, str]:
-    """What decides a library's results, as installed here; of saelight its sources too."""
-    found = {name: version(name) for name in DISTRIBUTIONS[library]}
+    """What decides a library's results, as installed here, of saelight its sources too; nothing where it is not."""
+    try:
+        found = {name: version(name) for name in DISTRIBUTIONS[library]}
+    except PackageNotFoundError:
+        return {}
     if library == OURS:
         found[OURS] += f"+{_sources()}"
     return found
