@@ -41,15 +41,16 @@ def searched(base: Run, grid: Grid, outcome) -> list[Result]:
 
 
 def test_fronts_are_compared_at_equal_l0():
-    points = [Measured(0.4, 10), Measured(0.1, 40)]
+    points = [Measured(0.4, 16), Measured(0.1, 36)]
     # Halfway in log L0, halfway in log FVU.
-    assert at(points, 20) == (pytest.approx(0.2), True)
-    assert at(points, 40) == (0.1, True)
-    fvu, exact = at(points, 44)
+    assert at(points, 24) == (pytest.approx(0.2), True)
+    assert at([*points, Measured(math.nan, 24)], 24) == (pytest.approx(0.2), True)
+    assert at([Measured(0.4, 8), Measured(0.1, 32)], 16) == (pytest.approx(0.2), False)
+    assert at(points, 36) == (0.1, True)
+    fvu, exact = at(points, 40)
     assert fvu < 0.1
     assert not exact
     assert at(points, 80) is None
-    assert at([*points, Measured(math.nan, 20)], 20).fvu == pytest.approx(0.2)
 
 
 def test_a_penalty_is_found_on_the_line_through_what_was_tried():
@@ -134,7 +135,7 @@ def test_all_libraries_get_the_rows_that_saelight_learns_from(data):
 
 
 def test_ours_from_rows_to_the_page(data, tmp_path, monkeypatch):
-    options = ["--variant", "topk", "relu", "--library", "saelight", "--l0", "4", "8", "--batch", "256", "--extensions", "0"]
+    options = ["--variant", "topk", "relu", "--library", "saelight", "--l0", "8", "--batch", "256", "--extensions", "0"]
     given = command.parsed(options)
     store = Store(tmp_path / "results")
     assert not command.search(data, given, store, stop_at=-math.inf)
@@ -159,12 +160,12 @@ def test_ours_from_rows_to_the_page(data, tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "versions", lambda library: {library: "1.0"})
     (tmp_path / "images").mkdir()
     pages.PAGE.write_text("before\n<!-- begin quality -->\nold\n<!-- end quality -->\nafter\n")
-    pages.write(results + peer, "--l0 4 8")
+    pages.write(results + peer, "--l0 8")
     text = pages.PAGE.read_text()
     assert "old" not in text
-    assert text.count("**1.000**") == 4
+    assert text.count("**1.000**") == 2
     assert (tmp_path / "images" / "quality-tiny.png").stat().st_size > 10_000
-    found = entries(results + peer, "topk", 4)
+    found = entries(results + peer, "topk", 8)
     assert best_peer(found) == "sae_lens"
     assert found["saelight"].seeds == 2
 

@@ -10,6 +10,8 @@ CLOSE = 0.005
 """Relative difference of L0 that needs no correction."""
 REACH = 1.2
 """How far beyond the outermost points a line through the last two is believed, as a factor of L0."""
+WIDE = 3.0
+"""How far apart two points may lie, as a factor of L0, for a value between them to be called measured."""
 
 
 class Value(NamedTuple):
@@ -17,7 +19,7 @@ class Value(NamedTuple):
 
     fvu: float
     exact: bool
-    """Whether it was measured there, or between neighbours; not when beyond them, or beside the only one."""
+    """Whether it was measured there or between neighbours; not when beyond them, between distant ones or near one alone."""
 
 
 def at(points: Iterable[Measured], l0: float) -> Value | None:
@@ -28,7 +30,7 @@ def at(points: Iterable[Measured], l0: float) -> Value | None:
         return Value(min(p.fvu for p in near), True)
     below, above = [p for p in kept if p.l0 < l0], [p for p in kept if p.l0 > l0]
     if below and above:
-        return Value(_line(below[-1], above[0], l0), True)
+        return Value(_line(below[-1], above[0], l0), above[0].l0 / below[-1].l0 <= WIDE)
     outer = below[-1:] or above[:1]
     if not outer or not 1 / REACH <= outer[0].l0 / l0 <= REACH:
         return None

@@ -49,10 +49,30 @@ def table(name: str, results: Sequence[Result]) -> str:
         f"default lr (≤ {DEFAULT_TARGET}) | seconds an SAE |",
         "|---|---:|" + "---:|" * (len(PEERS) + 6),
     ]
-    for variant in VARIANTS:
-        for l0 in sorted({r.run.l0 for r in results if r.run.variant == variant}):
-            lines.append(_line(variant, l0, entries(results, variant, l0)))
-    return "\n".join(lines)
+    found = {
+        (variant, l0): entries(results, variant, l0)
+        for variant in VARIANTS
+        for l0 in sorted({r.run.l0 for r in results if r.run.variant == variant})
+    }
+    lines += [_line(variant, l0, row) for (variant, l0), row in found.items()]
+    return "\n".join([*lines, "", _met(list(found.values()))])
+
+
+def _met(rows: Sequence[dict[str, Entry]]) -> str:
+    """How many lines meet each target."""
+    own = [(row[OURS], row) for row in rows if OURS in row]
+    pairs = [
+        (ours, row[peer], row[other]) for ours, row in own if (peer := best_peer(row)) and (other := best_peer(row, True))
+    ]
+    targets = {
+        f"FVU at most {TARGET} of the best peer's": [ours.fvu <= TARGET * peer.fvu for ours, peer, _ in pairs],
+        "the same on the other text": [ours.other_fvu <= TARGET * peer.other_fvu for ours, _, peer in pairs],
+        "at most 1 % never fired": [ours.never_fired <= 0.01 for ours, _ in own],
+        f"default lr within {DEFAULT_TARGET}": [
+            ours.default_fvu <= DEFAULT_TARGET * ours.fvu for ours, _ in own if ours.default_fvu
+        ],
+    }
+    return "Targets met: " + "; ".join(f"{what}: {sum(met)} of {len(met)}" for what, met in targets.items() if met) + "."
 
 
 def _line(variant: str, l0: int, found: dict[str, Entry]) -> str:
