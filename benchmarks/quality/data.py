@@ -15,7 +15,7 @@ from torch import Tensor
 import saelight
 from saelight import UserError
 
-_HELD_OUT = (0.98, 0.95, 0.9, 0.8, 0.6, 0.4)
+_HELD_OUT = (0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Data:
                 max_samples=self.tokens,
                 **settings,
             )
-            if module.n_train_rows == self.tokens:
+            if module.n_train_rows == self.tokens and module.n_val_rows >= self.measured_rows:
                 return module
         raise UserError(f"{self.path}: its last documents are too long to hold out; harvest more, or lower --tokens")
 

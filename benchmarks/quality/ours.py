@@ -52,7 +52,10 @@ def train(runs: Sequence[Run], data: Data) -> list[Result]:
         start = time.monotonic()
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.filterwarnings("ignore", module="lightning.*")
-            trainer.fit(bank, datamodule=module)
+            try:
+                trainer.fit(bank, datamodule=module)
+            except SystemExit:  # what Lightning makes of Ctrl-C
+                raise KeyboardInterrupt from None
         seconds = (time.monotonic() - start) / len(runs)
         return [_measured(run, Path(folder) / "run" / "saes" / _name(run), data, seconds, len(runs)) for run in runs]
 
