@@ -94,6 +94,15 @@ def test_results_are_kept_by_config_and_versions(tmp_path, monkeypatch):
     assert Store(tmp_path).results == {}
 
 
+def test_code_is_told_from_what_is_said_about_it(tmp_path):
+    path = tmp_path / "code.py"
+    digests = []
+    for text in ('def f():\n    """One."""\n    return 1\n', "def f():  # two\n    return 1\n", "def f():\n    return 2\n"):
+        path.write_text(text)
+        digests.append(runs._digest([path]))
+    assert digests[0] == digests[1] != digests[2]
+
+
 class TwoLatents:
     """Reads a row's first two values where they are above 1."""
 
@@ -126,9 +135,8 @@ def data(tmp_path_factory) -> Data:
 
 def test_all_libraries_get_the_rows_that_saelight_learns_from(data):
     batches = list(islice(data.training(256, seed=3), 4))
-    module = data.module(256, seed=3)
-    own = [module.on_after_batch_transfer(x_BD, 0) / module.scale for x_BD in islice(module.train_dataloader(), 4)]
-    torch.testing.assert_close(batches, own)
+    own = list(islice(data.module(256, seed=3).train_dataloader(), 4))
+    assert torch.equal(torch.cat(batches), torch.cat(own))
     assert sum(map(len, data.training(256, seed=3))) == 3072
     assert sum(map(len, data.held_out())) == 1000
     assert sum(map(len, data.other())) == 500

@@ -1,5 +1,6 @@
 """One SAE to train and what came of it, kept as a small JSON file each: what is there is not trained again."""
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import saelight
+from benchmarks import peers
 from saelight.files import write_text
 
 OURS = "saelight"
@@ -70,22 +72,33 @@ class Result:
 
 @cache
 def versions(library: str) -> dict[str, str]:
-    """What decides a library's results, as installed here, of saelight its sources too; nothing where it is not."""
+    """What decides a library's results: what is installed, and the code that trains; nothing where it is not installed."""
     try:
         found = {name: version(name) for name in DISTRIBUTIONS[library]}
     except PackageNotFoundError:
         return {}
-    if library == OURS:
-        found[OURS] += f"+{_sources()}"
-    return found
-
-
-def _sources() -> str:
-    digest = hashlib.sha256()
     package = Path(saelight.__file__).parent
-    for room in _ROOMS:
-        for path in sorted([package / room] if room.endswith(".py") else (package / room).rglob("*.py")):
-            digest.update(path.read_bytes())
+    if library == OURS:
+        paths = [
+            path for room in _ROOMS for path in sorted([package / room] if "." in room else package.glob(f"{room}/**/*.py"))
+        ]
+    else:
+        paths = [Path(peers.__file__).with_name(f"{library}.py")]
+    return found | {"code": _digest(paths)}
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    """Changes with the code in these files, and not with what is said about it."""
+    digest = hashlib.sha256()
+    for path in paths:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            # A docstring, also one of a field.
+            if isinstance(body := getattr(node, "body", None), list):
+                node.body = [
+                    line for line in body if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+                ]
+        digest.update(ast.dump(tree).encode())
     return digest.hexdigest()[:8]
 
 
