@@ -72,6 +72,14 @@ def test_rates_are_added_until_the_best_lies_inside():
     assert len(endless) == 5
 
 
+def test_the_next_l0_begins_around_the_best_rate_of_the_last():
+    found = searched(BASE, Grid(seeds=1), lambda run: result(run, 0.1 + math.log(run.lr / 0.015) ** 2))
+    due = following(replace(BASE, l0=16), Grid(seeds=1), found)
+    assert [run.lr for run in due] == [0.008, 0.016, 0.032]
+    started = [*found, result(due[0], 0.3)]
+    assert following(replace(BASE, l0=16), Grid(seeds=1), started) == due[1:]
+
+
 def test_every_rate_gets_as_many_weights_of_the_penalty():
     base = replace(BASE, variant="relu")
     found = searched(base, Grid(tries=3, seeds=2), lambda run: result(run, 0.1 + run.lr, 7 / run.coefficient**2))

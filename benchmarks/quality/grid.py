@@ -82,7 +82,8 @@ def following(base: Run, grid: Grid, results: Iterable[Result]) -> list[Run]:
     alike = [r for r in results if _kind(r.run) == _kind(base)]
     start = STARTS[base.library][base.variant]
     searched = [r for r in alike if r.run.seed == 0 and r.run.lr is not None]
-    rates = sorted({r.run.lr for r in searched if r.run.l0 == base.l0} | set(first_rates(start.lr, grid.lrs)))
+    own = {r.run.lr for r in searched if r.run.l0 == base.l0}
+    rates = sorted(own if len(own) >= grid.lrs else own | set(first_rates(_middle(base, start, searched), grid.lrs)))
     due = [run for lr in rates for run in _tries(base, lr, start, grid, searched)]
     if base.library == OURS and not any(r.run.lr is None and r.run.l0 == base.l0 for r in alike):
         due.append(replace(base, lr=None, coefficient=None, seed=0))
@@ -100,6 +101,12 @@ def following(base: Run, grid: Grid, results: Iterable[Result]) -> list[Run]:
     seeds = [replace(nearest, seed=seed) for seed in range(1, grid.seeds)]
     done = {r.run for r in alike}
     return [run for run in seeds if run not in done]
+
+
+def _middle(base: Run, start: Start, searched: Collection[Result]) -> float:
+    """Around which rate to begin: the best one of the nearest L0, where there is one."""
+    others = sorted({r.run.l0 for r in searched} - {base.l0}, key=lambda l0: abs(math.log(l0 / base.l0)))
+    return next((best for l0 in others if (best := best_rate(searched, l0)) is not None), start.lr)
 
 
 def _kind(run: Run) -> Run:
