@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shlex
+import signal
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -184,6 +185,21 @@ def test_ours_from_rows_to_the_page(data, tmp_path, monkeypatch):
     found = entries(results + peer, "topk", 8)
     assert best_peer(found) == "sae_lens"
     assert found["saelight"].seeds == 2
+
+
+def test_ctrl_c_leaves_nothing_half_written(data, tmp_path, monkeypatch):
+    def press(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ours._Bar, "on_train_batch_end", press)
+    given = command.parsed(["--variant", "topk", "--library", "saelight", "--l0", "8", "--batch", "256"])
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            command.search(data, given, Store(tmp_path), stop_at=math.inf)
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning turns it off
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pages_of_html_become_text():
