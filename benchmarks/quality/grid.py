@@ -83,8 +83,10 @@ def following(base: Run, grid: Grid, results: Iterable[Result]) -> list[Run]:
     start = STARTS[base.library][base.variant]
     searched = [r for r in alike if r.run.seed == 0 and r.run.lr is not None]
     own = {r.run.lr for r in searched if r.run.l0 == base.l0}
-    rates = sorted(own if len(own) >= grid.lrs else own | set(first_rates(_middle(base, start, searched), grid.lrs)))
-    due = [run for lr in rates for run in _tries(base, lr, start, grid, searched)]
+    middle = _middle(base, start, searched)
+    rates = sorted(own if len(own) >= grid.lrs else own | set(first_rates(middle, grid.lrs)))
+    outwards = sorted(rates, key=lambda lr: abs(math.log(lr / middle)))
+    due = [run for lr in outwards for run in _tries(base, lr, start, grid, searched)]
     if base.library == OURS and not any(r.run.lr is None and r.run.l0 == base.l0 for r in alike):
         due.append(replace(base, lr=None, coefficient=None, seed=0))
     if due:
