@@ -72,7 +72,8 @@ def _met(rows: Sequence[dict[str, Entry]]) -> str:
             ours.default_fvu <= DEFAULT_TARGET * ours.fvu for ours, _ in own if ours.default_fvu
         ],
     }
-    return "Targets met: " + "; ".join(f"{what}: {sum(met)} of {len(met)}" for what, met in targets.items() if met) + "."
+    counts = [f"{what}: {sum(met)} of {len(met)}" for what, met in targets.items() if met]
+    return f"Targets met: {'; '.join(counts)}." if counts else ""
 
 
 def _line(variant: str, l0: int, found: dict[str, Entry]) -> str:
