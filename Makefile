@@ -5,7 +5,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart real test test-slow test-slurm conformance-peers bench bench-quick lint install clean
+.PHONY: quickstart real test test-slow test-slurm conformance-peers bench bench-quick quality quality-quick lint install clean
 
 quickstart: install  ## train nine SAEs on synthetic data with a known answer
 	$(BIN)/saelight fit --config configs/quickstart.yaml
@@ -34,6 +34,12 @@ bench: $(PEERS)/.bench  ## the speed of every variant beside four other librarie
 
 bench-quick: $(PEERS)/.bench
 	$(PEERS)/bin/python -m benchmarks.speed --quick --results build/speed-quick.json
+
+quality: $(PEERS)/.peers  ## how well each library reconstructs: hours, in pieces of one (docs/quality.md)
+	$(PEERS)/bin/python -m benchmarks.quality --budget 60 --write
+
+quality-quick: $(PEERS)/.peers
+	$(PEERS)/bin/python -m benchmarks.quality --quick --results build/quality-quick
 
 lint: $(VENV)/.test  ## style, format, types
 	$(BIN)/ruff check
@@ -66,8 +72,8 @@ $(PEERS)/.peers: tests/conformance/peers/requirements.txt constraints.txt pyproj
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
-$(PEERS)/.bench: $(PEERS)/.peers benchmarks/speed/requirements.txt
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/speed/requirements.txt
+$(PEERS)/.bench: $(PEERS)/.peers benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/peers/requirements.txt
 	touch $@
 
 clean:

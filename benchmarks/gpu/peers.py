@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.training import Bench, mean_ms
+from benchmarks.peers import Peer, peers
 from benchmarks.speed.measure import activations
-from benchmarks.speed.peers import Peer, peers
 
 LIBRARIES = ("sparsify", "sae_lens", "dictionary_learning")
 
@@ -23,7 +23,7 @@ def run(bench: Bench) -> None:
         empty.__spec__ = importlib.util.spec_from_loader("wandb", loader=None)
     for library in LIBRARIES:
         if importlib.util.find_spec(library) is None:
-            bench.results.put("not installed", library, "pip install --no-deps -r benchmarks/speed/requirements.txt")
+            bench.results.put("not installed", library, "pip install --no-deps -r benchmarks/peers/requirements.txt")
             continue
         for peer in peers([library]):
             name = f"{library} {peer.variant} {peer.precision}"

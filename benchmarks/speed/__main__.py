@@ -3,7 +3,7 @@
     python -m benchmarks.speed [--quick] [--size 384x3072 ...] [--threads 1 2] [--saes 9] [--rounds 3] [--only VARIANT ...]
                                [--results FILE] [--write]
 
-`make bench` runs it in an environment with the peers (benchmarks/speed/requirements.txt). Each library makes its own whole
+`make bench` runs it in an environment with the peers (benchmarks/peers/requirements.txt). Each library makes its own whole
 training step on shared batches of 2048 rows, at float32 and at its fastest setting (bfloat16 autocast, medium float32
 products), turn by turn in one process. Results are added to FILE; --write puts what FILE holds into docs/performance.md.
 """
@@ -41,7 +41,7 @@ ROWS = {
 
 def steps(row: str, saes: int, d_in: int, d_sae: int, sample_BD: torch.Tensor):
     """Every library's step for one row, by "library precision": the number of SAEs it trains, and the step."""
-    from benchmarks.speed.peers import peers
+    from benchmarks.peers import peers
 
     variant, share = ROWS[row]
     made, alone = {}, min(saes, ALONE)

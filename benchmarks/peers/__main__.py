@@ -1,6 +1,6 @@
 """Every peer makes a few training steps on fixed random data; those whose weights do not move, or leave the finite, fail.
 
-OMP_NUM_THREADS=1 python -m benchmarks.speed.peers [--d_in 64] [--d_sae 256] [--batch 128] [--k 32] [--steps 3]
+OMP_NUM_THREADS=1 python -m benchmarks.peers [--d_in 64] [--d_sae 256] [--batch 128] [--k 32] [--steps 3]
     [--sparse true] [--libraries '[sparsify]']
 """
 
@@ -12,7 +12,7 @@ import torch
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from benchmarks.speed.peers import LIBRARIES, Training, peers
+from benchmarks.peers import LIBRARIES, Training, peers
 
 
 def main(

@@ -15,7 +15,7 @@ from importlib.util import find_spec, module_from_spec
 
 import torch
 
-from benchmarks.speed.peers.training import Gate, Training, autocast
+from benchmarks.peers.training import Gate, Training, autocast
 
 if "overcomplete" not in sys.modules:
     sys.modules["overcomplete"] = module_from_spec(find_spec("overcomplete"))
