@@ -57,7 +57,9 @@ def test_trapezoid_is_constant_and_then_falls_on_a_line(decay, constant):
     assert falls == pytest.approx([0.08 / (140 - constant + 1)] * len(falls)), "evenly, to eta_min after the last step"
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("cosine", {"decay": 0.2}), ("trapezoid", {"T_0": 5}), ("linear", {"T_mult": 2})])
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("cosine", {"decay": 0.2}), ("trapezoid", {"T_0": 5}), ("linear", {"T_mult": 2})]
+)
 def test_a_setting_of_another_kind_is_refused(kind, settings):
     with pytest.raises(UserError, match=f"drop it for kind '{kind}'|drop them for kind '{kind}'"):
         Schedule(kind=kind, **settings).check()

@@ -3,7 +3,6 @@
 Shapes: B batch, D d_in (d_out of a target).
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,7 @@ from saelight.bank.ranks import share_least, share_mean
 from saelight.bank.record import StepRecord
 from saelight.bank.resume import check_same_config, check_same_units
 from saelight.bank.sae_callback import SAECallback
-from saelight.bank.sae_list import SAEList
+from saelight.bank.sae_list import SAEList, configs
 from saelight.bank.start import begin, check_trainer, read_starts, sample
 from saelight.bank.trainer_attributes import undeclared
 from saelight.data.pairs import as_pair
@@ -29,11 +28,8 @@ from saelight.errors import UserError
 from saelight.ops.handover import hand_over
 from saelight.ops.normalisation import Normalisation
 from saelight.saes import SAE, Moment, SAEConfig
-from saelight.saes.plain_data import from_spec
 from saelight.saes.trained import Trained
 from saelight.schedules import Horizon, limit_steps, measure
-
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 class SAEBank(Evaluating):
@@ -64,13 +60,7 @@ class SAEBank(Evaluating):
             d_out: Width of the targets when the SAEs are transcoders. The CLI takes it from the data.
         """
         super().__init__()
-        # A checkpoint's hyper-parameters hold them as plain data.
-        saes = {name: from_spec(sae) if isinstance(sae, dict) else sae for name, sae in saes.items()}
-        if not saes:
-            raise UserError("model.saes is empty: name at least one SAE")
-        for name in saes:
-            if not _NAME.fullmatch(name):
-                raise UserError(f"{name!r} cannot name an SAE: use letters, digits, '_', '-' and '.' (not first)")
+        saes = configs(saes)
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"model.max_tokens must be positive, got {max_tokens}")
         # Plain data, so that the next checkpoint loads with weights_only=True.

@@ -1,11 +1,30 @@
-"""A bank's SAEs: a module that knows what its members are."""
+"""A bank's SAEs: their configs by name, and a module that knows what its members are."""
 
-from collections.abc import Iterator
-from typing import cast
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 from torch import nn
 
-from saelight.saes import SAE
+from saelight.errors import UserError
+from saelight.saes import SAE, SAEConfig
+from saelight.saes.plain_data import from_spec
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+def configs(saes: Mapping[str, SAEConfig | dict[str, Any]]) -> dict[str, SAEConfig]:
+    """The configs by name; a checkpoint's hyper-parameters hold them as plain data.
+
+    Raises:
+        UserError: for none at all, and for a name that can be no folder's.
+    """
+    if not saes:
+        raise UserError("model.saes is empty: name at least one SAE")
+    for name in saes:
+        if not _NAME.fullmatch(name):
+            raise UserError(f"{name!r} cannot name an SAE: use letters, digits, '_', '-' and '.' (not first)")
+    return {name: from_spec(sae) if isinstance(sae, dict) else sae for name, sae in saes.items()}
 
 
 class SAEList(nn.ModuleList):

@@ -133,8 +133,8 @@ class WatchHealth(WatchHealthSettings, SAECallback):
             self._warn(
                 name,
                 "target",
-                f"its L0 is {l0:.3g} in the last validation, {l0 / target - 1:+.0%} off target_l0 = {target:g}: train longer, "
-                "change lr, or take a target nearer to it",
+                f"its L0 is {l0:.3g} in the last validation, {l0 / target - 1:+.0%} off target_l0 = {target:g}: train "
+                "longer, change lr, or take a target nearer to it",
             )
 
     def _look_at_alive(self, name: str, sae: SAE, dead: float, where: str, sparsity: float | None) -> None:

@@ -33,7 +33,7 @@ def norm_limit(squares_N: Tensor, max_norm: float | None) -> float:
 
 
 def ordinary(x_ND: Tensor, max_norm: float = MAX_NORM) -> Tensor:
-    """The rows whose norm is at most `max_norm` times the median, nearly all of them: a few sinks would decide alone what mean
-    and covariance are."""
+    """The rows whose norm is at most `max_norm` times the median, nearly all of them: a few sinks would decide alone what
+    mean and covariance are."""
     squares_N = row_squares(x_ND)
     return x_ND[squares_N <= norm_limit(squares_N, max_norm) ** 2]

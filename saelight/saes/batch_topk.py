@@ -4,7 +4,8 @@
     inference:  f = ReLU(z + b_enc) where f ‖d‖ exceeds θ, the rest 0
 
 θ is a running mean of the smallest kept positive f ‖d‖ of each step: θ ← β_t θ + (1 - β_t) · min,
-β_t = min(0.97, (t + 1)/(t + 10)): a longer memory (the paper's code has 0.999) lags behind weights that still move. Under DDP each rank selects in its own batch, and the smallest values are averaged.
+β_t = min(0.97, (t + 1)/(t + 10)): a longer memory (the paper's code has 0.999) lags behind weights that still move.
+Under DDP each rank selects in its own batch, and the smallest values are averaged.
 The rest is TopK's. Shapes: B batch, F d_sae.
 """
 

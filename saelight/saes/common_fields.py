@@ -33,7 +33,7 @@ class CommonFields:
     """latent_adamw: AdamW with one second moment for each latent's weights, and steps of W_enc in which the activations'
     covariance is undone (docs/quality.md: what it brings). adamw: with one for each entry."""
     betas: tuple[float, float] | None = None
-    """The moments' decays. Default: 0.8 and 0.98 for latent_adamw, whose gradients are those of many tokens; 0.9 and 0.999."""
+    """The moments' decays. Default: 0.8 and 0.98 for latent_adamw; 0.9 and 0.999 for adamw."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay, on W_enc and on a W_dec without constraint; never on biases, thresholds, gates."""
     clip: float | None = 1.0

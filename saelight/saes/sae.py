@@ -199,9 +199,9 @@ class SAE(Foldable, ABC):
         if not sparsely:
             return self.pre_activations(x_BD, bias_F), AllEntries()
         centre_D = None if self.is_transcoder else self.b_dec
-        W_DF, seen_F = self.W_enc, bias_F
+        W_DF, seen_F = self.W_enc.detach(), bias_F
         if weights_F is not None:
-            W_DF, seen_F = W_DF.detach() * weights_F, None if bias_F is None else bias_F.detach() * weights_F
+            W_DF, seen_F = W_DF * weights_F, None if bias_F is None else bias_F.detach() * weights_F
         pre_E, entries = scan(x_BD, centre_D, W_DF, seen_F, select, self.signed)
         if trim is not None:
             keep_E = trim(pre_E.abs() if self.signed else pre_E, entries)

@@ -3,8 +3,8 @@
     f = the ReLU(z + b_enc) of the k latents with the largest f ‖d‖ of each token, the rest 0,   z = (x - b_dec) @ W_enc
     loss = mean_B ‖x - x̂‖² / D + α · AuxK  (auxk.py)
 
-Decoder rows d are free and start short, which trains better than rows of norm 1 (docs/quality.md); selection by what a latent
-adds to x̂ makes the two the same kind of SAE. `decoder: unit` is the paper's.
+Decoder rows d are free and start short, which trains better than rows of norm 1 (docs/quality.md); selection by what a
+latent adds to x̂ makes the two the same kind of SAE. `decoder: unit` is the paper's.
 Shapes: B batch, D d_in, F d_sae.
 """
 

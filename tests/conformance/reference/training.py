@@ -11,7 +11,8 @@ from tests.conformance.reference.penalised import relu_latents
 
 
 def threshold_average(steps: list[list[Tensor]]) -> tuple[float, int]:
-    """BatchTopK's threshold and its number of updates, each step given by the kept latents times row norms (B, F) of its parts (ranks).
+    """BatchTopK's threshold and its number of updates, each step given by the kept latents times row norms
+    (B, F) of its parts (ranks).
 
     A part in which nothing fired has no smallest positive value and takes no part; a step of such parts is no update.
     """
