@@ -15,7 +15,8 @@ from saelight.ops.dispatch import code_for
 from saelight.ops.matmul import kernel
 from saelight.ops.normalisation import Normalisation
 from saelight.run import run_folder
-from saelight.saes import SAE, trained
+from saelight.saes import SAE
+from saelight.saes.topk import TopKSAE, trained
 
 if TYPE_CHECKING:
     import lightning as L
@@ -73,8 +74,9 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
     Args:
         folder: The SAE's folder, e.g. `runs/quickstart/saes/topk-4`.
         fold_normalisation: Fold the training data's mean and scale into the weights, so that the SAE takes and gives the
-            model's own activations (a transcoder's targets likewise). False keeps the trained weights as they are; they
-            expect activations as the training data was normalised.
+            model's own activations (a transcoder's targets likewise), and the norms of TopK kinds' free decoder rows into
+            their latents. False keeps the trained weights as they are; they expect activations as the training data was
+            normalised.
 
     Raises:
         UserError: when the folder holds no SAE, one of a newer saelight or of a variant that is not imported, or weights
@@ -83,6 +85,9 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
     sae, normalisation, target_normalisation = trained.read(folder)
     if fold_normalisation:
         sae.fold(normalisation, target_normalisation)
+        if isinstance(sae, TopKSAE) and not sae.unit_decoder:
+            # The norms of these rows only set a pace of learning.
+            sae.fold_norms()
     return sae.eval().requires_grad_(False)
 
 

@@ -14,6 +14,7 @@ from saelight.files import table as text_table
 from saelight.files import write_text
 from saelight.run import export
 from saelight.run.fvu_mark import MARK, NOTE, disagrees
+from saelight.run.wanted_l0 import wanted_l0
 
 
 def results(trainer: L.Trainer, bank: SAEBank, writes: bool, clock: WriteProgress | None = None) -> list[dict[str, Any]]:
@@ -51,17 +52,19 @@ def write_results(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as one aligned table: name, L0, FVU, MMCS where the truth is known, dead %, folder. Where an FVU is marked as
-    not that of most tokens, the median token's stands beside it."""
+    """The rows as one aligned table: name, L0 and the one that was wanted, FVU, MMCS where the truth is known, dead %, folder.
+    Where an FVU is marked as not that of most tokens, the median token's stands beside it."""
     columns = {
         "l0": ("L0", "{:.1f}", 1),
+        "wanted_l0": ("wanted", "{:g}", 1),
         "fvu": ("FVU", "{:.4f}", 1),
         "fvu_median": ("median", "{:.4f}", 1),
         "mmcs": ("MMCS", "{:.3f}", 1),
         "dead": ("dead %", "{:.1f}", 100),
     }
+    rows = [row | {"metrics": row["metrics"] | _wanted(row["config"])} for row in rows]
     marked = any(disagrees(row["metrics"]) for row in rows)
-    wanted = {"fvu_median": marked, "mmcs": any("mmcs" in row["metrics"] for row in rows)}
+    wanted = {"fvu_median": marked} | {key: any(key in row["metrics"] for row in rows) for key in ("wanted_l0", "mmcs")}
     shown = {k: v for k, v in columns.items() if wanted.get(k, True)}
     lines = [["name", *(title for title, _, _ in shown.values()), "folder"]]
     for row in rows:
@@ -74,3 +77,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         outcome = Outcome(row["state"], row["reason"])
         lines.append([row["name"], *cells, row["folder"] if outcome.state == "finished" else str(outcome)])
     return text_table(lines, left=(0, len(shown) + 1)) + (f"\n{NOTE}" if marked else "")
+
+
+def _wanted(config: dict[str, Any]) -> dict[str, float]:
+    l0 = wanted_l0(config)
+    return {} if l0 is None else {"wanted_l0": l0}

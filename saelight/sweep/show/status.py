@@ -7,12 +7,13 @@ from typing import Any
 
 from saelight.files import table
 from saelight.run.fvu_mark import MARK, NOTE
+from saelight.run.wanted_l0 import wanted_l0
 from saelight.sweep.execute.launch.reconcile import reconcile_jobs
 from saelight.sweep.execute.progress_line import duration
 from saelight.sweep.store.result_rows import collect
 from saelight.sweep.store.sweep_folder import SweepFolder
 
-_COLUMNS = ("name", "state", "device", "step", "loss", "L0", "FVU", "ETA")
+_COLUMNS = ("name", "state", "device", "step", "loss", "L0", "wanted", "FVU", "ETA")
 _LEFT = (0, 1, 2)
 
 
@@ -58,6 +59,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         step,
         _number(row["loss"], ".4f"),
         _number(metrics.get("l0"), ".1f"),
+        _number(wanted_l0(row["config"]), "g"),
         _number(metrics.get("fvu"), ".4f") + (MARK if row["fvu_disagrees"] else ""),
         "-" if row["eta"] is None else duration(row["eta"]),
     ]
