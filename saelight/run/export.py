@@ -15,8 +15,8 @@ from saelight.ops.dispatch import code_for
 from saelight.ops.matmul import kernel
 from saelight.ops.normalisation import Normalisation
 from saelight.run import run_folder
-from saelight.saes import SAE
-from saelight.saes.topk import TopKSAE, trained
+from saelight.saes import SAE, trained
+from saelight.saes.topk import TopKSAE
 
 if TYPE_CHECKING:
     import lightning as L

@@ -52,7 +52,7 @@ def write_results(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as one aligned table: name, L0 and the one that was wanted, FVU, MMCS where the truth is known, dead %, folder.
+    """The rows as one aligned table: name, L0 and the one wanted, FVU, MMCS where the truth is known, dead %, folder.
     Where an FVU is marked as not that of most tokens, the median token's stands beside it."""
     columns = {
         "l0": ("L0", "{:.1f}", 1),
