@@ -34,6 +34,10 @@ class LatentAdamW(torch.optim.AdamW):
         super().__init__(groups, eps=eps, fused=True)
         self.whitening = whitening
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Not AdamW's, which looks for the tensor `step` of its own states in every one.
+        torch.optim.Optimizer.__setstate__(self, state)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -58,20 +62,20 @@ class LatentAdamW(torch.optim.AdamW):
         state, gradient = self.state[p], p.grad
         assert gradient is not None
         if not state:
-            state["step"] = 0
+            state["steps"] = 0
             state["exp_avg"] = torch.zeros_like(p)
             state["exp_avg_sq"] = torch.zeros_like(p.sum(width_dim, keepdim=True))
         if group["whitened"] and self.whitening is not None:
             # (D, F) lies in memory as (F, D).
             gradient = matmul(gradient.T, self.whitening).T
-        state["step"] += 1
+        state["steps"] += 1
         state["exp_avg"].lerp_(gradient, 1 - beta1)
         square = gradient.square().mean(width_dim, keepdim=True)
         state["exp_avg_sq"].lerp_(square, 1 - beta2)
-        size = (state["exp_avg_sq"] / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
+        size = (state["exp_avg_sq"] / (1 - beta2 ** state["steps"])).sqrt_().add_(group["eps"])
         if group["weight_decay"]:
             p.mul_(1 - lr * group["weight_decay"])
-        p.addcdiv_(state["exp_avg"], size, value=-lr / (1 - beta1 ** state["step"]))
+        p.addcdiv_(state["exp_avg"], size, value=-lr / (1 - beta1 ** state["steps"]))
 
 
 def whitening_of(x_ND: Tensor) -> Tensor:

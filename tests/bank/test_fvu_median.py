@@ -10,7 +10,7 @@ from tests.support.runs import data, trainer
 
 
 def test_it_is_about_the_starting_samples_mean_and_survives_the_checkpoint(tmp_path):
-    d, t = data(), trainer(tmp_path, max_steps=5, name="a")
+    d, t = data(normalise="rms"), trainer(tmp_path, max_steps=5, name="a")
     bank = saelight.SAEBank({"topk": saelight.TopK(expansion=2, k=4)}, d_in=d.d_in)
     t.fit(bank, d)
     mean_D = d.init_sample().mean(0)

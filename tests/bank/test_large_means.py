@@ -3,6 +3,8 @@
 N rows, D d_in.
 """
 
+import contextlib
+
 import pytest
 import torch
 
@@ -83,7 +85,9 @@ def shapes():
 @pytest.mark.parametrize(("shape", "x_ND"), list(shapes()))
 def test_rows_of_any_shape_train_to_finite_weights(shape, x_ND):
     made = bank(SAES)
-    fit(made, normalised(x_ND), max_steps=6)
+    said = {"constant dimensions": "3 of 16 dimensions .* are the same", "heavy tails": "longer than 10 times the median"}
+    with pytest.warns(UserWarning, match=said[shape]) if shape in said else contextlib.nullcontext():
+        fit(made, normalised(x_ND), max_steps=6)
     for sae in made.saes:
         assert isinstance(sae, SAE)
         assert all(p.isfinite().all() for p in sae.parameters())

@@ -74,7 +74,8 @@ def test_nothing_counts_before_its_time(tmp_path):
 def test_what_is_not_finite_is_no_progress(tmp_path):
     # Without variance there is no FVU.
     bank = saelight.SAEBank({"a": LEARNING}, d_in=16)
-    loaders = [torch.utils.data.DataLoader(torch.ones(80, 16), batch_size=10) for _ in range(2)]
+    rows = torch.randn(80, 16, generator=torch.Generator().manual_seed(0)), torch.ones(80, 16)
+    loaders = [torch.utils.data.DataLoader(x_ND, batch_size=10) for x_ND in rows]
     trainer(tmp_path, callbacks=[StopEarly(patience=2)], **VALIDATIONS).fit(bank, *loaders)
     assert bank.retired[0].reason == "no progress in 2 validations, at step 4"
 

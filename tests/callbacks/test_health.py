@@ -39,8 +39,8 @@ class Loud(L.Callback):
 
 TROUBLES = {
     "killed by its penalty": (
-        saelight.ReLU(d_sae=64, sparsity=100.0, lr=1e-2),
-        r"only 0.0% of its latents fired in .*: lower sparsity \(λ is 100\) or lower lr or set resample",
+        saelight.ReLU(d_sae=64, sparsity=1000.0, lr=1e-2),
+        r"only 0.0% of its latents fired in .*: lower sparsity \(λ is 1e\+03\) or lower lr or set resample",
     ),
     "killed by its rate": (
         saelight.TopK(d_sae=1024, k=1, lr=10.0, clip=None),
@@ -57,6 +57,14 @@ TROUBLES = {
     "off its target": (
         saelight.Gated(d_sae=64, target_l0=3.0, lr=1e-9),
         r"L0 has stayed at \d\d.\d since step \d+, far from target_l0 = 3: raise lr",
+    ),
+    "half of it dead": (
+        saelight.TopK(d_sae=256, k=2, lr=3e-3, aux_coefficient=0),
+        r"\d\d% of its latents are dead, silent in the last 2000 tokens: lower lr or raise aux_coefficient",
+    ),
+    "short of its target": (
+        saelight.ReLU(d_sae=64, target_l0=30.0, lr=1e-4),
+        r"its L0 is .* in the last validation, [+-]\d+% off target_l0 = 30: train longer, change lr, or take a target nearer",
     ),
     "worse than the mean": (
         saelight.TopK(d_sae=64, k=4, lr=1.0, clip=None, schedule=STEADY),
@@ -94,15 +102,15 @@ def test_a_warm_restart_is_no_spike(tmp_path):
 def test_healthy_saes_are_not_talked_about(tmp_path):
     saes = {
         "topk": GOOD,
-        "batch_topk": saelight.BatchTopK(d_sae=64, k=4, lr=3e-3),
+        "batch_topk": saelight.BatchTopK(d_sae=32, k=4, lr=3e-3),
         "narrow": saelight.TopK(d_sae=6, k=6, lr=3e-3),
         "relu": saelight.ReLU(d_sae=64, sparsity=0.3, lr=3e-3),
-        "relu_target": saelight.ReLU(d_sae=64, target_l0=4.0, lr=3e-3, schedule=Schedule(kind="cosine")),
-        "gated": saelight.Gated(d_sae=64, sparsity=0.5, lr=3e-3),
-        "jump_relu": saelight.JumpReLU(d_sae=64, lr=3e-3),
-        "matryoshka": saelight.Matryoshka(d_sae=64, base=saelight.BatchTopK(k=4), lr=3e-3),
+        "relu_target": saelight.ReLU(d_sae=64, target_l0=4.0, schedule=Schedule(kind="cosine")),
+        "gated": saelight.Gated(d_sae=32, sparsity=0.5, lr=3e-3),
+        "jump_relu": saelight.JumpReLU(d_sae=32, lr=3e-3),
+        "matryoshka": saelight.Matryoshka(d_sae=32, base=saelight.BatchTopK(k=4), lr=3e-3),
     }
-    assert warned(tmp_path, saes) == []
+    assert warned(tmp_path, saes, rows=100 * 300) == []
     # Of a few steps nothing can be said.
     assert warned(tmp_path, {"bad": TROUBLES["killed by its penalty"][0]}, rows=9000) == []
 
@@ -132,5 +140,5 @@ def test_a_sae_that_rests_is_left_alone(tmp_path):
 def test_each_warning_can_be_turned_off(tmp_path):
     bad = {"bad": TROUBLES["dense"][0]}
     assert warned(tmp_path, bad, [WatchHealth(troubles=["alive", "fvu", "spike"])]) == []
-    with pytest.raises(saelight.UserError, match="troubles must be some of alive, l0, fvu, spike"):
-        WatchHealth(troubles=["dead"])
+    with pytest.raises(saelight.UserError, match="troubles must be some of alive, dead, l0, target, fvu, spike"):
+        WatchHealth(troubles=["died"])

@@ -106,7 +106,7 @@ def test_a_part_of_a_nested_config_keeps_the_rest_of_its_default():
         (TopK, {"k": 4.5}, "k: expected int, got 4.5"),
         (TopK, {"k": True}, "k: expected int, got True"),
         (TopK, {"lr": "fast"}, "lr: expected float or null, got fast"),
-        (TopK, {"betas": [0.9]}, r"betas: expected tuple\[float, float\], got \[0.9\]"),
+        (TopK, {"betas": [0.9]}, r"betas: expected tuple\[float, float\] or null, got \[0.9\]"),
         (TopK, {"k_anneal": {"epochs": "two"}}, "k_anneal: expected int or float"),
         (TopK, {"schedule": {"kind": "cosin"}}, "schedule.kind: expected one of .*; did you mean 'cosine'?"),
         (TopK, {"schedule": {"kin": 1}}, "Schedule has no field 'kin'; did you mean 'kind'?"),
