@@ -1,6 +1,6 @@
 """A bank's whole training step with nothing around it: no Lightning, no logging.
 
-Losses, gradients one SAE at a time, statistics, clipping, the running state, one fused AdamW, the decoder constraint: what
+Losses, gradients one SAE at a time, statistics, clipping, the running state, one optimizer, the decoder constraint: what
 `SAEBank` does, in its order. Shapes: B batch, D d_in.
 """
 
@@ -17,13 +17,20 @@ from saelight.schedules import Horizon
 
 
 class BareLoop:
-    def __init__(self, saes: Sequence[SAE], horizon: Horizon, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        saes: Sequence[SAE],
+        horizon: Horizon,
+        dtype: torch.dtype = torch.float32,
+        whitening_DD: Tensor | None = None,
+    ) -> None:
         """
         Args:
             dtype: bfloat16 for autocast.
+            whitening_DD: The bank's (`latent_adamw.py`).
         """
         self.saes, self.horizon, self.autocast = saes, horizon, dtype != torch.float32
-        made = adamw([(str(i), sae) for i, sae in enumerate(saes)], horizon)
+        made = adamw([(str(i), sae) for i, sae in enumerate(saes)], horizon, whitening_DD)
         self.optimizer, self.schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
         self.steps = 0
 

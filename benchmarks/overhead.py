@@ -37,7 +37,7 @@ def bare(data: saelight.SyntheticDataModule, saes: saelight.SAEBank, steps: int)
     sample = data.init_sample()
     for sae in saes.saes:
         sae.initialise(sample)
-    loop = BareLoop(list(saes.saes), horizon)
+    loop = BareLoop(list(saes.saes), horizon, whitening_DD=saes.whitening)
     for step, batch in enumerate(data.train_dataloader()):
         if step == WARM_UP:
             start = time.perf_counter()

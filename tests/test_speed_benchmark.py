@@ -22,7 +22,7 @@ def test_the_bare_loop_trains_as_the_bank_does():
     for sae in saes:
         sae.initialise(batches)
         sae.dead_after.fill_(sae.config.dead_after or horizon.tokens // 10)
-    loop = BareLoop(saes, horizon)
+    loop = BareLoop(saes, horizon, whitening_DD=trained.whitening)
     for x_BD in batches.split(64):
         loop(x_BD)
     for name, sae in zip(VARIANTS, saes, strict=True):

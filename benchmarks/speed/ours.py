@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.bare import BareLoop
+from saelight.bank.latent_adamw import whitening_of
 from saelight.saes import SAE, BatchTopK, Gated, HardConcrete, JumpReLU, Matryoshka, ReLU, SAEConfig, TopK
 from saelight.schedules import Horizon
 
@@ -66,4 +67,4 @@ def bank(
         sae.initialise(sample_BD)
         if share is not None:
             close(sae, sample_BD, share)
-    return BareLoop(saes, HORIZON, dtype)
+    return BareLoop(saes, HORIZON, dtype, whitening_of(sample_BD))

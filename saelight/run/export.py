@@ -16,7 +16,6 @@ from saelight.ops.matmul import kernel
 from saelight.ops.normalisation import Normalisation
 from saelight.run import run_folder
 from saelight.saes import SAE, trained
-from saelight.saes.topk import TopKSAE
 
 if TYPE_CHECKING:
     import lightning as L
@@ -84,10 +83,7 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
     """
     sae, normalisation, target_normalisation = trained.read(folder)
     if fold_normalisation:
-        sae.fold(normalisation, target_normalisation)
-        if isinstance(sae, TopKSAE) and not sae.unit_decoder:
-            # The norms of these rows only set a pace of learning.
-            sae.fold_norms()
+        sae.fold_for_use(normalisation, target_normalisation)
     return sae.eval().requires_grad_(False)
 
 

@@ -5,9 +5,9 @@ from typing import Any, ClassVar, Literal
 
 from saelight.errors import UserError
 from saelight.ops.init import Centre
-from saelight.schedules import Schedule
+from saelight.schedules import Horizon, Schedule
 
-_LR, _LR_WIDTH = 0.11, 384  # fitted on language models' activations (docs/quality.md)
+_LR, _LR_POWER = 0.057, 3 / 8  # fitted on a language model's activations (docs/quality.md)
 _OF_A_NEW_START = frozenset({"b_dec_init", "tied_init", "datapoint_init", "encoder_scale", "decoder_scale"})
 
 
@@ -89,9 +89,9 @@ class CommonFields:
             return self.d_sae
         return max(1, round(d_in * (8 if self.expansion is None else self.expansion)))
 
-    def default_lr(self, d_out: int, steps: int) -> float:
-        """The peak learning rate when none is given, of a training of so many optimizer steps (docs/training.md)."""
-        return self.lr_factor * _LR * (_LR_WIDTH / d_out) ** 0.5 / steps**0.5
+    def default_lr(self, d_out: int, horizon: Horizon) -> float:
+        """The peak learning rate when none is given: what more steps, and noisier ones, bear (docs/training.md)."""
+        return self.lr_factor * _LR * d_out**-0.5 * (horizon.tokens_per_step / horizon.steps) ** _LR_POWER
 
     def spec(self) -> dict[str, Any]:
         """This config as plain data, `{class_path, init_args}`: what checkpoints and exports keep."""

@@ -51,6 +51,10 @@ class Foldable(nn.Module):
         if self.W_skip is not None:
             self.W_skip.mul_(s / t)
 
+    def fold_for_use(self, normalisation: Normalisation, target: Normalisation | None = None) -> None:
+        """`fold`, and whatever else only training needs: what a published SAE is loaded as."""
+        self.fold(normalisation, target)
+
     def add_to_z(self, by_F: Tensor) -> None:
         """Add (F,) float64 to z, for every token: to each bias that z meets."""
         if (b_enc := getattr(self, "b_enc", None)) is None:

@@ -23,6 +23,7 @@ from saelight.saes.batch_topk import BatchTopK
 from saelight.saes.losses import Entries, Moment, Reconstruction
 from saelight.saes.plain_data import variants
 from saelight.saes.sae import SAE, SAEConfig
+from saelight.schedules import Horizon
 
 _PARETO_POWER = 0.5
 
@@ -52,8 +53,8 @@ class Matryoshka(SAEConfig):
         if self.random_prefixes is not None and self.random_prefixes < 1:
             raise UserError(f"random_prefixes must be at least 1, got {self.random_prefixes}")
 
-    def default_lr(self, d_out: int, steps: int) -> float:
-        return self.base.default_lr(d_out, steps)
+    def default_lr(self, d_out: int, horizon: Horizon) -> float:
+        return self.base.default_lr(d_out, horizon)
 
     @property
     def module(self) -> type[SAE]:

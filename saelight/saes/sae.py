@@ -169,7 +169,7 @@ class SAE(Foldable, ABC):
 
     def peak_lr(self, horizon: Horizon) -> float:
         """Peak learning rate of a training of this length."""
-        return self.config.default_lr(self.d_out, horizon.steps) if self.config.lr is None else self.config.lr
+        return self.config.default_lr(self.d_out, horizon) if self.config.lr is None else self.config.lr
 
     @property
     def encoder_bias(self) -> Tensor | None:

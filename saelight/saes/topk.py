@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from saelight.errors import UserError
 from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import AllEntries
+from saelight.ops.normalisation import Normalisation
 from saelight.ops.select import largest, largest_of_each_token
 from saelight.saes.auxk import auxk
 from saelight.saes.losses import Entries, Losses, Moment
@@ -79,6 +80,12 @@ class TopKSAE(SAE, config=TopK):
     def norms(self) -> Tensor | None:
         """‖d‖ (F,), by which latents are weighed in the selection; None where all are 1."""
         return None if self.unit_decoder else self.W_dec.detach().norm(dim=1).clamp_min(_SHORTEST)
+
+    def fold_for_use(self, normalisation: Normalisation, target: Normalisation | None = None) -> None:
+        super().fold_for_use(normalisation, target)
+        if not self.unit_decoder:
+            # The norms of free rows only set a pace of learning.
+            self.fold_norms()
 
     def encode(self, x: Tensor) -> Tensor:
         return self.select(self.pre_activations(x, self.b_enc), self.config.k)

@@ -129,7 +129,7 @@ def test_whatever_can_change_weights_makes_another_point(one, other):
 
 
 def test_a_default_spelt_out_is_the_same_sae():
-    spelt = {"class_path": "saelight.saes.TopK", "d_sae": 16, "lr": 2e-4 / (16 / 2**14) ** 0.5, "clip": 1}
+    spelt = {"class_path": "saelight.saes.TopK", "d_sae": 16, "optimizer": "latent_adamw", "clip": 1}
     assert hashes(BASE) == hashes(BASE, SWEEP | {"sae": spelt})
 
 

@@ -7,6 +7,7 @@ from saelight.sweep.execute.devices import Device
 from saelight.sweep.execute.launch import Launcher
 from saelight.sweep.execute.progress_line import duration
 from saelight.sweep.plan.entry import Entry
+from saelight.sweep.plan.memory import moments
 from saelight.sweep.store.sweep_folder import Group
 
 _FLOAT = 4
@@ -30,8 +31,8 @@ def forecast(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher) ->
         seconds = _seconds(entries, group.tokens, rate)
         worker = min(free, key=lambda i: (free[i], i))
         free[worker] += seconds or 0.0
-        # A checkpoint has the weights and AdamW's two moments; each SAE is exported once.
-        disk = sum(4 * _FLOAT * entry.parameters for entry in entries)
+        # A checkpoint has the weights and the optimizer's moments; each SAE is exported once.
+        disk = sum(_FLOAT * entry.parameters * (2 + moments(entry.sae.get("optimizer"))) for entry in entries)
         disk_sum += disk
         lines.append(
             (

@@ -71,7 +71,7 @@ def _train(config: dict[str, Any], members: list[Entry], progress: bool) -> dict
     trainer.fit(bank, datamodule=data)
     for sae in bank.saes:
         sae.cpu().eval().requires_grad_(False)
-        sae.fold(bank.normalisation, bank.target_normalisation)
+        sae.fold_for_use(bank.normalisation, bank.target_normalisation)
     return {
         name: Trained(name, sae, row)
         for sae, row, entry in zip(bank.saes, trainer.results, members, strict=True)

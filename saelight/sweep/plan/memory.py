@@ -12,17 +12,21 @@ if TYPE_CHECKING:
     from saelight.saes import SAEConfig
 
 _FLOAT = 4
-_STATE = 4
-"""Weights, their gradients, and AdamW's two moments."""
 _PROCESS = 200_000_000
 """What a run loads and keeps whatever its SAEs are: compiled code, logs, the libraries' buffers."""
+
+
+def moments(optimizer: str | None) -> int:
+    """How many numbers the optimizer keeps for a weight: AdamW two, the default one, and a few more."""
+    return 2 if optimizer == "adamw" else 1
 
 
 def sae_bytes(config: "SAEConfig", parameters: int, d_sae: int, batch: int) -> tuple[int, int]:
     """Bytes one SAE holds all the time, and what it needs beside them in its turn, which a group needs only once."""
     factors = config.module.memory
     weights, latents = _FLOAT * parameters, _FLOAT * batch * d_sae
-    held = _STATE * weights + factors.latents_kept * latents
+    # Weights, their gradients, and the moments.
+    held = (2 + moments(config.optimizer)) * weights + factors.latents_kept * latents
     return round(held), round(factors.parameters * weights + factors.latents * latents)
 
 
