@@ -23,11 +23,11 @@ from saelight.schedules import Horizon, Time, check_time, in_steps, ramp
 
 # The controller of log λ: proportional to the distance of log L0 from its set-point, and to the sum of that. Gates and
 # thresholds that close hardly open again, so that λ rises with care and falls at once. Tuned on MiniLM's layer 3.
-_APPROACH = 0.7  # the share of training after which the set-point is the target itself
+_APPROACH = 0.5  # the share of training after which the set-point is the target itself
 _ABOVE, _BELOW = 0.25, 1.0  # farther above or below the set-point than this, λ moves no faster
 _SMOOTHING = 0.1  # one batch's L0 is noisy
 _PROPORTIONAL = 4.0
-_GAIN, _LARGEST_GAIN = 40.0, 0.04  # of the sum: over all of training, and in one step
+_GAIN, _LARGEST_GAIN = 60.0, 0.1  # of the sum: over all of training, and in one step
 _FEWEST_STEPS = 300  # in which λ finds the target (docs/saes.md)
 
 _HYSTERESIS = 0.75  # an SAE near the limit does not change between dense and sparse from batch to batch

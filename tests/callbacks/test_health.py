@@ -105,7 +105,7 @@ def test_healthy_saes_are_not_talked_about(tmp_path):
         "batch_topk": saelight.BatchTopK(d_sae=32, k=4, lr=3e-3),
         "narrow": saelight.TopK(d_sae=6, k=6, lr=3e-3),
         "relu": saelight.ReLU(d_sae=64, sparsity=0.3, lr=3e-3),
-        "relu_target": saelight.ReLU(d_sae=64, target_l0=4.0, schedule=Schedule(kind="cosine")),
+        "relu_target": saelight.ReLU(d_sae=64, target_l0=4.0),
         "gated": saelight.Gated(d_sae=32, sparsity=0.5, lr=3e-3),
         "jump_relu": saelight.JumpReLU(d_sae=32, lr=3e-3),
         "matryoshka": saelight.Matryoshka(d_sae=32, base=saelight.BatchTopK(k=4), lr=3e-3),
