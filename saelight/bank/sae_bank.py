@@ -37,7 +37,7 @@ class SAEBank(Evaluating):
     (B, d_out).
 
     Each SAE has its own seed, loss, learning rate, schedule, clipping and fate: trained together or alone, its weights
-    come out the same bit for bit. One SAE's graph is alive at a time, and one fused AdamW steps them all.
+    come out the same bit for bit. One SAE's graph is alive at a time, and one optimizer steps them all.
     """
 
     def __init__(

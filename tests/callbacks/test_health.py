@@ -63,8 +63,8 @@ TROUBLES = {
         r"\d\d% of its latents are dead, silent in the last 2000 tokens: lower lr or raise aux_coefficient",
     ),
     "short of its target": (
-        saelight.ReLU(d_sae=64, target_l0=4.0, lr=1e-3),
-        r"its L0 is .* in the last validation, [+-]\d+% off target_l0 = 4: train longer, change lr, or",
+        saelight.Gated(d_sae=64, target_l0=3.0, lr=1e-9),
+        r"its L0 is .* in the last validation, [+-]\d+% off target_l0 = 3: train longer, change lr, or",
     ),
     "worse than the mean": (
         saelight.TopK(d_sae=64, k=4, lr=1.0, clip=None, schedule=STEADY),

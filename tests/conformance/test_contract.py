@@ -67,7 +67,7 @@ def test_a_module_is_bound_to_its_config_and_to_those_that_inherit_it():
 def test_memory_factors_are_the_modules_own_and_a_nested_ones_its_bases():
     assert Unfinished().module.memory == DENSE
     weights, latents = 4 * 300, 4 * 100 * 16
-    assert sae_bytes(Greedy(), 300, 16, 100) == (4 * weights + 3 * latents, weights + 2 * latents)
+    assert sae_bytes(Greedy(), 300, 16, 100) == (3 * weights + 3 * latents, weights + 2 * latents)
     assert Matryoshka(base=ReLU()).module.memory == ReLU().module.memory != DENSE
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from saelight.bank.isolation import clip_gradients, derived_seed
-from saelight.bank.optimizer import forget
+from saelight.bank.latent_adamw import whitening_of
+from saelight.bank.optimizer import adamw, forget
+from saelight.data.norms import ordinary
 from saelight.saes import Moment
 from saelight.schedules import Horizon
 from tests.distributed.halves import BATCH, STEPS
@@ -41,18 +43,8 @@ def two_half_reference(name: str) -> dict[str, torch.Tensor]:
     sae = VARIANTS[name].build(16, seed=derived_seed(0, name))
     sae.initialise(x)
     horizon = Horizon(STEPS, STEPS, BATCH)
-    factor = sae.config.schedule.factor(sae.lr, horizon)
-    decayed = [id(p) for p in sae.decayed_parameters()]
-    rates = sae.learning_rates(horizon)
-    groups = [
-        {
-            "params": [p],
-            "weight_decay": sae.config.weight_decay if id(p) in decayed else 0.0,
-            "peak": rates.get(own_name, sae.lr),
-        }
-        for own_name, p in sae.named_parameters()
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=sae.config.betas, eps=6.25e-10)
+    made = adamw([(name, sae)], horizon, whitening_of(ordinary(x)))
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     if sae.config.dead_after is None:
         sae.dead_after.fill_(horizon.tokens // 10)
     for step, batch in enumerate(x.split(BATCH)):
@@ -66,9 +58,8 @@ def two_half_reference(name: str) -> dict[str, torch.Tensor]:
         sae.tokens_since_fired.add_(BATCH).masked_fill_(counts > 0, 0)
         sae.constrain_gradients()
         clip_gradients([p.grad for p in sae.parameters()], sae.config.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * factor(step)
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
         sae.constrain_weights()
         if measured[0] is not None:

@@ -77,7 +77,7 @@ def test_the_final_weights_are_validated_when_training_ends_inside_an_epoch(tmp_
     bank = saelight.SAEBank({"a": VARIANTS["topk"]}, d_in=16)
     t.fit(bank, d)
     assert bank.evaluated_at == 7
-    assert capsys.readouterr().out.splitlines()[0].split() == ["name", "L0", "FVU", "MMCS", "dead", "%", "folder"]
+    assert capsys.readouterr().out.splitlines()[0].split() == ["name", "L0", "wanted", "FVU", "MMCS", "dead", "%", "folder"]
 
 
 def test_names_are_numbered_and_explicit_folders_refused(tmp_path):
