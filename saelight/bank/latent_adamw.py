@@ -64,14 +64,15 @@ class LatentAdamW(torch.optim.AdamW):
         if not state:
             state["steps"] = 0
             state["exp_avg"] = torch.zeros_like(p)
-            state["exp_avg_sq"] = torch.zeros_like(p.sum(width_dim, keepdim=True))
+            state["exp_avg_sq"] = torch.zeros_like(p.narrow(width_dim, 0, 1), memory_format=torch.contiguous_format)
         if group["whitened"] and self.whitening is not None:
             # (D, F) lies in memory as (F, D).
             gradient = matmul(gradient.T, self.whitening).T
         state["steps"] += 1
         state["exp_avg"].lerp_(gradient, 1 - beta1)
-        square = gradient.square().mean(width_dim, keepdim=True)
-        state["exp_avg_sq"].lerp_(square, 1 - beta2)
+        # No (D, F) temporary: the norm is one pass.
+        norm = torch.linalg.vector_norm(gradient, dim=width_dim, keepdim=True)
+        state["exp_avg_sq"].lerp_(norm.square_().div_(gradient.shape[width_dim]), 1 - beta2)
         size = (state["exp_avg_sq"] / (1 - beta2 ** state["steps"])).sqrt_().add_(group["eps"])
         if group["weight_decay"]:
             p.mul_(1 - lr * group["weight_decay"])

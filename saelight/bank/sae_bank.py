@@ -78,8 +78,8 @@ class SAEBank(Evaluating):
         self.seeds = [derived_seed(seed, name) if c.seed is None else c.seed for name, c in saes.items()]
         # A ModuleList with the names beside it: a ModuleDict refuses dots.
         self.saes = SAEList(map(self._build, saes, saes.values(), self.seeds))
-        if any(sae.config.optimizer == "latent_adamw" and sae.W_enc is not None for sae in self.saes):
-            self.register_buffer("whitening", torch.zeros(d_in, d_in))
+        whitens = any(sae.config.optimizer == "latent_adamw" and sae.W_enc is not None for sae in self.saes)
+        self.register_buffer("whitening", torch.zeros(d_in, d_in) if whitens else None)
         self.begin_evaluation(predict_top)
         self.quarantine = Quarantine(len(saes))
         self.retired: dict[int, Outcome] = {}
@@ -134,7 +134,7 @@ class SAEBank(Evaluating):
         limit_steps(self.trainer, self.horizon, self.hparams["max_tokens"])
         # Before the run has a folder, and after a checkpoint has been read: what goes on starts from nothing else.
         self._starts = read_starts(self._named())
-        return adamw(self._named().items(), self.horizon, getattr(self, "whitening", None))
+        return adamw(self._named().items(), self.horizon, self.whitening)
 
     def on_fit_start(self) -> None:
         data = undeclared(self.trainer).datamodule
@@ -145,7 +145,7 @@ class SAEBank(Evaluating):
         self.target_normalisation = getattr(data, "target_normalisation", self.target_normalisation)
         self.quarantine.newly_stopped()  # those of a resumed run are old news
         units = self.normalisation, self.target_normalisation
-        measured = getattr(self, "whitening", None), self.evaluation.centre_D
+        measured = self.whitening, self.evaluation.centre_D
         begin(self._named(), self.horizon, self.trainer, self._starts, units, measured)
         self._starts = {}
 

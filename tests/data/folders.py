@@ -1,11 +1,15 @@
 """Small shard folders, and ways to damage them."""
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from saelight.cli import shard_commands
+from saelight.data.shards.reader import ShardedRows
 from saelight.data.shards.writer import ShardWriter
 
 
@@ -49,6 +53,22 @@ def write(
         for start in range(0, len(x_ND), piece):
             writer.append(x_ND[start : start + piece], **{k: c[start : start + piece] for k, c in columns.items()})
     return path
+
+
+def read(path: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    """All rows (N, D) of a shard folder, as stored, and its columns (N,)."""
+    rows = ShardedRows(path)
+    x_ND = torch.empty(rows.n_rows, rows.d_in, dtype=rows.dtype)
+    rows.read(0, x_ND)
+    return x_ND, {name: rows.column(name, 0, rows.n_rows) for name in rows.columns}
+
+
+def command(*args: object) -> str:
+    """What `saelight shards ARGS` prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        shard_commands.run(list(map(str, args)))
+    return out.getvalue()
 
 
 def edit(path: Path, **changes: object) -> None:

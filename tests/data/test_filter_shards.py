@@ -1,36 +1,19 @@
 """`saelight shards filter` and what `info` says: on rows of which 0.8 % are sinks."""
 
-import contextlib
 import hashlib
-import io
 import json
 
 import pytest
 import safetensors.torch
 import torch
 
-from saelight.cli import shard_commands
 from saelight.data.datamodule import ActivationDataModule
 from saelight.data.shards.reader import ShardedRows
 from saelight.data.shards.verify import verify
 from saelight.errors import UserError
-from tests.data.folders import SINK_EVERY, edit, with_sinks, write
+from tests.data.folders import SINK_EVERY, command, edit, read, with_sinks, write
 
 N = 4000
-
-
-def command(*args):
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        shard_commands.run(list(map(str, args)))
-    return out.getvalue()
-
-
-def read(path):
-    rows = ShardedRows(path)
-    x = torch.empty(rows.n_rows, rows.d_in, dtype=rows.dtype)
-    rows.read(0, x)
-    return x, {name: rows.column(name, 0, rows.n_rows) for name in rows.columns}
 
 
 def columns(n=N):

