@@ -65,7 +65,8 @@ def learner(task: Task, sample_ND: Tensor) -> Learner:
     """As its tutorials train: rows scaled to an expected norm of √D, the rate constant and in the last fifth falling to 0,
     penalties warmed up over the first twentieth. The inference form is the one that it saves and loads itself.
 
-    Its `dead_feature_window` of 1000 steps stays: its auxiliary loss starts after that.
+    Its `dead_feature_window` of 1000 steps is longer than a short run, whose auxiliary loss would never start: a fifth of
+    the run takes its place, but 100 steps at least.
     """
     settings = {"normalize_activations": "expected_average_only_in"}
     if task.coefficient is not None:
@@ -77,6 +78,7 @@ def learner(task: Task, sample_ND: Tensor) -> Learner:
         lr=task.lr,
         lr_end=task.lr,
         lr_decay_steps=task.steps // 5,
+        dead_feature_window=min(1000, max(100, task.steps // 5)),
     )
     trainer = _trainer(task.variant, task.d_in, task.d_sae, task.l0, task.seed, trainer_config, **settings)
     scale = task.d_in**0.5 / sample_ND.norm(dim=1).mean().item()
