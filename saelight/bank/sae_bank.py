@@ -40,6 +40,9 @@ class SAEBank(Evaluating):
     come out the same bit for bit. One SAE's graph is alive at a time, and one optimizer steps them all.
     """
 
+    whitening: Tensor | None
+    """C^{-a} (d_in, d_in) of the training's rows, of the optimizer; None where no SAE asks for it."""
+
     def __init__(
         self,
         saes: dict[str, SAEConfig],
