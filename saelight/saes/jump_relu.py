@@ -38,10 +38,10 @@ class JumpReLU(Penalised):
     """step: the L0 itself, decoder rows of norm 1. tanh: a smooth stand-in for it, decoder without constraint. target: the
     squared distance to target_l0, relative, with λ = 1 unless sparsity says otherwise."""
     bandwidth: float | None = None
-    """ε, the width around the threshold in which it has gradient. Default: 0.001 √d_in, the paper's, for step and target;
-    2 for tanh."""
+    """ε, the width around the threshold in which it has gradient. Default: 0.025 √d_in for step and target, in which tokens
+    enough fall in short runs (the paper's is 0.001 √d_in); 2 for tanh."""
     initial_threshold: float | None = None
-    """θ at the start. Default: 0.001 √d_in, the paper's, for step and target; 0.1 for tanh."""
+    """θ at the start. Default: 0.005 √d_in for step and target (the paper's is 0.001 √d_in); 0.1 for tanh."""
     threshold_lr: float | None = None
     """Peak learning rate of log θ. Default: enough for θ to grow by e^10 in the whole of training, at least lr: thresholds
     start far below what they come to, and AdamW moves log θ by no more than its learning rate in a step."""
@@ -73,9 +73,9 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
 
     def __init__(self, config: JumpReLU, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
-        smooth, small = config.penalty == "tanh", 0.001 * math.sqrt(d_in)
-        self.bandwidth = config.bandwidth or (2.0 if smooth else small)
-        threshold = config.initial_threshold or (0.1 if smooth else small)
+        smooth, size = config.penalty == "tanh", math.sqrt(d_in)
+        self.bandwidth = config.bandwidth or (2.0 if smooth else 0.025 * size)
+        threshold = config.initial_threshold or (0.1 if smooth else 0.005 * size)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
         self.log_threshold = nn.Parameter(torch.full((self.d_sae,), threshold).log())
 

@@ -137,7 +137,7 @@ def settings(config: SAEConfig, sae: SAE, x: Tensor, moment: Moment) -> dict[str
             given |= {"k": config.k, "k_aux": config.k_aux or max(1, sae.d_out // 2), "dead": sae.dead()}
             given["aux_coefficient"] = config.aux_coefficient
         case JumpReLU():
-            default = 2.0 if config.penalty == "tanh" else 0.001 * sae.d_in**0.5
+            default = 2.0 if config.penalty == "tanh" else 0.025 * sae.d_in**0.5
             given |= {
                 "penalty": config.penalty,
                 "bandwidth": config.bandwidth or default,
