@@ -41,8 +41,8 @@ _DENSE = 0.25
 """The share of d_sae above which an L0 is not sparse."""
 _MISSED = 1.2
 """Times, or part, of target_l0 at which it is missed."""
-_TARGET_FROM = 0.6
-"""The share of training after which target_l0 should be near."""
+_TARGET_FROM = 0.5
+"""The share of training after which λ aims at target_l0 itself (saes/penalised.py): an L0 that is stuck elsewhere stays."""
 
 
 class WatchHealth(WatchHealthSettings, SAECallback):

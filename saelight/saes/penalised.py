@@ -76,6 +76,8 @@ class PenalisedSAE(SAE):
 
     def __init__(self, config: Penalised, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
+        if config.target_l0 is not None and config.target_l0 >= self.d_sae:
+            raise UserError(f"target_l0 = {config.target_l0:g} is not below d_sae = {self.d_sae}; lower it or widen the SAE")
         # λ over its starting value, which moves with target_l0, and when p-annealing keeps the loss continuous.
         self.register_buffer("log_factor", torch.tensor(0.0))
         self.register_buffer("is_sparse", torch.tensor(False))

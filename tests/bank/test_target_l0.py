@@ -92,6 +92,7 @@ def test_a_batch_without_any_active_latent_keeps_lambda_finite():
         (ReLU(target_l0=0), "target_l0 must be positive"),
         (HardConcrete(input_dependent=False, target_l0=5), "needs input_dependent gates"),
         (JumpReLU(penalty="target"), "penalty target needs target_l0"),
+        (Gated(d_sae=32, target_l0=32), "target_l0 = 32 is not below d_sae = 32; lower it or widen the SAE"),
     ],
 )
 def test_targets_that_make_no_sense_are_refused(config, message):
