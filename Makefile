@@ -17,7 +17,7 @@ shards/minilm-layer3/metadata.json: | $(VENV)/.harvest
 	$(BIN)/saelight shards harvest --config configs/harvest-minilm.yaml
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not slurm"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not slurm" --durations=40
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
