@@ -5,7 +5,8 @@
     tanh    penalty Σ_i tanh(4 f_i ‖d_i‖), decoder free, the jump's gradient to every parameter (Anthropic, January 2025)
     target  + λ (L0/L0* - 1)², undivided: the paper's loss for a wanted L0 (appendix F)
 
-Dead latents may be pulled back by λ_P · mean_B Σ_dead ReLU(θ_i - π_i) ‖d_i‖ (Anthropic, January 2025).
+Beyond its kernel a threshold has no gradient, so that latents die of themselves and of fast learning: + α · AuxK (auxk.py)
+teaches the dead, or in its place λ_P · mean_B Σ_dead ReLU(θ_i - π_i) ‖d_i‖ (Anthropic, January 2025).
 Shapes: B batch, D d_in, F d_sae.
 """
 
@@ -18,12 +19,14 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.jump import jump, step
+from saelight.saes.auxk import auxk
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.penalised import Penalised, PenalisedSAE
 from saelight.schedules import Horizon
 
 _REACH = 20.0  # e-folds of θ at a constant learning rate; schedules halve it
 _KERNEL = 0.5001  # half of the kernel's width, in bandwidths, and the rounding of π
+_AUX = 1 / 32  # arXiv 2406.04093's
 _STEEPNESS = 4.0  # of tanh, in units of a latent's norm
 
 
@@ -45,8 +48,12 @@ class JumpReLU(Penalised):
     threshold_lr: float | None = None
     """Peak learning rate of log θ. Default: enough for θ to grow by e^10 in the whole of training, at least lr: thresholds
     start far below what they come to, and AdamW moves log θ by no more than its learning rate in a step."""
+    aux_coefficient: float | None = None
+    """α, the weight of AuxK. Default: 1/32, TopK's, or 0 with `pre_activation_coefficient`."""
+    k_aux: int | None = None
+    """Dead latents used by AuxK per token. Default: half of d_in (d_out of a transcoder)."""
     pre_activation_coefficient: float = 0.0
-    """λ_P, the weight of the loss that brings dead latents back; Anthropic's is 3e-6."""
+    """λ_P, the weight of another loss that brings dead latents back; Anthropic's is 3e-6."""
 
     @property
     def default_sparsity(self) -> float:
@@ -54,11 +61,15 @@ class JumpReLU(Penalised):
 
     def check(self) -> None:
         super().check()
-        for name in ("bandwidth", "initial_threshold", "threshold_lr"):
+        for name in ("bandwidth", "initial_threshold", "threshold_lr", "k_aux"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name} must be positive, got {value}")
         self.check_not_negative("pre_activation_coefficient")
+        if self.aux_coefficient is not None:
+            self.check_not_negative("aux_coefficient")
+        if self.aux_coefficient and self.pre_activation_coefficient:
+            raise UserError("aux_coefficient and pre_activation_coefficient exclude each other: give one of them")
 
     def check_target(self) -> None:
         if self.penalty != "target":
@@ -76,6 +87,7 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
         smooth, size = config.penalty == "tanh", math.sqrt(d_in)
         self.bandwidth = config.bandwidth or (2.0 if smooth else 0.025 * size)
         threshold = config.initial_threshold or (0.1 if smooth else 0.005 * size)
+        self.k_aux = config.k_aux or max(1, self.d_out // 2)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
         self.log_threshold = nn.Parameter(torch.full((self.d_sae,), threshold).log())
 
@@ -86,6 +98,12 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
     @property
     def aims_at_l0(self) -> bool:
         return self.config.penalty != "target" and super().aims_at_l0
+
+    @property
+    def aux_coefficient(self) -> float:
+        """The weight of the term on dead latents, whichever it is."""
+        aux, below = self.config.aux_coefficient, self.config.pre_activation_coefficient
+        return below or (_AUX if aux is None else aux)
 
     @property
     def threshold(self) -> Tensor:
@@ -113,12 +131,11 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
         f = self._latents(pre, theta)
         penalty = self._penalty(pre, f, theta, entries, len(x_BD))
         reconstruction = self.reconstruction(f, entries, x_BD, y_BD, moment)
-        coefficient = self.config.pre_activation_coefficient
-        aux = self._below(x_BD) if coefficient > 0 else None
+        aux = self._for_the_dead(x_BD, reconstruction.error_BD)
         density = self.density(pre, entries, lowest_F)
         counts_F = entries.counts(f.detach())
         return self.objective(
-            reconstruction, penalty, counts_F, moment, density=density, aux=aux, aux_coefficient=coefficient
+            reconstruction, penalty, counts_F, moment, density=density, aux=aux, aux_coefficient=self.aux_coefficient
         )
 
     def _penalty(self, pre: Tensor, f: Tensor, theta: Tensor, entries: Entries, tokens: int) -> Tensor:
@@ -133,8 +150,12 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
     def coefficient(self, sparsity: Tensor) -> Tensor:
         return sparsity if self.config.penalty == "target" else super().coefficient(sparsity)
 
-    def _below(self, x_BD: Tensor) -> Tensor:
-        """mean_B Σ ReLU(θ - π) ‖d‖ over the dead latents."""
+    def _for_the_dead(self, x_BD: Tensor, error_BD: Tensor) -> Tensor | None:
+        """AuxK, or mean_B Σ ReLU(θ - π) ‖d‖ over the dead latents."""
+        if self.aux_coefficient == 0:
+            return None
         dead_A = self.dead().nonzero().squeeze(1)
-        below_BA = torch.relu(self.threshold[dead_A] - self.pre_activations_of(dead_A, x_BD))
-        return (below_BA * self.W_dec[dead_A].norm(dim=1)).sum() / len(x_BD)
+        pre_BA, W_dec_AD = self.pre_activations_of(dead_A, x_BD), self.W_dec[dead_A]
+        if self.config.pre_activation_coefficient == 0:
+            return auxk(pre_BA, error_BD, W_dec_AD, self.k_aux)
+        return (torch.relu(self.threshold[dead_A] - pre_BA) * W_dec_AD.norm(dim=1)).sum() / len(x_BD)

@@ -38,6 +38,7 @@ D_IN, D_OUT = 16, 10
 # Wide enough for many pre-activations to lie within the kernel, high enough for some to lie below the threshold.
 JUMP = {"d_sae": 24, "bandwidth": 0.6, "initial_threshold": 0.3}
 ON_DEAD = {"pre_activation_coefficient": 0.2, "dead_after": 256}
+AUX_K = {"aux_coefficient": 0.5, "k_aux": 4, "dead_after": 256}
 TOP = {"k": 3, "k_aux": 4, "dead_after": 256}
 OPTIONS: dict[str, SAEConfig] = {
     **VARIANTS,
@@ -54,6 +55,8 @@ OPTIONS: dict[str, SAEConfig] = {
     "jumprelu-step-on-dead": JumpReLU(sparsity=0.3, penalty="step", **JUMP, **ON_DEAD),
     "jumprelu-tanh": JumpReLU(sparsity=0.3, penalty="tanh", **JUMP),
     "jumprelu-tanh-on-dead": JumpReLU(sparsity=0.3, penalty="tanh", **JUMP, **ON_DEAD),
+    "jumprelu-step-aux": JumpReLU(sparsity=0.3, penalty="step", **JUMP, **AUX_K),
+    "jumprelu-tanh-aux": JumpReLU(sparsity=0.3, penalty="tanh", **JUMP, **AUX_K),
     "jumprelu-target": JumpReLU(target_l0=3.0, penalty="target", **JUMP, **ON_DEAD),
     "matryoshka-topk": Matryoshka(d_sae=24, base=TopK(k=3, k_aux=4), dead_after=256),
     "matryoshka-batch-topk": Matryoshka(d_sae=24, base=BatchTopK(k=3, k_aux=4), dead_after=256, random_prefixes=4),
@@ -144,6 +147,8 @@ def settings(config: SAEConfig, sae: SAE, x: Tensor, moment: Moment) -> dict[str
                 "target_l0": config.target_l0,
                 "dead": sae.dead(),
                 "pre_activation_coefficient": config.pre_activation_coefficient,
+                "k_aux": config.k_aux or max(1, sae.d_out // 2),
+                "aux_coefficient": 0.0 if config.pre_activation_coefficient else config.aux_coefficient or 1 / 32,
             }
         case MatchingPursuit():
             given["k"] = config.k

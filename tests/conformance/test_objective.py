@@ -15,6 +15,7 @@ from saelight.saes import (
     SAE,
     GatedHardConcrete,
     HardConcrete,
+    JumpReLU,
     MatchingPursuit,
     Matryoshka,
     Penalised,
@@ -45,7 +46,7 @@ def execution(request):
 
 def heeds_dead(config: SAEConfig) -> bool:
     inner = config.base if isinstance(config, Matryoshka) else config
-    return isinstance(inner, TopK) or getattr(inner, "pre_activation_coefficient", 0) > 0
+    return isinstance(inner, TopK | JumpReLU)
 
 
 DEATHS = {"alive": 0, "some-dead": 3, "all-dead": 1}
@@ -128,8 +129,10 @@ def sized(config: SAEConfig, d_sae: int, data: st.DataObject) -> SAEConfig:
     inner = config.base if isinstance(config, Matryoshka) else config
     if hasattr(inner, "k"):
         inner = replace(inner, k=data.draw(st.integers(1, d_sae), "k"))
-    if isinstance(inner, TopK):
+    if isinstance(inner, TopK | JumpReLU):
         inner = replace(inner, k_aux=data.draw(st.integers(1, d_sae), "k_aux"))
+    if isinstance(inner, Penalised) and inner.target_l0 is not None:
+        inner = replace(inner, target_l0=min(inner.target_l0, d_sae / 2))
     if not isinstance(config, Matryoshka):
         return replace(inner, d_sae=d_sae, expansion=None)
     random_prefixes = config.random_prefixes and min(config.random_prefixes, d_sae)

@@ -1,4 +1,4 @@
-"""JumpReLU (Rajamanoharan et al. arXiv 2407.14435; tanh and the loss on dead latents: Anthropic, January 2025).
+"""JumpReLU (Rajamanoharan et al. arXiv 2407.14435; tanh and the loss on dead latents: Anthropic, January 2025), with AuxK.
 
 The jump has no useful derivative; the pseudo-derivatives of the paper stand in for it and are written out here by hand.
 What is smooth (error, tanh, the loss on dead latents) is differentiated as a function of latents f, pre-activations π,
@@ -13,7 +13,9 @@ from torch import Tensor
 from tests.conformance.reference.common import (
     Reference,
     Weights,
+    aux_k,
     centred,
+    error,
     frozen,
     norms,
     per_token,
@@ -37,6 +39,8 @@ def jumprelu(
     target_l0: float | None = None,
     dead: Tensor | None = None,
     pre_activation_coefficient: float = 0.0,
+    k_aux: int = 0,
+    aux_coefficient: float = 0.0,
     prefixes: list[int] | None = None,
 ) -> Reference:
     w = frozen(w)
@@ -54,6 +58,9 @@ def jumprelu(
     if dead is not None and pre_activation_coefficient:
         below = torch.clamp(theta - pre, min=0) * norms(smooth)
         loss = loss + pre_activation_coefficient * below[:, dead].sum() / B
+    if dead is not None and aux_coefficient:
+        held_error = error(jump(pre_BF, w), x, y, w)
+        loss = loss + aux_coefficient * aux_k(held_error, pre, smooth, dead, k_aux)
 
     variables = [f, pre, theta, *smooth.values()]
     found = torch.autograd.grad(loss, variables, allow_unused=True)
