@@ -62,7 +62,7 @@ DENSE = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-@pytest.mark.parametrize("sweep", [MIXED, DENSE], ids=["widths and variants mixed", "dense variants"])
+@pytest.mark.parametrize("sweep", [MIXED, pytest.param(DENSE, marks=pytest.mark.slow)], ids=["mixed", "dense variants"])
 def test_the_prediction_is_within_a_fifth(sweep):
     from saelight.sweep.store.sweep_folder import config_of
 

@@ -68,7 +68,7 @@ def test_a_search_learns_from_groups_and_prunes_inside_them(capsys):
 
 
 def test_two_runners_on_one_journal_and_a_kill():
-    file = write(SEARCH, changed(BASE, data__init_args__rows=20_000))
+    file = write(SEARCH, changed(BASE, data__init_args__rows=8_000))
     command = [sys.executable, "-m", "saelight", "sweep", "run", file, "--devices", "cpu", "--journal", "shared.log"]
     runners = [subprocess.Popen([*command, "--out", out], stdout=subprocess.DEVNULL) for out in ("a", "b")]
     end = time.monotonic() + 90

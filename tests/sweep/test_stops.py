@@ -14,7 +14,7 @@ from tests.support.sweeps import BASE, SWEEP, assert_equal, rows, weights, write
 
 LONGER = changed(
     BASE,
-    data__init_args__rows=120_000,
+    data__init_args__rows=60_000,
     # Kills find a checkpoint to go on from.
     trainer__callbacks=[{"class_path": "saelight.callbacks.SaveCheckpoint", "init_args": {"minutes": 0.005}}],
 )
