@@ -21,7 +21,7 @@ def test_the_bare_loop_trains_as_the_bank_does():
     saes = [config.build(16, seed) for config, seed in zip(VARIANTS.values(), bank(seed=2).seeds, strict=True)]
     for sae in saes:
         sae.initialise(batches)
-        sae.dead_after.fill_(sae.config.dead_after or horizon.tokens // 10)
+        sae.dead_after.fill_(sae.config.dead_after or horizon.tokens // 20)
     loop = BareLoop(saes, horizon, whitening_DD=trained.whitening)
     for x_BD in batches.split(64):
         loop(x_BD)

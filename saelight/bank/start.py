@@ -105,7 +105,7 @@ def begin(
         else:
             sae.initialise(x_ND, y_ND)
         if sae.config.dead_after is None:
-            sae.dead_after.fill_(min(10_000_000, max(1, horizon.tokens // 10)))
+            sae.dead_after.fill_(min(10_000_000, max(1, horizon.tokens // 20)))
     for name, sae in saes.items():
         for concern in sae.concerns(horizon):
             rank_zero_warn(f"SAE {name!r}: {concern}")

@@ -55,7 +55,7 @@ class CommonFields:
     skip: bool = False
     """Transcoders: add x @ W_skip, a linear path past the latents that starts at zero (arXiv 2501.18823)."""
     dead_after: int | None = None
-    """Tokens without firing after which a latent counts as dead. Default: 10M, at most 10 % of training."""
+    """Tokens without firing after which a latent counts as dead. Default: 10M, at most 5 % of training."""
     init_from: str | None = None
     """Start from this trained SAE's folder (`runs/<name>/saes/<sae>`), of the same variant and widths: its weights, brought
     to the units of these data. Everything else (lr, schedule, counters) begins anew."""
