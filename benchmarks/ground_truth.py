@@ -16,7 +16,7 @@ import shlex
 import sys
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,6 @@ from benchmarks.pages import insert
 from benchmarks.recovery import BARS, LOW_BARS, RANDOM, Row, controls, measure, shortcomings, table
 from saelight.data.synthetic import SyntheticRows
 from saelight.saes import SAEConfig
-from saelight.schedules import Schedule
 
 PAGE = Path(__file__).parents[1] / "docs" / "ground-truth.md"
 PRUNING_ONLY = "HardConcrete, one gate per latent"
@@ -46,10 +45,7 @@ class Size:
     d_sae: int
     batch_size: int
     tokens: int
-    lr: float
     precision: str = "32-true"
-    jump: dict[str, float] = field(default_factory=dict)
-    """JumpReLU's window and start, where few tokens of a batch fall into the paper's, and thresholds have little time."""
 
     @property
     def k(self) -> int:
@@ -69,11 +65,9 @@ SIZES = {
         d_sae=256,
         batch_size=256,
         tokens=1_500_000,
-        lr=1e-2,
-        jump={"bandwidth": 0.2, "initial_threshold": 0.1},
     ),
     # The sizes of SynthSAEBench-16k (arXiv 2602.14687) as far as these rows can express it; docs/ground-truth.md has the
-    # differences. Width, batch size, lr, precision and tokens are those it recommends.
+    # differences. Width, batch size, precision and tokens are those it recommends.
     "synthsaebench": Size(
         {
             "d_in": 768,
@@ -86,21 +80,20 @@ SIZES = {
         d_sae=4096,
         batch_size=1024,
         tokens=200_000_000,
-        lr=3e-4,
         precision="bf16-mixed",
     ),
 }
 
 
 def variants(size: Size) -> dict[str, SAEConfig]:
-    """Every variant, with the true L0 as its own."""
-    k, common = size.k, {"d_sae": size.d_sae, "lr": size.lr, "schedule": Schedule(kind="cosine")}
+    """Every variant at its defaults, with the true L0 as its own."""
+    k, common = size.k, {"d_sae": size.d_sae}
     target, fixed = common | {"target_l0": k}, common | {"k": k}
     nested = {
         "BatchTopK": saelight.BatchTopK(k=k),
         "TopK": saelight.TopK(k=k),
         "ReLU": saelight.ReLU(target_l0=k),
-        "JumpReLU": saelight.JumpReLU(target_l0=k, **size.jump),
+        "JumpReLU": saelight.JumpReLU(target_l0=k),
     }
     return {
         "ReLU": saelight.ReLU(**target),
@@ -112,9 +105,9 @@ def variants(size: Size) -> dict[str, SAEConfig]:
         "TopK": saelight.TopK(**fixed),
         "AbsTopK": saelight.AbsTopK(**fixed),
         "BatchTopK": saelight.BatchTopK(**fixed),
-        "JumpReLU, step": saelight.JumpReLU(**size.jump, **target),
+        "JumpReLU, step": saelight.JumpReLU(**target),
         "JumpReLU, tanh": saelight.JumpReLU(penalty="tanh", **target),
-        "JumpReLU, target": saelight.JumpReLU(penalty="target", **size.jump, **target),
+        "JumpReLU, target": saelight.JumpReLU(penalty="target", **target),
         **{f"Matryoshka over {name}": saelight.Matryoshka(base=base, **common) for name, base in nested.items()},
         "Matryoshka, random prefixes": saelight.Matryoshka(base=saelight.BatchTopK(k=k), random_prefixes=10, **common),
         "MatchingPursuit": saelight.MatchingPursuit(**fixed),

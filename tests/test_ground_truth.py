@@ -15,8 +15,6 @@ TINY = Size(
     d_sae=32,
     batch_size=128,
     tokens=100_000,
-    lr=1e-2,
-    jump=SIZES["small"].jump,
 )
 PERFECT = Row(2, 0, 1, 1, 1, 1, 1, 0, 0)
 

@@ -18,7 +18,7 @@ from benchmarks.quality import ours, pages, prepare, runs
 from benchmarks.quality.data import Data
 from benchmarks.quality.evaluate import evaluate
 from benchmarks.quality.fronts import at, coefficient_for
-from benchmarks.quality.grid import Grid, first_rates, following
+from benchmarks.quality.grid import STARTS, Grid, first_rates, following
 from benchmarks.quality.runs import Measured, Result, Run, Store
 from benchmarks.quality.summary import best_peer, entries
 from saelight.data.shards.writer import ShardWriter
@@ -67,8 +67,8 @@ def test_rates_are_added_until_the_best_lies_inside():
     best = 0.015
     found = searched(BASE, Grid(seeds=1), lambda run: result(run, 0.1 + math.log(run.lr / best) ** 2))
     rates = [r.run.lr for r in found]
-    assert sorted(rates[:3]) == first_rates(4e-3, 3)
-    assert rates[3:] == [0.016, 0.032]
+    assert sorted(rates[:3]) == first_rates(STARTS["saelight"]["topk"].lr, 3)
+    assert rates[3:] == [0.02, 0.04]
     endless = searched(BASE, Grid(seeds=1, extensions=2), lambda run: result(run, 1 / run.lr))
     assert len(endless) == 5
 
@@ -159,7 +159,8 @@ def test_ours_from_rows_to_the_page(data, tmp_path, monkeypatch):
     assert store.results == {}
     assert command.search(data, given, store, stop_at=math.inf)
     results = list(store.results.values())
-    assert {r.run.lr for r in results} == {None, *first_rates(4e-3, 3)}
+    first = {lr for variant in ("topk", "relu") for lr in first_rates(STARTS["saelight"][variant].lr, 3)}
+    assert {r.run.lr for r in results} == {None, *first}
     assert {r.run.seed for r in results} == {0, 1}
     for r in results:
         assert 0 < r.held_out.fvu < 1.2

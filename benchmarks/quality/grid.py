@@ -26,12 +26,12 @@ class Start:
 
 STARTS: dict[str, dict[str, Start]] = {
     OURS: {
-        "topk": Start(4e-3),
-        "batch_topk": Start(4e-3),
-        "matryoshka": Start(4e-3),
-        "gated": Start(4e-3),
-        "jump_relu": Start(4e-3),
-        "relu": Start(4e-3),
+        "topk": Start(5e-3),
+        "batch_topk": Start(5e-3),
+        "matryoshka": Start(5e-3),
+        "gated": Start(1e-2),
+        "jump_relu": Start(1e-2),
+        "relu": Start(1e-2),
     },
     "sae_lens": {
         "topk": Start(4e-3),
