@@ -67,8 +67,8 @@ def test_rates_are_added_until_the_best_lies_inside():
     best = 0.015
     found = searched(BASE, Grid(seeds=1), lambda run: result(run, 0.1 + math.log(run.lr / best) ** 2))
     rates = [r.run.lr for r in found]
-    assert sorted(rates[:3]) == first_rates(STARTS["saelight"]["topk"].lr, 3)
-    assert rates[3:] == [0.02, 0.04]
+    assert sorted(rates[:3]) == first_rates(4e-3, 3)
+    assert rates[3:] == [0.016, 0.032]
     endless = searched(BASE, Grid(seeds=1, extensions=2), lambda run: result(run, 1 / run.lr))
     assert len(endless) == 5
 
