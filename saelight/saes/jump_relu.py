@@ -39,7 +39,7 @@ class JumpReLU(Penalised):
 
     penalty: Literal["step", "tanh", "target"] = "step"
     """step: the L0 itself, decoder rows of norm 1. tanh: a smooth stand-in for it, decoder without constraint. target: the
-    squared distance to target_l0, relative, with λ = 1 unless sparsity says otherwise."""
+    squared distance to target_l0, relative, with λ = 4 unless sparsity says otherwise."""
     bandwidth: float | None = None
     """ε, the width around the threshold in which it has gradient. Default: 0.025 √d_in for step and target, in which tokens
     enough fall in short runs (the paper's is 0.001 √d_in); 2 for tanh."""
@@ -57,7 +57,7 @@ class JumpReLU(Penalised):
 
     @property
     def default_sparsity(self) -> float:
-        return {"step": 0.02, "tanh": 0.008, "target": 1.0}[self.penalty]
+        return {"step": 0.02, "tanh": 0.008, "target": 4.0}[self.penalty]
 
     def check(self) -> None:
         super().check()

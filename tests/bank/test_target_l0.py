@@ -13,7 +13,7 @@ from tests.support.activations import sparse_activations
 from tests.support.banks import bank, fit
 
 TARGET = 6.0
-KINDS = ["cosine", "linear", "constant"]
+KINDS = ["trapezoid", "cosine", "linear", "constant"]
 PENALISED = {
     "relu": (ReLU, {}),
     "relu-p": (ReLU, {"p_end": 0.5}),
@@ -22,6 +22,7 @@ PENALISED = {
     "gated-hard-concrete": (GatedHardConcrete, {}),
     "jump-step": (JumpReLU, {}),
     "jump-tanh": (JumpReLU, {"penalty": "tanh"}),
+    "jump-target": (JumpReLU, {"penalty": "target"}),
 }
 
 
