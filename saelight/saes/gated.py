@@ -25,7 +25,7 @@ class Gated(Penalised):
     """Gates and magnitudes from one encoder, L1 on the gates, an auxiliary reconstruction from them."""
 
     default_sparsity = 0.2
-    lr_factor: ClassVar[float] = 2.0
+    lr_factor: ClassVar[float] = 1.5
 
     aux_coefficient: float = 1.0
     """α, the weight of the auxiliary reconstruction. The paper's value."""

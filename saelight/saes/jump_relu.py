@@ -35,7 +35,7 @@ class JumpReLU(Penalised):
     """A learned threshold per latent, L0 penalised directly."""
 
     nests: ClassVar[bool] = True
-    lr_factor: ClassVar[float] = 2.0
+    lr_factor: ClassVar[float] = 1.5
 
     penalty: Literal["step", "tanh", "target"] = "step"
     """step: the L0 itself, decoder rows of norm 1. tanh: a smooth stand-in for it, decoder without constraint. target: the

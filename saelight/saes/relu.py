@@ -31,7 +31,7 @@ class ReLU(Penalised):
     """ReLU latents, L1 penalty weighted by decoder norms."""
 
     nests: ClassVar[bool] = True
-    lr_factor: ClassVar[float] = 2.0
+    lr_factor: ClassVar[float] = 1.5
 
     p: float = 1.0
     """The penalty's power. Below 1 it is closer to L0, and shrinks strong latents less."""

@@ -60,7 +60,7 @@ TROUBLES = {
     ),
     "half of it dead": (
         saelight.TopK(d_sae=256, k=2, lr=3e-3, aux_coefficient=0),
-        r"\d\d% of its latents are dead, silent in the last 2000 tokens: lower lr or raise aux_coefficient",
+        r"\d\d% of its latents are dead, silent in the last 1000 tokens: lower lr or raise aux_coefficient",
     ),
     "short of its target": (
         saelight.Gated(d_sae=64, target_l0=3.0, lr=1e-9),
