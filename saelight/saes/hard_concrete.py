@@ -9,6 +9,7 @@ latents, and leaves the sparsity of the rest to ReLU. Shapes: B batch, D d_in, F
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from saelight.saes.penalised import Penalised, PenalisedSAE
 @dataclass(kw_only=True)
 class HardConcretePenalised(Penalised):
     """What the variants with hard concrete gates share."""
+
+    lr_factor: ClassVar[float] = 4.0
 
     initial_beta: float = 0.2
     """The gates' temperature β at the start; low is nearer to on/off, with less gradient. At the paper's 2/3 gates that
