@@ -43,7 +43,7 @@ def table(name: str, results: Sequence[Result]) -> str:
     lines = [
         f"### {name}: {run.tokens:,} rows, {run.d_sae} latents, batches of {run.batch}",
         "",
-        ", ".join(f"{name} {number}" for name, number in installed.items()) + ".",
+        "With " + ", ".join(f"{name} {number}" for name, number in installed.items()) + ".",
         "",
         f"| variant | L0 | {' | '.join((OURS, *PEERS))} | ratio (≤ {TARGET}) | other text | never fired | "
         f"default lr (≤ {DEFAULT_TARGET}) | seconds an SAE |",

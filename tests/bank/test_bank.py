@@ -85,10 +85,10 @@ def test_latents_are_dead_after_exactly_that_many_tokens(activations):
     assert torch.equal(b["a"].dead(), ages >= 640)
 
 
-def test_dead_after_defaults_to_a_tenth_of_training(activations):
+def test_dead_after_defaults_to_a_twentieth_of_training(activations):
     b = bank({"a": ReLU(d_sae=8)})
     fit(b, activations)
-    assert b["a"].dead_after == 204
+    assert b["a"].dead_after == 102
 
 
 def test_a_checkpoint_loads_fits_and_loads_again(tmp_path, activations):
