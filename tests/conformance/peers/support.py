@@ -6,13 +6,14 @@ B batch, D d_in, F d_sae.
 import importlib
 import os
 import warnings
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from saelight.saes import SAE, Losses, Matryoshka, Moment, SAEConfig
+from saelight.saes import SAE, Losses, Matryoshka, Moment, SAEConfig, TopK
 from saelight.schedules import Horizon
 from tests.support.activations import sparse_activations
 
@@ -46,14 +47,22 @@ def activations(d: int = D, rows: int = 256, seed: int = 0) -> Tensor:
     return (0.3 + sparse_activations(rows, d, seed=seed)).double()
 
 
+def unit_rows(config: SAEConfig) -> SAEConfig:
+    """A TopK kind with rows of norm 1; others as they are."""
+    if isinstance(config, Matryoshka):
+        return replace(config, base=unit_rows(config.base))
+    return replace(config, decoder="unit") if isinstance(config, TopK) else config
+
+
 @torch.no_grad()
 def trained(config: SAEConfig, d_out: int | None = None, seed: int = 0) -> SAE:
     """An SAE as training leaves it, float64: no bias zero, encoder and decoder apart, some latents dead.
 
-    Decoder rows have norm 1 where the variant holds them there, and nowhere else. Thresholds cut in at a tenth of the
+    Decoder rows have norm 1 where the variant holds them there or can, and nowhere else: no other library weighs latents by
+    free rows as the TopK kinds do here until they are published. Thresholds cut in at a tenth of the
     activations' scale and up, so that they decide over many latents.
     """
-    sae = config.build(D, seed=seed, d_out=d_out).double()
+    sae = unit_rows(config).build(D, seed=seed, d_out=d_out).double()
     g = torch.Generator().manual_seed(seed)
     for name, parameter in sae.named_parameters():
         if name == "log_threshold":

@@ -194,7 +194,9 @@ def test_matryoshka_divides_by_the_number_of_prefixes_twice():
 
 
 def jump_relu(bandwidth: float):
-    sae = trained(JumpReLU(d_sae=F, penalty="target", sparsity=SPARSITY, target_l0=5.0, bandwidth=bandwidth))
+    sae = trained(
+        JumpReLU(d_sae=F, penalty="target", sparsity=SPARSITY, target_l0=5.0, bandwidth=bandwidth, aux_coefficient=0.0)
+    )
     trainer = into_dictionary_learning.trainer(
         "JumpReluTrainer", sae, bandwidth=bandwidth, sparsity_penalty=SPARSITY * D, target_l0=5.0
     )

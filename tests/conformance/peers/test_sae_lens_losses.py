@@ -148,7 +148,7 @@ def test_jump_relu(penalty):
 
 def test_jump_relu_aims_every_token_at_the_target_where_saelight_aims_their_mean():
     target = 5.0
-    config = JumpReLU(d_sae=F, penalty="target", sparsity=SPARSITY, target_l0=target, bandwidth=0.5)
+    config = JumpReLU(d_sae=F, penalty="target", sparsity=SPARSITY, target_l0=target, bandwidth=0.5, aux_coefficient=0.0)
     sae, x_BD = trained(config), activations()
     module = into_sae_lens.training(
         "JumpReLU", sae, jumprelu_sparsity_loss_mode="quadratic", jumprelu_bandwidth=0.5, target_l0=target
