@@ -179,7 +179,8 @@ def machine() -> str:
     if Path("/proc/cpuinfo").exists():
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         cpu = found[1] if found else cpu
-    kind = f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores of {cpu}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    kind = f"{cores} core{'' if cores == 1 else 's'} of {cpu}"
     return f"{torch.cuda.get_device_name()}, {kind}" if torch.cuda.is_available() else kind
 
 

@@ -65,9 +65,10 @@ def measure(sae: SAE, data: saelight.SyntheticDataModule, batch: int = 1024) -> 
 
 @torch.no_grad()
 def controls(data: saelight.SyntheticDataModule, d_sae: int, k: int, device: torch.device) -> dict[str, SAE]:
-    """TopK SAEs that never trained, L0 as of the others: tied random rows, and the true directions themselves."""
+    """TopK SAEs that never trained, L0 as of the others: tied random unit rows, and the true directions themselves."""
     sample_ND = data.init_sample()
-    saes = {name: saelight.TopK(d_sae=d_sae, k=k, b_dec_init="mean").build(data.d_in) for name in (RANDOM, TRUE)}
+    untrained = saelight.TopK(d_sae=d_sae, k=k, decoder="unit", b_dec_init="mean")
+    saes = {name: untrained.build(data.d_in) for name in (RANDOM, TRUE)}
     saes[RANDOM].initialise(sample_ND)
     known = data.features[:d_sae]
     saes[TRUE].W_dec[: len(known)] = known

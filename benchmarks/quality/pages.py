@@ -29,10 +29,14 @@ def write(results: Sequence[Result], words: str) -> None:
 def _by_rows(results: Iterable[Result]) -> list[tuple[str, list[Result]]]:
     """Results that can be compared: on the same rows, as many, in the same batches. Of a data set, the larger group."""
     groups = {}
-    key = lambda r: (r.run.data, r.run.rows, r.run.d_sae, r.run.tokens, r.run.batch)  # noqa: E731
-    for (name, *_), group in groupby(sorted(results, key=key), key):
+    for (name, *_), group in groupby(sorted(results, key=_rows), _rows):
         groups[name] = max(groups.get(name, []), list(group), key=len)
     return list(groups.items())
+
+
+def _rows(result: Result) -> tuple[str, str, int, int, int]:
+    run = result.run
+    return run.data, run.rows, run.d_sae, run.tokens, run.batch
 
 
 def table(name: str, results: Sequence[Result]) -> str:

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from saelight.ops.matmul import product
 
+AUX_COEFFICIENT = 1 / 32
+"""The paper's weight of AuxK beside the reconstruction."""
 _ROUNDING = 1e-10
+
+
+def dead_used(k_aux: int | None, d_out: int) -> int:
+    """How many dead latents AuxK uses per token, where none is given: half of the width, as in the paper."""
+    return k_aux or max(1, d_out // 2)
 
 
 def auxk(pre_BA: Tensor, error_BD: Tensor, W_dec_AD: Tensor, k_aux: int, signed: bool = False) -> Tensor:

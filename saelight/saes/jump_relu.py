@@ -19,14 +19,13 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.jump import jump, step
-from saelight.saes.auxk import auxk
+from saelight.saes.auxk import AUX_COEFFICIENT, auxk, dead_used
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.penalised import Penalised, PenalisedSAE
 from saelight.schedules import Horizon
 
 _REACH = 20.0  # e-folds of θ at a constant learning rate; schedules halve it
 _KERNEL = 0.5001  # half of the kernel's width, in bandwidths, and the rounding of π
-_AUX = 1 / 32  # arXiv 2406.04093's
 _STEEPNESS = 4.0  # of tanh, in units of a latent's norm
 
 
@@ -87,7 +86,7 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
         smooth, size = config.penalty == "tanh", math.sqrt(d_in)
         self.bandwidth = config.bandwidth or (2.0 if smooth else 0.025 * size)
         threshold = config.initial_threshold or (0.1 if smooth else 0.005 * size)
-        self.k_aux = config.k_aux or max(1, self.d_out // 2)
+        self.k_aux = dead_used(config.k_aux, self.d_out)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
         self.log_threshold = nn.Parameter(torch.full((self.d_sae,), threshold).log())
 
@@ -103,7 +102,7 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
     def aux_coefficient(self) -> float:
         """The weight of the term on dead latents, whichever it is."""
         aux, below = self.config.aux_coefficient, self.config.pre_activation_coefficient
-        return below or (_AUX if aux is None else aux)
+        return below or (AUX_COEFFICIENT if aux is None else aux)
 
     @property
     def threshold(self) -> Tensor:

@@ -20,7 +20,7 @@ from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import AllEntries
 from saelight.ops.normalisation import Normalisation
 from saelight.ops.select import largest, largest_of_each_token
-from saelight.saes.auxk import auxk
+from saelight.saes.auxk import AUX_COEFFICIENT, auxk, dead_used
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.memory_factors import KEPT
 from saelight.saes.sae import SAE, SAEConfig
@@ -42,7 +42,7 @@ class TopK(SAEConfig):
     """Decoder rows without constraint, which start at norm 0.1 as encoder columns do, or kept at norm 1."""
     k_aux: int | None = None
     """Dead latents used by AuxK per token. Default: half of d_in (d_out of a transcoder), as in the paper."""
-    aux_coefficient: float = 1 / 32
+    aux_coefficient: float = AUX_COEFFICIENT
     """α, the weight of AuxK. The paper's value; 0 turns it off."""
     initial_k: int | None = None
     """k at the start, from where it moves linearly to k: more latents get to learn. Default: k throughout."""
@@ -68,7 +68,7 @@ class TopKSAE(SAE, config=TopK):
         for name in ("k", "initial_k"):
             if (getattr(config, name) or 0) > self.d_sae:
                 raise UserError(f"{name} = {getattr(config, name)} exceeds d_sae = {self.d_sae}; lower it or widen the SAE")
-        self.k_aux = config.k_aux or max(1, self.d_out // 2)
+        self.k_aux = dead_used(config.k_aux, self.d_out)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
         self.starting_norm = 1.0 if self.unit_decoder else _STARTING_NORM
 
