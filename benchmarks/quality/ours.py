@@ -49,14 +49,14 @@ def train(runs: Sequence[Run], data: Data) -> list[Result]:
             limit_val_batches=0,
             num_sanity_val_steps=0,
         )
-        start = time.monotonic()
+        start = time.process_time()
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.filterwarnings("ignore", module="lightning.*")
             try:
                 trainer.fit(bank, datamodule=module)
             except SystemExit:  # what Lightning makes of Ctrl-C
                 raise KeyboardInterrupt from None
-        seconds = (time.monotonic() - start) / len(runs)
+        seconds = (time.process_time() - start) / len(runs)
         return [_measured(run, Path(folder) / "run" / "saes" / _name(run), data, seconds, len(runs)) for run in runs]
 
 

@@ -65,7 +65,8 @@ class Result:
     never_fired: float
     """Share of the latents, over the rows held out."""
     seconds: float
-    """Wall time of the training that made it, divided by the SAEs that shared it."""
+    """Processor time of the training that made it, divided by the SAEs that shared it: other work beside it does not change
+    it, and on one thread it is the wall time of a machine of its own."""
     together: int
     """SAEs that shared the training."""
 

@@ -18,11 +18,11 @@ def train(run: Run, data: Data) -> Result:
     task = Task(run.variant, data.d_in, run.d_sae, run.l0, run.coefficient, run.lr, steps, run.batch, run.seed)
     learner = binding(run.library).learner(task, data.sample())
     batches = tqdm(data.training(run.batch, run.seed), total=steps, desc=title(run), mininterval=5, leave=False)
-    start = time.monotonic()
+    start = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):
         for x_BD in batches:
             learner.step(x_BD)
-    seconds = time.monotonic() - start
+    seconds = time.process_time() - start
     sae = learner.inference()
     held_out, never_fired = evaluate(sae, data.held_out(), data.measured_rows)
     other, _ = evaluate(sae, data.other(), data.measured_rows)
