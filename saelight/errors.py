@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 200  # characters of another exception's words
+
 
 class UserError(ValueError):
     """Bad input. The message is one line that says what is wrong and what to do about it; the CLI prints it and exits
@@ -14,3 +16,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower = {word.lower(): word for word in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def one_line(error: BaseException) -> str:
+    """Another exception's kind and words in one line, for the message of a `UserError`."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST]}".removesuffix(": ")

@@ -5,17 +5,32 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from saelight.files import replacing
 from saelight.ops.dispatch import code_for
 from saelight.ops.matmul import kernel
 from saelight.ops.normalisation import Normalisation
 from saelight.run import run_folder
-from saelight.saes import SAE, trained
+from saelight.saes import SAE
+from saelight.saes.sae_folder import (
+    CONFIG,
+    MEANS,
+    WEIGHTS,
+    Description,
+    Units,
+    check_finite,
+    config_digest,
+    file_digest,
+    published,
+)
+from saelight.saes.trained import read
 
 if TYPE_CHECKING:
     import lightning as L
@@ -39,33 +54,46 @@ def write(
     target_source: dict[str, Any] | None = None,
 ) -> None:
     """Write `sae` to `folder`, whole or not at all; one that is there is replaced."""
-    units = {"normalisation": normalisation, "target_normalisation": target_normalisation}
-    config = {
-        "format": trained.FORMAT,
-        "version": trained.VERSION,
-        "name": name,
+    described = Description(
+        name=name,
         **sae.config.spec(),
-        "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
-        "seed": seed,
-        "d_out": sae.d_out if sae.is_transcoder else None,
-        **{side: n and {"kind": n.kind, "scale": n.scale} for side, n in units.items()},
-        "source": source,
-        "target_source": target_source,
-        "training": training,
-        "versions": _versions(),
-        "commit": _commit(),
-        "kernels": {"matmul": kernel(), "loops": code_for(sae.W_dec)},
-    }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.published(sae).items()}
-    tensors |= {trained.MEANS[side]: n.mean_D for side, n in units.items() if n is not None and n.mean_D is not None}
+        d_in=sae.d_in,
+        d_sae=sae.d_sae,
+        seed=seed,
+        d_out=sae.d_out if sae.is_transcoder else None,
+        normalisation=_units(normalisation),
+        target_normalisation=None if target_normalisation is None else _units(target_normalisation),
+        source=source,
+        target_source=target_source,
+        training=training,
+        versions=_versions(),
+        commit=_commit(),
+        kernels={"matmul": kernel(), "loops": code_for(sae.W_dec)},
+    )
+    # As a reader will see it: what is hashed has no tuples and no keys but text.
+    config = json.loads(json.dumps(asdict(described)))
+    tensors = {name: _as_published(tensor) for name, tensor in published(sae).items()}
+    for name, units in zip(MEANS.values(), (normalisation, target_normalisation), strict=True):
+        if units is not None and units.mean_D is not None:
+            tensors[name] = units.mean_D
     with replacing(folder) as partial:
         partial.mkdir()
-        save_file(tensors, partial / trained.WEIGHTS)
-        (partial / trained.CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        save_file(tensors, partial / WEIGHTS)
+        config["sha256"] = {CONFIG: config_digest(config), WEIGHTS: file_digest(partial / WEIGHTS)}
+        (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
+def _units(normalisation: Normalisation) -> Units:
+    return Units(kind=normalisation.kind, scale=normalisation.scale)
+
+
+def _as_published(tensor: Tensor) -> Tensor:
+    # Training in float64 (trainer.precision 64-true) gives an SAE like any other.
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+def load(folder: str | Path, fold_normalisation: bool = True, allow_nan: bool = False) -> SAE:
     """A trained SAE from its folder: a plain module with `encode`, `decode` and `forward`, on the CPU, in eval mode.
 
     No code is imported because of what the folder says: import a variant of your own before you load an SAE of it.
@@ -76,14 +104,17 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
             model's own activations (a transcoder's targets likewise), and the norms of TopK kinds' free decoder rows into
             their latents. False keeps the trained weights as they are; they expect activations as the training data was
             normalised.
+        allow_nan: Load weights that are NaN or infinite, to look at them; else they are refused.
 
     Raises:
-        UserError: when the folder holds no SAE, one of a newer saelight or of a variant that is not imported, or weights
-            that do not fit their config.
+        UserError: when the folder holds no SAE, one of a newer saelight or of a variant that is not imported, one that was
+            damaged, or weights that do not fit their config.
     """
-    sae, normalisation, target_normalisation = trained.read(folder)
+    sae, normalisation, target_normalisation = read(folder, allow_nan)
     if fold_normalisation:
         sae.fold_for_use(normalisation, target_normalisation)
+        if not allow_nan:
+            check_finite(published(sae), f"{folder}, with its normalisation folded in")
     return sae.eval().requires_grad_(False)
 
 

@@ -5,25 +5,17 @@ This is where SAEs of another format will come in: whatever gives a `Trained` ca
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from saelight.errors import UserError
 from saelight.ops.normalisation import Normalisation
 from saelight.saes.matryoshka import Matryoshka
-from saelight.saes.plain_data import from_spec
 from saelight.saes.sae import SAE, SAEConfig
-
-FORMAT = "saelight-sae"
-VERSION = 1
-CONFIG, WEIGHTS = "config.json", "sae.safetensors"
-MEANS = {side: f"{side}.mean" for side in ("normalisation", "target_normalisation")}
-"""By their keys in the config: the names of the means beside the weights."""
+from saelight.saes.sae_folder import CONFIG, MEANS, WEIGHTS, check_finite, describe, file_digest, published, read_weights
 
 
 class Trained(NamedTuple):
@@ -35,57 +27,27 @@ class Trained(NamedTuple):
     """A transcoder's targets'."""
 
 
-def published(sae: SAE) -> dict[str, Tensor]:
-    """The tensors that inference needs."""
-    return {name: tensor for name, tensor in sae.state_dict().items() if name not in sae.training_state}
-
-
-def read(folder: str | Path) -> Trained:
+def read(folder: str | Path, allow_nan: bool = False) -> Trained:
     """The SAE of a folder, on the CPU, its weights as trained.
 
     No code is imported because of what the folder says.
 
+    Args:
+        allow_nan: Take weights that are not finite.
+
     Raises:
-        UserError: when the folder holds no SAE, one of a newer saelight or of a variant that is not imported, or weights
-            that do not fit their config.
+        UserError: when the folder holds no SAE, one of a newer saelight or of a variant that is not imported, one that was
+            damaged, or weights that do not fit their config.
     """
-    config, sae_config = _read_config(folder)
-    try:
-        weights = load_file(Path(folder) / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder} cannot be read: {error}") from None
-    sae = sae_config.build(config["d_in"], config["seed"], config["d_out"])
-    expected = {name: tensor.shape for name, tensor in published(sae).items()}
-    for (side, name), width in zip(MEANS.items(), (sae.d_in, sae.d_out), strict=True):
-        if config[side] and config[side]["kind"] == "standard":
-            expected[name] = torch.Size([width])
-    found = {name: tensor.shape for name, tensor in weights.items()}
-    if expected != found:
-        raise UserError(f"{folder}: {WEIGHTS} does not fit {CONFIG}: expected {expected}, found {found}")
-    units = {
-        side: config[side] and Normalisation(**config[side], mean_D=weights.pop(name, None)) for side, name in MEANS.items()
-    }
+    described = describe(folder)
+    weights, config = read_weights(folder, described, allow_nan), described.config
+    units = {}
+    for side, name in MEANS.items():
+        stated = getattr(config, side)
+        units[side] = stated and Normalisation(stated.kind, stated.scale, mean_D=weights.pop(name, None))
+    sae = described.sae_config.build(config.d_in, config.seed, config.d_out)
     sae.load_state_dict(weights, strict=False)
     return Trained(sae, **units)
-
-
-def _read_config(folder: str | Path) -> tuple[dict[str, Any], SAEConfig]:
-    folder = Path(folder)
-    for file in (CONFIG, WEIGHTS):
-        if not (folder / file).is_file():
-            raise UserError(f"{folder} holds no trained SAE: {file} is missing")
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} cannot be read: {error}") from None
-    if config.get("format") != FORMAT:
-        raise UserError(f"{folder}/{CONFIG} is not a {FORMAT} config")
-    if config["version"] > VERSION:
-        raise UserError(f"{folder} is of a newer saelight (format {config['version']}, this one reads {VERSION}): upgrade")
-    try:
-        return config, from_spec({key: config.get(key) for key in ("class_path", "init_args")})
-    except UserError as error:
-        raise UserError(f"{folder}/{CONFIG} does not describe an SAE: {error}") from None
 
 
 def check_start(config: SAEConfig, d_in: int | None, d_out: int | None = None) -> None:
@@ -102,17 +64,17 @@ def check_start(config: SAEConfig, d_in: int | None, d_out: int | None = None) -
     folder = config.init_from
     if folder is None:
         return
-    there, trained = _read_config(folder)
+    there, trained, _ = describe(folder)
     variants = [_variant(c).__name__ for c in (trained, config)]
     if _variant(trained) is not _variant(config):
         raise UserError(f"init_from {folder} is of another variant, {variants[0]}, not {variants[1]}: only its own goes on")
     if d_in is None:
         return
     for width, have in (("d_in", d_in), ("d_out", d_out)):
-        if there[width] != have:
-            raise UserError(f"init_from {folder} was trained on data of {width} {there[width]}, these have {have}")
-    if there["d_sae"] != (d_sae := config.width(d_in)):
-        raise UserError(f"init_from {folder} has d_sae {there['d_sae']}, this SAE {d_sae}: set d_sae {there['d_sae']}")
+        if (had := getattr(there, width)) != have:
+            raise UserError(f"init_from {folder} was trained on data of {width} {had}, these have {have}")
+    if there.d_sae != (d_sae := config.width(d_in)):
+        raise UserError(f"init_from {folder} has d_sae {there.d_sae}, this SAE {d_sae}: set d_sae {there.d_sae}")
     with torch.device("meta"):
         names = [set(published(c.build(d_in, 0, d_out))) for c in (trained, config)]
     if differing := sorted(names[0] ^ names[1]):
@@ -140,14 +102,14 @@ def start_from(
     origin.fold(trained.normalisation.relative_to(normalisation), target)
     if origin.unit_decoder or sae.unit_decoder:
         origin.fold_norms()
+    check_finite(published(origin), f"init_from {sae.config.init_from}, in the units of these data")
     sae.load_state_dict(published(origin), strict=False)
     sae.initialised.fill_(True)
 
 
 def fingerprint(folder: str | Path) -> str:
     """Identity of what is started from: a hash of the weights and their units, wherever they lie. Raises as `read`."""
-    config, _ = _read_config(folder)
-    with (Path(folder) / WEIGHTS).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    digest.update(json.dumps([config[side] for side in MEANS], sort_keys=True).encode())
-    return digest.hexdigest()[:32]
+    config = describe(folder).config
+    units = [(stated := getattr(config, side)) and asdict(stated) for side in MEANS]
+    content = file_digest(Path(folder) / WEIGHTS) + json.dumps(units, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
