@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 import yaml
 
 import saelight
+from saelight.bank.checkpoint_file import ChecksummedIO
 from saelight.run import run_folder
-from tests.support.commands import CONFIG, changed, saelight_, write
+from tests.support.commands import CONFIG, changed, refused, saelight_, write
 from tests.support.sweeps import rows
 
 ROOT = Path(__file__).parents[1]
@@ -117,35 +119,50 @@ def test_who_did_not_import_it_is_told_to(run):
     assert out[2] == "0.5 0.5"
 
 
-def poisoned(run: Path, **more) -> str:
-    """The run's checkpoint with a class path that would do harm."""
-    checkpoint = torch.load(run_folder.checkpoint(run), weights_only=True)
-    checkpoint["hyper_parameters"]["saes"]["mine"]["class_path"] = "trap.Strongest"
-    checkpoint["hyper_parameters"] |= more
-    torch.save(checkpoint, "poisoned.ckpt")
-    return "poisoned.ckpt"
+TRAPS = {
+    "the variant": {"class_path": "trap.Strongest", "init_args": {}},
+    "its base": {
+        "class_path": "saelight.saes.matryoshka.Matryoshka",
+        "init_args": {"base": {"class_path": "trap.Strongest"}},
+    },
+    "its schedule": {"class_path": "saelight.saes.topk.TopK", "init_args": {"schedule": {"class_path": "trap.Strongest"}}},
+}
+REFUSAL = r"'trap\.Strongest' is imported: import the module|Schedule has no field 'class_path'"
 
 
-def test_a_downloaded_sae_imports_nothing(run, packages):
-    folder = Path("poisoned")
-    folder.mkdir()
-    (folder / "sae.safetensors").write_bytes((run / "saes" / "mine" / "sae.safetensors").read_bytes())
-    config = json.loads((run / "saes" / "mine" / "config.json").read_text())
-    nested = {"class_path": "saelight.saes.matryoshka.Matryoshka", "init_args": {"base": {"class_path": "trap.Strongest"}}}
-    for spec in ({"class_path": "trap.Strongest", "init_args": {}}, nested):
-        (folder / "config.json").write_text(json.dumps(config | spec))
-        with pytest.raises(saelight.UserError, match=r"'trap\.Strongest' is imported: import the module"):
-            saelight.load(folder)
+@pytest.mark.parametrize("spec", TRAPS.values(), ids=TRAPS)
+def test_a_downloaded_sae_imports_nothing(spec, run, packages, capsys):
+    shutil.copytree(run / "saes" / "mine", "poisoned")
+    config = Path("poisoned/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | spec))
+    with pytest.raises(saelight.UserError, match=REFUSAL):
+        saelight.load("poisoned")
+    start = changed(SAE_, init_args__init_from="poisoned")
+    assert re.search(REFUSAL, refused(capsys, "fit", "--config", write(changed(model__saes__mine=start))))
     assert not (packages / "sprung").exists()
 
 
-def test_a_downloaded_checkpoint_imports_nothing(run, packages, capsys):
+def poisoned(run: Path, spec: dict, **more) -> str:
+    """The run's checkpoint with a class path that would do harm, and a checksum that holds."""
+    checkpoint = torch.load(run_folder.checkpoint(run), weights_only=True)
+    checkpoint["hyper_parameters"]["saes"]["mine"] = spec
+    checkpoint["hyper_parameters"] |= more
+    ChecksummedIO().save_checkpoint(checkpoint, "poisoned.ckpt")
+    return "poisoned.ckpt"
+
+
+@pytest.mark.parametrize("spec", TRAPS.values(), ids=TRAPS)
+def test_a_downloaded_checkpoint_imports_nothing(spec, run, packages):
     # The second way to build a bank is LightningCLI's, which a checkpoint may ask for.
     for more in ({}, {"_instantiator": "lightning.pytorch.cli.instantiate_module"}):
-        with pytest.raises(saelight.UserError, match=r"'trap\.Strongest' is imported: import the module"):
-            saelight.SAEBank.load_from_checkpoint(poisoned(run, **more), weights_only=True)
+        with pytest.raises(saelight.UserError, match=REFUSAL):
+            saelight.SAEBank.load_from_checkpoint(poisoned(run, spec, **more), weights_only=True)
+    assert not (packages / "sprung").exists()
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_a_command_imports_nothing_for_a_checkpoint(command, run, packages, capsys):
     config = write(changed(model__saes__mine=SAE_))
-    for command in ("validate", "fit"):
-        assert saelight_(command, "--config", config, "--ckpt_path", poisoned(run)) == 1
-        assert "saes.mine.class_path is 'trap.Strongest' there" in capsys.readouterr().err
+    said = refused(capsys, command, "--config", config, "--ckpt_path", poisoned(run, TRAPS["the variant"]))
+    assert "saes.mine.class_path is 'trap.Strongest' there" in said
     assert not (packages / "sprung").exists()

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saelight.errors import UserError
 from saelight.ops.matmul import matmul
 
 _POWER = 0.75  # a: 1 undoes C wholly, and is too much where it is known from few rows
 _DAMPING = 0.01  # of C's mean eigenvalue
+_OWN = ("name", "betas", "weight_decay", "width_dim", "whitened")  # settings of a group, beside AdamW's own and lr
 
 
 class LatentAdamW(torch.optim.AdamW):
@@ -37,6 +39,21 @@ class LatentAdamW(torch.optim.AdamW):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Not AdamW's, which looks for the tensor `step` of its own states in every one.
         torch.optim.Optimizer.__setstate__(self, state)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """torch's, which believes the shapes that it is given. Raises `UserError` for others than these parameters'."""
+        own = [[group[key] for key in _OWN] for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        if own != [[group.get(key) for key in _OWN] for group in self.param_groups]:
+            raise UserError("the checkpoint's optimizer has other groups than this bank's: go on with its own config")
+        for group in self.param_groups:
+            for p in group["params"]:
+                latents = group["width_dim"] is not None
+                moments = {"exp_avg": p, "exp_avg_sq": p.narrow(group["width_dim"], 0, 1) if latents else p}
+                expected = {name: t.shape for name, t in moments.items()} | {"steps" if latents else "step": torch.Size()}
+                found = {name: torch.as_tensor(value).shape for name, value in self.state.get(p, {}).items()}
+                if found and found != expected:
+                    raise UserError(f"the checkpoint's optimizer holds {found} of SAE {group['name']!r}, not {expected}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

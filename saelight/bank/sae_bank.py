@@ -122,6 +122,7 @@ class SAEBank(Evaluating):
     # --- setting up
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         check_trainer(self.trainer, self.d_in, self.d_out)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -283,6 +284,7 @@ class SAEBank(Evaluating):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         check_same_config(checkpoint["hyper_parameters"], dict(self.hparams))
         state = checkpoint["saelight"]
         self._horizon = Horizon(*state["horizon"]) if state["horizon"] else None

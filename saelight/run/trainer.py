@@ -9,13 +9,14 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 
 from saelight.bank import SAEBank
+from saelight.bank.restore import restoring
 from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteProgress, WriteTopLatents
 from saelight.errors import UserError
 from saelight.loggers import PerSAE
 from saelight.run import run_folder, slurm_job
 from saelight.run.report import results, table, write_results
-from saelight.saes import trained
+from saelight.saes.sae_folder import WEIGHTS
 
 
 def _evaluation(method: str, data: str) -> Callable[..., Any]:
@@ -31,7 +32,8 @@ def _evaluation(method: str, data: str) -> Callable[..., Any]:
         weights_only: bool | None = True,
     ) -> Any:
         ckpt_path, run = self._place(ckpt_path), getattr(super(Trainer, self), method)
-        values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
+        with restoring(ckpt_path):
+            values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
         if verbose and self.is_global_zero:
             assert isinstance(self.lightning_module, SAEBank)
             print(table(results(self, self.lightning_module, self.writes)), flush=True)
@@ -121,7 +123,8 @@ class Trainer(L.Trainer):
             if self.wanted_folder and self.wanted_folder.exists():
                 raise run_folder.exists(self.wanted_folder)
         ckpt_path = self._place(ckpt_path)
-        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        with restoring(ckpt_path):
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))
         if self.enable_validation and model.evaluated_at != self.global_step:
             loaders: dict[str, Any] = (
@@ -155,9 +158,10 @@ class Trainer(L.Trainer):
             ckpt_path: The checkpoint whose SAEs predict; `last`: the one of this name's newest run.
         """
         ckpt_path = self._place(ckpt_path)
-        predictions = self._without_loggers(
-            super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only
-        )
+        with restoring(ckpt_path):
+            predictions = self._without_loggers(
+                super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only
+            )
         if self.is_global_zero and self.writes:
             print(f"Top latents written to {run_folder.of(self) / 'predictions'}/", flush=True)
         return predictions
@@ -172,12 +176,18 @@ class Trainer(L.Trainer):
 
     def _place(self, ckpt_path: str | Path | None) -> str | Path | None:
         """Find the checkpoint, and with it the run folder it lies in."""
+        try:
+            return self._found(ckpt_path)
+        except OSError as error:
+            raise UserError(f"{ckpt_path} cannot be read: {error}") from None
+
+    def _found(self, ckpt_path: str | Path | None) -> str | Path | None:
         self.folder = self.folder if ckpt_path is None else None
         if ckpt_path == "last":
             ckpt_path = run_folder.checkpoint(self.wanted_folder or run_folder.latest(self.run_root, self.run_name))
         if ckpt_path is not None:
             for folder in (Path(ckpt_path), Path(ckpt_path).parent):
-                if (folder / trained.WEIGHTS).is_file():
+                if (folder / WEIGHTS).is_file():
                     raise UserError(
                         f"{ckpt_path} is no checkpoint to resume, it is a trained SAE's: give an SAE of a new run "
                         f"init_from: {folder}"

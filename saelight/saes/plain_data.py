@@ -172,5 +172,5 @@ def _in_words(hint: Any) -> str:
 def _shown(value: Any) -> str:
     """A wrong value in a message: text that reads like a number in quotes, and of a long value its beginning."""
     plain = not isinstance(value, str) or (value.isprintable() and not _LIKE_ANOTHER_TYPE.fullmatch(value))
-    text = str(value) if plain else repr(value)
+    text = " ".join(str(value).split()) if plain else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
