@@ -9,6 +9,7 @@ multiplied. One second moment a block is Adam-mini's (arXiv 2406.16793), a preco
 Shapes: N sample rows, D d_in (d_out of W_dec), F d_sae.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from saelight.errors import UserError
 from saelight.ops.matmul import matmul
+from saelight.saes.plain_data import as_type
 
 _POWER = 0.75  # a: 1 undoes C wholly, and is too much where it is known from few rows
 _DAMPING = 0.01  # of C's mean eigenvalue
-_OWN = ("name", "betas", "weight_decay", "width_dim", "whitened")  # settings of a group, beside AdamW's own and lr
+_OWN = ("name", "betas", "weight_decay", "width_dim", "whitened")  # settings of a group that tell what it is of
 
 
 class LatentAdamW(torch.optim.AdamW):
@@ -41,19 +43,26 @@ class LatentAdamW(torch.optim.AdamW):
         torch.optim.Optimizer.__setstate__(self, state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """torch's, which believes the shapes that it is given. Raises `UserError` for others than these parameters'."""
-        own = [[group[key] for key in _OWN] for group in self.param_groups]
+        """torch's, which believes all that it is given: here a group's settings stay this bank's, and moments have to fit.
+
+        Raises:
+            UserError: for other groups than this bank's, and for moments of other shapes than its parameters'.
+        """
+        own = [{key: value for key, value in group.items() if key not in ("params", "lr")} for group in self.param_groups]
         super().load_state_dict(state_dict)
-        if own != [[group.get(key) for key in _OWN] for group in self.param_groups]:
-            raise UserError("the checkpoint's optimizer has other groups than this bank's: go on with its own config")
-        for group in self.param_groups:
+        have_moments: dict[str, bool] = {}
+        for group, settings in zip(self.param_groups, own, strict=True):
+            if any(group.get(key) != settings[key] for key in _OWN):
+                raise UserError("the checkpoint's optimizer has other groups than this bank's: go on with its own config")
+            group.update(settings)
+            if not 0 <= as_type(group.get("lr"), float, "the checkpoint's lr") < math.inf:
+                raise UserError(f"the checkpoint's lr of SAE {group['name']!r} is {group['lr']}")
             for p in group["params"]:
-                latents = group["width_dim"] is not None
-                moments = {"exp_avg": p, "exp_avg_sq": p.narrow(group["width_dim"], 0, 1) if latents else p}
-                expected = {name: t.shape for name, t in moments.items()} | {"steps" if latents else "step": torch.Size()}
-                found = {name: torch.as_tensor(value).shape for name, value in self.state.get(p, {}).items()}
-                if found and found != expected:
-                    raise UserError(f"the checkpoint's optimizer holds {found} of SAE {group['name']!r}, not {expected}")
+                # An SAE that was quarantined at the first step has none at all.
+                if have_moments.setdefault(group["name"], bool(self.state.get(p))) != bool(self.state.get(p)):
+                    raise UserError(f"the checkpoint's optimizer lacks moments of SAE {group['name']!r}")
+                if self.state.get(p):
+                    _check_moments(p, group, self.state[p])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -94,6 +103,17 @@ class LatentAdamW(torch.optim.AdamW):
         if group["weight_decay"]:
             p.mul_(1 - lr * group["weight_decay"])
         p.addcdiv_(state["exp_avg"], size, value=-lr / (1 - beta1 ** state["steps"]))
+
+
+def _check_moments(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    """Raise `UserError` for moments that are not of this parameter."""
+    expected: dict[str, Any] = {"step": [], "exp_avg": list(p.shape), "exp_avg_sq": list(p.shape)}
+    if group["width_dim"] is not None:
+        of_latents = list(p.narrow(group["width_dim"], 0, 1).shape)
+        expected = {"steps": int, "exp_avg": list(p.shape), "exp_avg_sq": of_latents}
+    found = {name: list(value.shape) if isinstance(value, Tensor) else type(value) for name, value in state.items()}
+    if found != expected:
+        raise UserError(f"the checkpoint's optimizer holds {found} of SAE {group['name']!r}, not {expected}")
 
 
 def whitening_of(x_ND: Tensor) -> Tensor:
