@@ -193,7 +193,7 @@ class Trainer(L.Trainer):
                         f"init_from: {folder}"
                     )
             if not Path(ckpt_path).is_file():
-                raise UserError(f"no checkpoint at {ckpt_path}")
+                raise UserError(f"no checkpoint at {ckpt_path}: give a .ckpt file that a run has written, or `last`")
             self.folder = run_folder.folder_of(ckpt_path)
         return ckpt_path
 
