@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
@@ -80,6 +80,8 @@ class Trainer(L.Trainer):
         """After a fit: a dict per SAE, what `results.jsonl` has."""
         self.folder: Path | None = None
         """This run's folder, from the moment there is one."""
+        self.lock: IO[str] | None = None
+        """What keeps other processes from training in it, while a fit goes on."""
         if not self.writes:
             kwargs |= {"logger": False, "enable_checkpointing": False}
         elif kwargs.get("logger") in (None, True):
@@ -121,7 +123,16 @@ class Trainer(L.Trainer):
             if self.wanted_folder and self.wanted_folder.exists():
                 raise run_folder.exists(self.wanted_folder)
         ckpt_path = self._place(ckpt_path)
-        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        try:
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        except SystemExit as error:
+            # What Lightning makes of Ctrl-C, with an exit code that says nothing.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            if self.lock is not None:
+                self.lock.close()
         clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))
         if self.enable_validation and model.evaluated_at != self.global_step:
             loaders: dict[str, Any] = (
@@ -217,8 +228,11 @@ class _RunFolder(L.Callback):
         return trainer.folder
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(trainer, Trainer)
         if not undeclared(trainer).fast_dev_run:
             folder = self._claim(trainer)
+            if trainer.is_global_zero:
+                trainer.lock = run_folder.only_trainer(folder)
             for logger in _per_sae(trainer):
                 logger.set_folder(folder)
 
