@@ -117,9 +117,7 @@ class Position:
         """What has become of training, now that it has ended: it is finished when it has come to its planned length."""
         if self.length is None or self.batches >= self.length.batches:
             return Outcome("finished")
-        done, planned = (
-            steps_of(n, self.length.per_epoch, self.length.accumulated) for n in (self.batches, self.length.batches)
-        )
+        done, planned = (self.length.all_steps(batches) for batches in (self.batches, self.length.batches))
         return Outcome("stopped", f"at step {done} of {planned}; --ckpt_path last continues")
 
     def _is_validation_due(self, trainer: L.Trainer) -> bool:
