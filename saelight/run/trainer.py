@@ -1,7 +1,10 @@
 """saelight's Trainer: Lightning's, with a run folder, per-SAE logs, exports, exact checkpoints and a table at the end."""
 
+import contextlib
+import signal
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,12 +127,8 @@ class Trainer(L.Trainer):
                 raise run_folder.exists(self.wanted_folder)
         ckpt_path = self._place(ckpt_path)
         try:
-            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
-        except SystemExit as error:
-            # What Lightning makes of Ctrl-C, with an exit code that says nothing.
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from None
-            raise
+            with _ctrl_c():
+                super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         finally:
             if self.lock is not None:
                 self.lock.close()
@@ -138,7 +137,8 @@ class Trainer(L.Trainer):
             loaders: dict[str, Any] = (
                 {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
             )
-            super().validate(model, verbose=False, weights_only=weights_only, **loaders)
+            with _ctrl_c():
+                super().validate(model, verbose=False, weights_only=weights_only, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
             model.measure_latents()
             self.results = results(self, model, self.writes, clock)
@@ -177,7 +177,8 @@ class Trainer(L.Trainer):
         # An evaluation after training is no part of the training curves.
         loggers, self.loggers = self.loggers, []
         try:
-            return run(*args, **kwargs)
+            with _ctrl_c():
+                return run(*args, **kwargs)
         finally:
             self.loggers = loggers
 
@@ -197,6 +198,21 @@ class Trainer(L.Trainer):
                 raise UserError(f"no checkpoint at {ckpt_path}")
             self.folder = run_folder.folder_of(ckpt_path)
         return ckpt_path
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Leave Ctrl-C what it is: Lightning makes an exit of it, and has the next one ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _with_defaults(kwargs: dict[str, Any], writes: bool) -> list[L.Callback]:
