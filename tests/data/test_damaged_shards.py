@@ -470,13 +470,17 @@ def test_a_hook_that_may_not_be_read_is_not_left_out(public):
 
 
 def test_a_folder_that_may_not_be_written(public, capsys):
+    closed = public.parent / "closed"
+    closed.mkdir(mode=0o700)
     with no_privileges():
-        assert "cannot write" in refused(capsys, "shards", "filter", str(public), str(public.parent / "out"))
-        with (
-            pytest.raises(UserError, match=r"cannot write .*out\.partial: Permission denied; choose another folder"),
-            ShardWriter(public.parent / "out", model="m", hook="h", dtype="float32", d_in=4),
-        ):
-            pass
+        for out in (public.parent / "out", closed / "out", Path("/proc/out"), public / METADATA / "out"):
+            line = refused(capsys, "shards", "filter", str(public), str(out))
+            assert re.search(f"cannot write {out}.*; choose another folder", line)
+            with (
+                pytest.raises(UserError, match=f"cannot write {out}.*: .*; choose another folder"),
+                ShardWriter(out, model="m", hook="h", dtype="float32", d_in=4),
+            ):
+                pass
 
 
 # --- what the columns say

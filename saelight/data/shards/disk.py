@@ -25,8 +25,7 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything of this name, a broken link too. True where that may not be known: whoever opens it is
-    told why not."""
+    """Whether there is anything to open at `path`. True where that may not be known: whoever opens it is told why not."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -34,6 +33,16 @@ def is_there(path: Path) -> bool:
     except OSError:
         return True
     return True
+
+
+def check_free(path: Path) -> None:
+    """Raises `UserError` when there is something at `path` already, a broken link too, or the disk does not say."""
+    with writing(path):
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            return
+    raise UserError(f"{path} exists; choose another folder, or remove it")
 
 
 def check_folder(path: Path) -> None:

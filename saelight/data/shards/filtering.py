@@ -13,11 +13,10 @@ from tqdm import tqdm
 from saelight.data.dropped import in_words
 from saelight.data.pairs import check_same_tokens
 from saelight.data.row_filter import Piece, RowFilter
-from saelight.data.shards.disk import cannot_read, check_folder, is_there, writing
+from saelight.data.shards.disk import cannot_read, check_folder, check_free, is_there, writing
 from saelight.data.shards.metadata import METADATA
 from saelight.data.shards.reader import TOKEN_COLUMNS, ShardedRows
 from saelight.data.shards.writer import ShardWriter
-from saelight.errors import UserError
 from saelight.files import replacing
 
 _ROWS = 8192
@@ -34,8 +33,7 @@ def filter_shards(src: str | Path, out: str | Path, row_filter: RowFilter) -> st
             exists.
     """
     sources = _open(Path(src))
-    if is_there(Path(out)):
-        raise UserError(f"{out} exists; choose another folder, or remove it")
+    check_free(Path(out))
     with writing(Path(out)), replacing(Path(out)) as partial, contextlib.ExitStack() as stack:
         writers = {}
         for name, rows in sources.items():

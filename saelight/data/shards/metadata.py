@@ -39,6 +39,7 @@ def _noted(source: dict[str, Any]) -> dict[str, Any]:
     return source
 
 
+Integer = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Positive = Annotated[int, Field(ge=1, lt=1 << 63)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -75,7 +76,7 @@ class Report(TypedDict):
 
     max_norm: NotNegative | None
     skip_positions: Count
-    drop_tokens: list[int]
+    drop_tokens: list[Integer]
     limit: NotNegative | None
     median_norm: NotNegative
     rows_seen: Count
@@ -83,7 +84,7 @@ class Report(TypedDict):
     share: NotNegative
     reasons: dict[str, Reason]
     norm_documents: Count
-    norm_places: list[dict[str, int]]
+    norm_places: list[dict[str, Integer]]
 
 
 class Metadata(TypedDict):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saelight.data.finite import first_non_finite
 from saelight.data.norms import row_squares
-from saelight.data.shards.disk import is_there, writing
+from saelight.data.shards.disk import check_free, writing
 from saelight.data.shards.metadata import FORMAT, METADATA, VERSION, sealed
 from saelight.data.shards.reader import (
     ACTIVATIONS,
@@ -77,8 +77,7 @@ class ShardWriter:
         self._last_document: int | None = None
 
     def __enter__(self) -> "ShardWriter":
-        if is_there(self.out):
-            raise UserError(f"{self.out} exists; choose another folder, or remove it")
+        check_free(self.out)
         with writing(self.partial):
             self.partial.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.partial)
