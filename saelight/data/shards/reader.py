@@ -106,7 +106,7 @@ class ShardedRows:
         dtype, shape, *_ = tensors[ACTIVATIONS]
         if len(shape) != 2 or shape[1] != self.d_in:
             raise UserError(
-                f"shards of mixed width at {self.path}: {path.name} holds {shape}, {METADATA} says d_in "
+                f"shards of mixed width at {self.path}: {path.name} holds {shown(shape)}, {METADATA} says d_in "
                 f"{self.d_in}; keep each width in a folder of its own"
             )
         if dtype != SAFETENSORS_DTYPES[self.dtype]:

@@ -54,7 +54,7 @@ def verify(path: str | Path) -> str:
     if abs(rows.sums.sum_of_squares - squares) > _TOLERANCE * squares or off > _TOLERANCE:
         raise UserError(f"the sums in {rows.path / METADATA} are not those of its rows; harvest again")
     shards = len(rows.metadata["shards"])
-    return f"{rows.path}: {shards} shards, {rows.n_rows:,} rows: checksums, finite values, columns and sums hold"
+    return f"{rows.path}: {shards} shards, {rows.n_rows:,} rows: checksums, finite values and sums hold"
 
 
 def _checksum(path: Path, bar: tqdm) -> str:
