@@ -1,19 +1,21 @@
 """Files that are there whole or not at all, the header of safetensors files, and tables of text."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     """A path beside `path` to write a file or a folder to, which takes `path`'s place when the block ends well.
 
-    A reader sees the old one or the new one, never half of it; on an exception the old one stays.
+    A reader sees the old one or the new one, never half of it; on an exception the old one stays. `durable`: also after the
+    machine has lost its power; the file is on the disk before the old one goes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -23,7 +25,11 @@ def replacing(path: Path) -> Iterator[Path]:
         if partial.is_dir():
             # A folder does not replace another one.
             _remove(path)
+        if durable:
+            _sync(partial)
         partial.replace(path)
+        if durable:
+            _sync(path.parent)
     except BaseException:
         _remove(partial)
         raise
@@ -32,11 +38,31 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str, durable: bool = True) -> None:
     """Write `text` in place of what is there. `durable`: wait until it is on the disk; what is soon written again need
     not."""
-    with replacing(path) as partial, partial.open("w") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(path, durable) as partial:
+        partial.write_text(text)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of its files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hold(path: Path) -> IO[str] | None:
+    """Lock a file, made where it is not there, against other processes, until what is returned is closed or this one ends;
+    None when another one holds it. A file system that knows no locks, as some clusters' do not, lets everyone pass."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError:
+        pass
+    return file
 
 
 def _remove(path: Path) -> None:

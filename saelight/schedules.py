@@ -7,12 +7,9 @@ A schedule is a small dataclass in the config; with the horizon (the length of t
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from saelight.errors import UserError
-
-if TYPE_CHECKING:
-    import lightning as L
 
 Time = int | float | dict[str, float]
 """A length of time: int = optimizer steps, float <= 1 = fraction of training, {epochs: n} or {tokens: n}."""
@@ -25,12 +22,13 @@ class Horizon(NamedTuple):
     """Optimizer steps in the whole of training."""
     steps_per_epoch: int
     """Optimizer steps in one epoch."""
-    tokens_per_step: int
-    """Tokens per optimizer step, over all ranks and accumulated batches."""
+    tokens_per_step: float
+    """Tokens per optimizer step, over all ranks and accumulated batches; where some accumulate fewer, on average."""
 
     @property
     def tokens(self) -> int:
-        return self.steps * self.tokens_per_step
+        """In the whole of training."""
+        return round(self.steps * self.tokens_per_step)
 
     @classmethod
     def planned(
@@ -51,44 +49,32 @@ class Horizon(NamedTuple):
             accumulated: Batches of an optimizer step.
             max_epochs: None and -1 for no limit; so is -1 as max_steps.
         """
-        tokens_per_step = tokens_per_batch * accumulated
-        # The last batches of an epoch make a step even when fewer than `accumulated` are left.
         steps_per_epoch = None if math.isinf(batches) else math.ceil(batches / accumulated)
-        limits = []
-        if steps_per_epoch is not None and max_epochs not in (None, -1):
-            limits.append(steps_per_epoch * max_epochs)
+        limits: list[int] = []
+        if steps_per_epoch is not None and max_epochs is not None and max_epochs != -1:
+            limits.append(int(batches) * max_epochs)
         if max_steps != -1:
-            limits.append(max_steps)
+            epochs, rest = (0, max_steps) if steps_per_epoch is None else divmod(max_steps, steps_per_epoch)
+            limits.append((int(batches) * epochs if epochs else 0) + int(min(rest * accumulated, batches)))
         if max_tokens is not None:
-            limits.append(math.ceil(max_tokens / tokens_per_step))
-        return cls(min(limits), steps_per_epoch or min(limits), tokens_per_step) if limits else None
+            limits.append(math.ceil(max_tokens / tokens_per_batch))
+        if not limits:
+            return None
+        steps = steps_of(min(limits), batches, accumulated)
+        tokens = min(limits) * tokens_per_batch
+        tokens_per_step = tokens // max(1, steps) if tokens % max(1, steps) == 0 else tokens / steps
+        return cls(steps, steps_per_epoch or steps, tokens_per_step)
 
 
-def measure(trainer: "L.Trainer", max_tokens: int | None) -> Horizon:
-    """The horizon of the fit about to begin: the first of max_epochs, max_steps and max_tokens to be reached."""
-    trainer.fit_loop.setup_data()
-    batch_size = getattr(trainer.train_dataloader, "batch_size", None)
-    if batch_size is None:
-        raise UserError("the training loader has no batch_size; use a saelight data module or a torch DataLoader")
-    planned = Horizon.planned(
-        trainer.num_training_batches,
-        batch_size * trainer.world_size,
-        trainer.accumulate_grad_batches,
-        max_epochs=trainer.max_epochs,
-        max_steps=trainer.max_steps,
-        max_tokens=max_tokens,
-    )
-    if planned is None:
-        raise UserError("training has no end: set trainer.max_epochs, trainer.max_steps or model.max_tokens")
-    return planned
+def steps_of(batches: int, per_epoch: float, accumulated: int) -> int:
+    """Optimizer steps that `batches` make: the last ones of an epoch, and of all, make one even where they are fewer than
+    `accumulated`.
 
-
-def limit_steps(trainer: "L.Trainer", horizon: Horizon, max_tokens: int | None) -> None:
-    """Let the fit end with max_tokens: as a limit on steps, which Lightning's loops already know how to meet."""
-    if max_tokens is not None:
-        steps = math.ceil(max_tokens / horizon.tokens_per_step)
-        limit = trainer.fit_loop.epoch_loop.max_steps
-        trainer.fit_loop.epoch_loop.max_steps = steps if limit == -1 else min(limit, steps)
+    Args:
+        per_epoch: Batches of an epoch, infinite where epochs have no end.
+    """
+    epochs, rest = (0, batches) if math.isinf(per_epoch) else divmod(batches, int(per_epoch))
+    return (epochs * math.ceil(per_epoch / accumulated) if epochs else 0) + math.ceil(rest / accumulated)
 
 
 def check_time(value: Time, name: str) -> None:

@@ -32,11 +32,14 @@ class Evaluating(Restorable):
         results = self.evaluation.finish(list(self.saes), getattr(undeclared(self.trainer).datamodule, "features", None))
         if self.trainer.sanity_checking:
             return
-        self.last_metrics, self.evaluated_at = dict(zip(self.names, results, strict=True)), self.trainer.global_step
-        for name, values in self.last_metrics.items():
-            scalars = {f"{name}/{stage}/{key}": value for key, value in values.items()}
-            # The metrics are already summed over ranks; sync_dist only tells Lightning so.
-            self.log_dict(scalars, sync_dist=self.trainer.world_size > 1)
+        step = self.trainer.global_step
+        self.last_metrics, self.evaluated_at = dict(zip(self.names, results, strict=True)), step
+        scalars = {f"{n}/{stage}/{key}": value for n, values in self.last_metrics.items() for key, value in values.items()}
+        # For callbacks. The metrics are already summed over ranks; sync_dist only tells Lightning so.
+        self.log_dict(scalars, logger=False, sync_dist=self.trainer.world_size > 1)
+        # Lightning's own count of steps is one less within training, as many after it, and others after a resume.
+        for logger in self.trainer.loggers:
+            logger.log_metrics(scalars, step=step)
 
     def validation_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.evaluation.update(list(self.saes), *as_pair(batch))

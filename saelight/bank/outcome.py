@@ -7,7 +7,8 @@ class Outcome(NamedTuple):
     """How the training of an SAE ended. Plain data: checkpoints, results and exports keep it as `state` and `reason`."""
 
     state: str
-    """`finished`, or why it ended before the run's end: `quarantined`, `retired` or `pruned`."""
+    """`finished`; `stopped`, when the run ended before it came to its planned length; or why the SAE ended before the run:
+    `quarantined`, `retired` or `pruned`."""
     reason: str | None = None
     """What happened, and at which step; None for `finished`."""
 

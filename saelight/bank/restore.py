@@ -25,6 +25,7 @@ _PARTS: dict[str, Any] = {
     "saelight": {
         "horizon": tuple[int, int, int] | None,
         "tokens_seen": int,
+        "position": {"batches": int, "validated": int | None, "validation_due": bool, "length": tuple[int, float, int]},
         "normalisation": {"kind": Kind, "scale": float, "mean": Tensor | None},
         "retired": dict[str, dict[str, str | None]],
     },

@@ -12,14 +12,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from saelight.bank.evaluating import Evaluating
-from saelight.bank.isolation import Quarantine, clip_gradients, derived_seed, own_gradients
+from saelight.bank.ending import Ending
+from saelight.bank.fit_length import measure
+from saelight.bank.isolation import clip_gradients, derived_seed, own_gradients
 from saelight.bank.optimizer import adamw, forget, learning_rates
 from saelight.bank.outcome import Outcome
 from saelight.bank.ranks import share_least, share_mean
 from saelight.bank.record import StepRecord
 from saelight.bank.resume import check_same_config, check_same_units
-from saelight.bank.sae_callback import SAECallback
 from saelight.bank.sae_list import SAEList, configs
 from saelight.bank.start import begin, check_trainer, read_starts, sample
 from saelight.bank.trainer_attributes import undeclared
@@ -29,10 +29,10 @@ from saelight.ops.handover import hand_over
 from saelight.ops.normalisation import Normalisation
 from saelight.saes import SAE, Moment, SAEConfig
 from saelight.saes.trained import Trained
-from saelight.schedules import Horizon, limit_steps, measure
+from saelight.schedules import Horizon
 
 
-class SAEBank(Evaluating):
+class SAEBank(Ending):
     """A bank of named SAEs sharing every batch: activations (B, d_in), or for transcoders pairs of them and targets
     (B, d_out).
 
@@ -84,16 +84,13 @@ class SAEBank(Evaluating):
         whitens = any(sae.config.optimizer == "latent_adamw" and sae.W_enc is not None for sae in self.saes)
         self.register_buffer("whitening", torch.zeros(d_in, d_in) if whitens else None)
         self.begin_evaluation(predict_top)
-        self.quarantine = Quarantine(len(saes))
-        self.retired: dict[int, Outcome] = {}
-        """The SAEs whose training was ended by `retire`."""
+        self.begin_ending()
         self._horizon: Horizon | None = None
         self.tokens_seen = 0
         self.normalisation = Normalisation()
         self.target_normalisation: Normalisation | None = None
         self._starts: dict[str, Trained] = {}
         self._record: StepRecord | None = None
-        self._recorded_at = -1
         self._moment: Moment | None = None
         self._measured: dict[int, list[Tensor]] = {}
 
@@ -126,8 +123,10 @@ class SAEBank(Evaluating):
         check_trainer(self.trainer, self.d_in, self.d_out)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        planned = measure(self.trainer, self.hparams["max_tokens"])
-        if self._horizon is None or self.trainer.ckpt_path is None:
+        planned, length = measure(self.trainer, self.hparams["max_tokens"])
+        resumes = self._horizon is not None and self.trainer.ckpt_path is not None
+        self.position.begin(length, resumes)
+        if self._horizon is None or not resumes:
             # A new training, if of weights that another one left.
             self._horizon, self.tokens_seen = planned, 0
         elif self.horizon.steps != planned.steps:
@@ -135,7 +134,6 @@ class SAEBank(Evaluating):
                 f"this run was begun for {self.horizon.steps} optimizer steps and is now to end at {planned.steps}; "
                 f"schedules and fractions of training still refer to {self.horizon.steps}"
             )
-        limit_steps(self.trainer, self.horizon, self.hparams["max_tokens"])
         # Before the run has a folder, and after a checkpoint has been read: what goes on starts from nothing else.
         self._starts = read_starts(self._named())
         return adamw(self._named().items(), self.horizon, self.whitening)
@@ -155,10 +153,19 @@ class SAEBank(Evaluating):
 
     # --- training
 
-    @property
-    def inactive(self) -> set[int]:
-        """The SAEs that train no more: quarantined or retired."""
-        return self.quarantine.stopped | self.retired.keys()
+    def on_train_start(self) -> None:
+        self.position.begin_training(self.trainer)
+
+    def on_train_epoch_start(self) -> None:
+        self.position.begin_epoch(self.trainer)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.position.begin_batch(self.trainer)
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        if not self.trainer.sanity_checking:
+            self.position.validated = self.position.batches
 
     def training_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x_BD, y_BD = as_pair(batch)
@@ -189,7 +196,8 @@ class SAEBank(Evaluating):
             # A latent that fired on any rank fired.
             share_least([sae.tokens_since_fired for sae in self.saes])
         self.tokens_seen += tokens
-        return hand_over(total, gradients, parameters)
+        share, loss = self.position.count(self.trainer, batch_idx), hand_over(total, gradients, parameters)
+        return loss if share == 1 else loss * share
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **settings: Any) -> None:
         for i, sae in enumerate(self.saes):
@@ -204,34 +212,6 @@ class SAEBank(Evaluating):
         # Reading the marks waits for the device: free on the CPU, elsewhere once per log interval.
         if self.device.type == "cpu" or (self.trainer.global_step + 1) % undeclared(self.trainer).log_every_n_steps == 0:
             self.read_quarantine()
-
-    def read_quarantine(self) -> None:
-        """Stop the SAEs that were marked since the last reading, and call the callbacks."""
-        for i in self.quarantine.newly_stopped():
-            self.saes[i].zero_grad(set_to_none=True)
-            self._notify("on_quarantine", self.names[i], self.quarantine.describe(i))
-        self._stop_when_none_trains()
-
-    def retire(self, name: str, reason: str, state: str = "retired") -> None:
-        """End the training of one SAE, for good, and call the callbacks; the others go on. Call it on every rank alike.
-        `state` (`retired`, or `pruned` of a search's trial) and `reason`, with its step, are kept in results."""
-        i = self.names.index(name)
-        if i not in self.inactive:
-            self.retired[i] = Outcome(state, reason)
-            self.saes[i].zero_grad(set_to_none=True)
-            self._notify("on_retire", name, reason)
-            self._stop_when_none_trains()
-
-    def outcome(self, name: str) -> Outcome | None:
-        """How the SAE's training was ended before the run's; None while it trains, or if it was not."""
-        i = self.names.index(name)
-        if i in self.quarantine.stopped:
-            return Outcome("quarantined", self.quarantine.describe(i))
-        return self.retired.get(i)
-
-    def _stop_when_none_trains(self) -> None:
-        if len(self.inactive) == len(self.saes):
-            self.trainer.should_stop = True
 
     def optimizer_step(
         self,
@@ -255,9 +235,13 @@ class SAEBank(Evaluating):
             if sae.resample_due(self._moment):
                 forget(optimizer, sae, sae.resample(*sample(self.trainer, self.device), self._moment))
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        # An accumulated batch has no gradient norm yet: wait for the step.
-        if self._record is None or self.trainer.global_step == self._recorded_at:
+    def lr_scheduler_step(self, *args: Any, **kwargs: Any) -> None:
+        super().lr_scheduler_step(*args, **kwargs)
+        # The step is complete, and no callback has seen its end yet, which may stop training or save a checkpoint.
+        self._log_record()
+
+    def _log_record(self) -> None:
+        if self._record is None:
             return
         values, self._record = self._record.read(lambda t: self.trainer.strategy.reduce(t, reduce_op="mean")), None
         values["tokens"] = float(self.tokens_seen)
@@ -267,7 +251,6 @@ class SAEBank(Evaluating):
 
     def _new_record(self, y_BD: Tensor) -> StepRecord | None:
         step, every = self.trainer.global_step + 1, undeclared(self.trainer).log_every_n_steps
-        self._recorded_at = self.trainer.global_step
         if not every or (step % every and step > 1):
             return None
         return StepRecord(self.names, y_BD, learning_rates(self.trainer.optimizers[0]))
@@ -278,6 +261,7 @@ class SAEBank(Evaluating):
         checkpoint["saelight"] = {
             "horizon": list(self._horizon) if self._horizon else None,
             "tokens_seen": self.tokens_seen,
+            "position": self.position.save(checkpoint, self.trainer),
             "normalisation": self.normalisation.plain(),
             "target_normalisation": self.target_normalisation and self.target_normalisation.plain(),
             "retired": {self.names[i]: outcome._asdict() for i, outcome in self.retired.items()},
@@ -289,12 +273,8 @@ class SAEBank(Evaluating):
         state = checkpoint["saelight"]
         self._horizon = Horizon(*state["horizon"]) if state["horizon"] else None
         self.tokens_seen = state["tokens_seen"]
+        self.position.load(state["position"], checkpoint)
         self.normalisation = Normalisation.from_plain(state["normalisation"])
         target = state["target_normalisation"]
         self.target_normalisation = target and Normalisation.from_plain(target)
         self.retired = {self.names.index(name): Outcome(**outcome) for name, outcome in state["retired"].items()}
-
-    def _notify(self, hook: str, *args: Any) -> None:
-        for callback in undeclared(self.trainer).callbacks:
-            if isinstance(callback, SAECallback):
-                getattr(callback, hook)(self.trainer, self, *args)

@@ -17,23 +17,22 @@ from saelight.callbacks.declarations import SaveCheckpointSettings
 from saelight.files import replacing
 from saelight.run import run_folder, slurm_job
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU)
 
 
 class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
     """Keeps `checkpoints/last.ckpt` in the run folder, replaced whole, so that a crash at any time leaves a good one.
 
-    Ctrl-C, SIGTERM and SIGUSR1 only set a flag: the batch ends, with the validation that may follow it, the checkpoint is
-    written, then training stops, and resuming goes on exactly from there. A second Ctrl-C stops at once. A Slurm job goes
-    back to the queue on SIGUSR1, and when it is preempted (`saelight/run/slurm_job.py`).
+    Ctrl-C, and the signals by which terminals, schedulers and people ask a process to end, only set a flag: the optimizer
+    step ends, the checkpoint is written, then training stops, and resuming goes on exactly from there, with the validation
+    that may be due first. A second Ctrl-C stops at once. A Slurm job goes back to the queue on SIGUSR1, and when it is
+    preempted (`saelight/run/slurm_job.py`).
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._saved_at = 0.0
         self._step = 0
-        self._waits: int | None = None
-        """The signal to stop by, or 0, after the checkpoint that waits for a validation to end; None while none waits."""
         self._signal = 0
         """The signal that has come, or 0."""
         self._handlers: dict[int, Any] = {}
@@ -41,10 +40,12 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
-        self._signal, self._waits = 0, None
+        self._signal = 0
         self._step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # nohup's
                 self._handlers[number] = signal.signal(number, self._note)
             # A sweep's job begins with it blocked: one that came before there was anything to save comes now.
             self._blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
@@ -60,30 +61,20 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
             # Between the batches of one accumulated step, gradients are underway that no checkpoint holds.
             return
         self._step = trainer.global_step
-        stop, due = self._signal, time.monotonic() - self._saved_at > 60 * self.minutes
-        if trainer.world_size > 1:
-            # All ranks save together, or none, and stop for one reason.
-            flags = torch.tensor([stop, due], device=trainer.strategy.root_device)
-            stop, due = trainer.strategy.reduce(flags, reduce_op="max").tolist()
-        if not (stop or due):
-            return
-        fetcher = trainer.fit_loop._data_fetcher
-        assert fetcher is not None
-        validates = trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
-        # A run resumed from here would leave out the validation that is about to begin, and what is decided by it. A
-        # checkpoint that waited in vain (there was nothing to validate on) waits no more.
-        if validates and self._waits is None:
-            self._waits = stop
-        else:
-            self._save_and(trainer, stop)
+        stop, due = self._agreed(trainer, time.monotonic() - self._saved_at > 60 * self.minutes)
+        if stop or due:
+            self._save(trainer)
+        self._stop(trainer, stop)
 
-    def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
-        if self._waits is not None:
-            self._save_and(trainer, self._waits)
+    def _agreed(self, trainer: L.Trainer, due: bool) -> tuple[int, int]:
+        """The signal to stop by, or 0, and whether to save: all ranks do it together, or none, and stop for one reason."""
+        if trainer.world_size == 1:
+            return self._signal, due
+        flags = torch.tensor([self._signal, due], device=trainer.strategy.root_device)
+        stop, due = trainer.strategy.reduce(flags, reduce_op="max").tolist()
+        return stop, due
 
-    def _save_and(self, trainer: L.Trainer, stop: int) -> None:
-        self._waits = None
-        self._save(trainer)
+    def _stop(self, trainer: L.Trainer, stop: int) -> None:
         if stop:
             L.pytorch.utilities.rank_zero_info(f"Stopped after step {trainer.global_step}; --ckpt_path last continues.")
             if stop == signal.SIGINT:
@@ -97,6 +88,8 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._save(trainer)
+        # One that came too late to stop anything is no less a wish to stop.
+        self._stop(trainer, self._agreed(trainer, False)[0])
         self._restore_handlers()
 
     def on_exception(self, trainer: L.Trainer, bank: L.LightningModule, exception: BaseException) -> None:
@@ -114,6 +107,6 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
             return
         path = run_folder.checkpoint(run_folder.of(trainer))
         # Every rank takes part; the first one writes.
-        with replacing(path) if trainer.is_global_zero else contextlib.nullcontext(path) as partial:
+        with replacing(path, durable=True) if trainer.is_global_zero else contextlib.nullcontext(path) as partial:
             trainer.save_checkpoint(partial)
         self._saved_at = time.monotonic()

@@ -3,7 +3,6 @@
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from saelight.bank.outcome import Outcome
 from saelight.bank.sae_bank import SAEBank
 from saelight.bank.sae_callback import SAECallback
 from saelight.bank.trainer_attributes import undeclared
@@ -14,7 +13,8 @@ from saelight.run import export
 class ExportSAEs(NoSettings, SAECallback):
     """Writes `saes/<name>/` into the run folder (docs/saes.md)."""
 
-    def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+    def on_fit_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        # Not at the end of training: a run that was killed when all was trained and not yet written only comes here.
         assert isinstance(bank, SAEBank)
         bank.read_quarantine()
         for i, name in enumerate(bank.names):
@@ -37,8 +37,7 @@ class ExportSAEs(NoSettings, SAECallback):
 
     def _write(self, trainer: L.Trainer, bank: SAEBank, name: str) -> None:
         if trainer.is_global_zero and not undeclared(trainer).fast_dev_run:
-            outcome = bank.outcome(name) or Outcome("finished")
-            training = outcome._asdict() | {"steps": trainer.global_step, "tokens": bank.tokens_seen}
+            training = bank.result(name)._asdict() | {"steps": trainer.global_step, "tokens": bank.tokens_seen}
             export.write(
                 bank[name],
                 export.folder_for(trainer, name),

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from saelight.bank.sae_bank import SAEBank
 from saelight.bank.sae_callback import SAECallback
+from saelight.bars import bar
 from saelight.callbacks.declarations import NoSettings
 from saelight.data.pairs import as_pair
 
@@ -33,17 +34,7 @@ class TokenProgress(NoSettings, SAECallback, ProgressBar):
             tqdm.write(sep.join(map(str, args)), file=sys.stderr)
 
     def _bar(self, **kwargs: Any) -> tqdm:
-        # A log file gets a line now and then, a terminal a moving bar.
-        interval = 0.1 if sys.stderr.isatty() else 10.0
-        return tqdm(
-            unit="tok",
-            unit_scale=True,
-            dynamic_ncols=True,
-            mininterval=interval,
-            disable=not self._enabled,
-            file=sys.stderr,
-            **kwargs,
-        )
+        return bar(unit="tok", disable=not self._enabled, **kwargs)
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
@@ -61,9 +52,9 @@ class TokenProgress(NoSettings, SAECallback, ProgressBar):
         self._close()
 
     def _close(self) -> None:
-        for bar in (self._evaluation, self._training):
-            if bar is not None:
-                bar.close()
+        for one in (self._evaluation, self._training):
+            if one is not None:
+                one.close()
         self._training = self._evaluation = None
 
     def _start_evaluation(self, name: str, loader: Any) -> None:

@@ -91,6 +91,8 @@ class WriteProgress(WriteProgressSettings, SAECallback):
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
+        for name, sae in self._saes.items():
+            sae |= bank.result(name)._asdict()
         self._write(trainer, bank)
         self._earlier, self._began = self.seconds, None
 

@@ -39,7 +39,7 @@ def info(path: str) -> None:
 
 
 def verify(path: str) -> None:
-    """Check checksums, finite values and sums of a folder of shards.
+    """Check checksums, finite values, columns and sums of a folder of shards.
 
     Args:
         path: Folder of the shards.

@@ -3,7 +3,7 @@
 Shapes: N rows, R reasons (the first: the row stays).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ class Dropped:
         return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
-def in_words(report: dict[str, Any]) -> str:
+def in_words(report: Mapping[str, Any]) -> str:
     """A report on one line."""
     parts = []
     for name, of in report["reasons"].items():

@@ -6,15 +6,13 @@ Shapes: N rows, B batch, D width (of an input d_in, of a target d_out).
 import hashlib
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from saelight.data.finite import first_non_finite
-from saelight.data.shards.reader import TOKEN_COLUMNS, ShardedRows
+from saelight.data.shards.reader import TOKEN_COLUMNS, ShardedRows, runs
 from saelight.errors import UserError
 
-_RUNS, _RUN = 64, 1024
 _SERIAL = 32_767  # values that torch copies on the calling thread, without its team
 
 
@@ -91,11 +89,10 @@ def check_same_tokens(inputs: ShardedRows, targets: ShardedRows) -> None:
             f"inputs and targets are no pairs: {inputs.path} has {inputs.n_rows} rows, {targets.path} has "
             f"{targets.n_rows}; harvest both hooks in one command"
         )
-    run = min(_RUN, inputs.n_rows)
     shared = [name for name in TOKEN_COLUMNS if name in inputs.columns and name in targets.columns]
-    for start in np.unique(np.linspace(0, inputs.n_rows - run, _RUNS).astype(np.int64)).tolist():
+    for start, n in runs(inputs.n_rows):
         for name in shared:
-            differ = inputs.column(name, start, run) != targets.column(name, start, run)
+            differ = inputs.column(name, start, n) != targets.column(name, start, n)
             if differ.any():
                 raise UserError(
                     f"inputs and targets are not of the same tokens: {inputs.path} and {targets.path} differ in "

@@ -3,8 +3,6 @@
 import math
 from pathlib import Path
 
-import torch
-
 from saelight.data.dropped import in_words
 from saelight.data.row_statistics import dimensions, mean_over_spread, norms_of, read_norms, read_sample
 from saelight.data.shards.reader import ShardedRows
@@ -18,10 +16,10 @@ def summary(path: str | Path) -> str:
     Raises `UserError` when it cannot be opened.
     """
     rows = ShardedRows(path)
-    meta, sums = rows.metadata, rows.metadata["sums"]
+    meta = rows.metadata
     x_ND = read_sample(rows, 0, rows.n_rows)
     norms = read_norms(rows, 0, rows.n_rows) or norms_of(x_ND, rows.n_rows)
-    spread = mean_over_spread(sums["sum_of_squares"], torch.tensor(sums["sum"]), sums["count"])
+    spread = mean_over_spread(rows.sums.sum_of_squares, rows.sums.sum_D, rows.sums.rows)
     flat = dimensions(x_ND)
     quantiles = [f"{q:.4g} %: {norms.quantile(q / 100):,.4g}" for q in (100 * q for q in _QUANTILES)]
     long, share = norms.above(10)

@@ -26,7 +26,7 @@ def results(trainer: L.Trainer, bank: SAEBank, writes: bool, clock: WriteProgres
     """
     rows = []
     for i, name in enumerate(bank.names):
-        outcome = bank.outcome(name) or Outcome("finished")
+        outcome = bank.result(name)
         rows.append(
             {
                 "name": name,

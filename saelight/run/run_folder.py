@@ -6,9 +6,10 @@ config.yaml   checkpoints/last.ckpt   logs/<sae>/   saes/<sae>/   predictions/<s
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from saelight.errors import UserError
+from saelight.files import hold
 
 if TYPE_CHECKING:
     import lightning as L
@@ -39,6 +40,13 @@ def claim_exactly(folder: Path) -> Path:
     except FileExistsError:
         raise exists(folder) from None
     return folder
+
+
+def only_trainer(folder: Path) -> IO[str]:
+    """Hold the folder for as long as what is returned is open. Raises `UserError` when another process trains in it."""
+    if (lock := hold(folder / ".lock")) is None:
+        raise UserError(f"another process trains in {folder}: wait for it or stop it, then --ckpt_path last goes on")
+    return lock
 
 
 def exists(folder: Path) -> UserError:

@@ -1,9 +1,12 @@
 """saelight's Trainer: Lightning's, with a run folder, per-SAE logs, exports, exact checkpoints and a table at the end."""
 
+import contextlib
+import signal
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
@@ -82,6 +85,8 @@ class Trainer(L.Trainer):
         """After a fit: a dict per SAE, what `results.jsonl` has."""
         self.folder: Path | None = None
         """This run's folder, from the moment there is one."""
+        self.lock: IO[str] | None = None
+        """What keeps other processes from training in it, while a fit goes on."""
         if not self.writes:
             kwargs |= {"logger": False, "enable_checkpointing": False}
         elif kwargs.get("logger") in (None, True):
@@ -123,14 +128,19 @@ class Trainer(L.Trainer):
             if self.wanted_folder and self.wanted_folder.exists():
                 raise run_folder.exists(self.wanted_folder)
         ckpt_path = self._place(ckpt_path)
-        with restoring(ckpt_path):
-            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        try:
+            with _ctrl_c(), restoring(ckpt_path):
+                super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        finally:
+            if self.lock is not None:
+                self.lock.close()
         clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))
         if self.enable_validation and model.evaluated_at != self.global_step:
             loaders: dict[str, Any] = (
                 {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
             )
-            super().validate(model, verbose=False, weights_only=weights_only, **loaders)
+            with _ctrl_c():
+                super().validate(model, verbose=False, weights_only=weights_only, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
             model.measure_latents()
             self.results = results(self, model, self.writes, clock)
@@ -170,7 +180,8 @@ class Trainer(L.Trainer):
         # An evaluation after training is no part of the training curves.
         loggers, self.loggers = self.loggers, []
         try:
-            return run(*args, **kwargs)
+            with _ctrl_c():
+                return run(*args, **kwargs)
         finally:
             self.loggers = loggers
 
@@ -196,6 +207,21 @@ class Trainer(L.Trainer):
                 raise UserError(f"no checkpoint at {ckpt_path}: give a .ckpt file that a run has written, or `last`")
             self.folder = run_folder.folder_of(ckpt_path)
         return ckpt_path
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Leave Ctrl-C what it is: Lightning makes an exit of it, and has the next one ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _with_defaults(kwargs: dict[str, Any], writes: bool) -> list[L.Callback]:
@@ -227,8 +253,11 @@ class _RunFolder(L.Callback):
         return trainer.folder
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
+        assert isinstance(trainer, Trainer)
         if not undeclared(trainer).fast_dev_run:
             folder = self._claim(trainer)
+            if trainer.is_global_zero:
+                trainer.lock = run_folder.only_trainer(folder)
             for logger in _per_sae(trainer):
                 logger.set_folder(folder)
 

@@ -48,6 +48,38 @@ def test_columns_may_not_come_and_go(tmp_path):
             writer.append(counted(3))
 
 
+def test_documents_may_not_decrease(tmp_path):
+    with ShardWriter(tmp_path / "s", **FIELDS) as writer:
+        writer.append(counted(3), document_ids=torch.tensor([0, 1, 1]))
+        for ids, row in (([0, 1, 1], 3), ([1, 2, 1], 5)):
+            with pytest.raises(UserError, match=f"document_ids decrease at row {row} of "):
+                writer.append(counted(3), document_ids=torch.tensor(ids))
+        writer.append(counted(1), document_ids=torch.tensor([1]))
+    assert ShardedRows(tmp_path / "s").n_rows == 4
+
+
+def test_what_no_writer_left_is_not_taken_over(tmp_path):
+    partial = tmp_path / "s.partial"
+    partial.mkdir()
+    (partial / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match=r"s\.partial holds 'thesis\.tex', which no writer .* left there; move it away"):
+        write(tmp_path / "s", counted(10))
+    assert (partial / "thesis.tex").exists()
+    partial.rename(tmp_path / "mine")
+    partial.symlink_to("mine")
+    with pytest.raises(UserError, match=r"cannot write .*s\.partial: "):
+        write(tmp_path / "s", counted(10))
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+    partial.unlink()
+    write(tmp_path / "s", counted(10))
+
+
+def test_a_broken_link_in_the_folders_place_is_refused(tmp_path):
+    (tmp_path / "s").symlink_to("nowhere")
+    with pytest.raises(UserError, match="exists; choose another folder"):
+        write(tmp_path / "s", counted(10))
+
+
 def test_two_writers_do_not_share_a_folder(tmp_path):
     with ShardWriter(tmp_path / "s", **FIELDS) as writer:
         with pytest.raises(UserError, match="being written by another process"), ShardWriter(tmp_path / "s", **FIELDS):

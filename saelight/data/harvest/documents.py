@@ -47,7 +47,7 @@ class Documents:
     def __iter__(self) -> Iterator[str]:
         for path in self.paths:
             try:
-                text = path.read_text(encoding="utf-8")
+                text = path.read_text(encoding="utf-8-sig")
             except (UnicodeDecodeError, OSError):
                 text = "\0"
             if "\0" in text:

@@ -35,6 +35,7 @@ def harvest(
     skip_positions: int = 0,
     drop_tokens: list[int] | None = None,
     drop_special: bool = True,
+    special_in_text: bool = False,
     model_dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     rows_per_shard: int | None = None,
     device: str = "auto",
@@ -59,6 +60,8 @@ def harvest(
         skip_positions: Leave out this many positions at the beginning of each window.
         drop_tokens: Leave out the rows of these token ids.
         drop_special: Leave out the rows of the special tokens that the tokenizer adds. Padding is always left out.
+        special_in_text: Read special tokens that are written out in a text (`<|endoftext|>`, `[SEP]`) as such, and not as
+            text like any other.
         model_dtype: What the model computes in.
         rows_per_shard: Rows of a shard file. Default: 256 MiB of them.
         device: auto (the first GPU, or else the CPU), or a torch device.
@@ -78,17 +81,18 @@ def harvest(
             raise UserError(f"{folder} exists; choose another folder, or remove it")
 
     import torch
-    from tqdm import tqdm
 
+    from saelight.bars import bar as progress
     from saelight.data.dropped import in_words
     from saelight.data.harvest import documents
     from saelight.data.harvest.hooked import Hooked
+    from saelight.data.harvest.loading import load
     from saelight.data.harvest.onednn_linear import use_onednn
     from saelight.data.row_filter import RowFilter
     from saelight.data.shards.writer import ShardWriter
 
     texts = documents.Documents(documents.find(files, exclude or [], seed))
-    tokenizer, network = _load(documents.expand(model), context, model_dtype)
+    tokenizer, network = load(documents.expand(model), context, model_dtype)
     if skip_positions >= context:
         raise UserError(f"skip_positions {skip_positions} leaves nothing of windows of {context} tokens; lower it")
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -100,16 +104,18 @@ def harvest(
         "exclude": exclude or [],
         "context": context,
         "drop_special": drop_special,
+        "special_in_text": special_in_text,
         **row_filter.settings,
         "model_dtype": model_dtype,
         "linear": linear,
         "seed": seed,
     }
+    runs = hooked.probe(_ordinary_token(tokenizer), context)
     last = -1
     with contextlib.ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
-        bar = stack.enter_context(tqdm(total=max_tokens, unit=" tokens", unit_scale=True, desc="harvest", smoothing=0.05))
-        windows = _windows(texts, tokenizer, context, drop_special)
+        bar = stack.enter_context(progress(total=max_tokens, unit=" tokens", desc="harvest", smoothing=0.05))
+        windows = _windows(texts, tokenizer, context, drop_special, special_in_text)
         run = partial(_run, hooked, batch_size=batch_size, pad=tokenizer.pad_token_id or 0, dtype=getattr(torch, dtype))
         pieces = (run(group, bar=bar) for group in _groups(windows, _BATCHES * batch_size, row_filter))
         for piece in row_filter(pieces):
@@ -123,7 +129,7 @@ def harvest(
                             dtype=dtype,
                             d_in=x_ND.shape[1],
                             rows_per_shard=rows_per_shard,
-                            source=source,
+                            source=source | ({"application": f"the first of {runs[hook]}"} if runs[hook] > 1 else {}),
                         )
                     )
                 writers[hook].append(x_ND, **piece.columns)
@@ -141,6 +147,8 @@ def harvest(
         + (f" ({texts.skipped} files were no UTF-8 text)" if texts.skipped else "")
     )
     for hook in hooks:
+        if runs[hook] > 1:
+            print(f"{hook} runs {runs[hook]} times in a pass: what it puts out first is stored")
         print(f"dropped for {hook}: {in_words(row_filter.report(hook))}")
 
 
@@ -153,38 +161,19 @@ class _Window(NamedTuple):
     """Which rows are dropped as special tokens' own."""
 
 
-def _load(model: str, context: int, dtype: str) -> tuple[Any, Any]:
-    """The tokenizer and the model, in eval mode."""
-    try:
-        import transformers
-    except ImportError:
-        raise UserError("harvest runs models with transformers; pip install 'saelight[harvest]'") from None
-    import torch
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-        network = transformers.AutoModel.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
-    except (OSError, ValueError) as e:
-        reason = str(e).strip().splitlines()[0]
-        raise UserError(f"cannot load model {model!r}: {reason}; give a folder or a hub name") from e
-    if not tokenizer.is_fast:
-        raise UserError(f"model {model!r} has no fast tokenizer; choose one with a tokenizer.json")
-    special = tokenizer.num_special_tokens_to_add()
-    limit = getattr(network.config, "max_position_embeddings", None) or context
-    if not special < context <= limit:
-        raise UserError(f"context must be in [{special + 1}, {limit}] for model {model!r}, got {context}")
-    # Longer texts than the model takes are cut into windows right here: its warning would be wrong.
-    tokenizer.model_max_length = int(1e30)
-    return tokenizer, network
+def _ordinary_token(tokenizer: Any) -> int:
+    """One that is no special token, where there is one."""
+    return next(iter(tokenizer("a", add_special_tokens=False)["input_ids"]), 0)
 
 
-def _windows(documents: Any, tokenizer: Any, context: int, drop_special: bool) -> Iterator[_Window]:
+def _windows(documents: Any, tokenizer: Any, context: int, drop_special: bool, special_in_text: bool) -> Iterator[_Window]:
     """The documents' windows in order, each with the tokenizer's special tokens, tokenized some documents at a time."""
     number = 0
     documents = iter(documents)
     while texts := list(itertools.islice(documents, _DOCUMENTS)):
         cut = tokenizer(
             texts,
+            split_special_tokens=not special_in_text,
             truncation=True,
             max_length=context,
             return_overflowing_tokens=True,

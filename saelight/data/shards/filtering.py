@@ -13,9 +13,10 @@ from tqdm import tqdm
 from saelight.data.dropped import in_words
 from saelight.data.pairs import check_same_tokens
 from saelight.data.row_filter import Piece, RowFilter
-from saelight.data.shards.reader import METADATA, TOKEN_COLUMNS, ShardedRows
+from saelight.data.shards.disk import cannot_read, check_folder, check_free, is_there, writing
+from saelight.data.shards.metadata import METADATA
+from saelight.data.shards.reader import TOKEN_COLUMNS, ShardedRows
 from saelight.data.shards.writer import ShardWriter
-from saelight.errors import UserError
 from saelight.files import replacing
 
 _ROWS = 8192
@@ -32,17 +33,20 @@ def filter_shards(src: str | Path, out: str | Path, row_filter: RowFilter) -> st
             exists.
     """
     sources = _open(Path(src))
-    if Path(out).exists():
-        raise UserError(f"{out} exists; choose another folder, or remove it")
-    with replacing(Path(out)) as partial, contextlib.ExitStack() as stack:
+    check_free(Path(out))
+    with writing(Path(out)), replacing(Path(out)) as partial, contextlib.ExitStack() as stack:
         writers = {}
         for name, rows in sources.items():
-            filtered = [*rows.metadata["source"].get("filtered", []), row_filter.settings]
+            meta = rows.metadata
+            filtered = [*meta["source"].get("filtered", []), row_filter.settings]
             writers[name] = stack.enter_context(
                 ShardWriter(
                     partial / name,
-                    **{key: rows.metadata[key] for key in ("model", "hook", "dtype", "d_in")},
-                    source=rows.metadata["source"] | {"filtered": filtered},
+                    model=meta["model"],
+                    hook=meta["hook"],
+                    dtype=meta["dtype"],
+                    d_in=meta["d_in"],
+                    source=meta["source"] | {"filtered": filtered},
                 )
             )
         for piece in row_filter(_pieces(sources)):
@@ -56,14 +60,25 @@ def filter_shards(src: str | Path, out: str | Path, row_filter: RowFilter) -> st
 
 def _open(src: Path) -> dict[str, ShardedRows]:
     """The folders of shards at `src`, by their paths in it: itself, or all those in it."""
-    inner = sorted(file.parent for file in src.glob(f"*/{METADATA}"))
-    if (src / METADATA).exists() or not inner:
+    check_folder(src)
+    if is_there(src / METADATA):
+        return {"": ShardedRows(src)}
+    try:
+        inner = sorted(path for path in src.iterdir() if _has_shards(path))
+    except OSError as e:
+        raise cannot_read(src, e) from None
+    if not inner:
         return {"": ShardedRows(src)}
     sources = {folder.name: ShardedRows(folder) for folder in inner}
     first, *others = sources.values()
     for other in others:
         check_same_tokens(first, other)
     return sources
+
+
+def _has_shards(path: Path) -> bool:
+    """Whether `path` is to be read as a folder of shards. One whose metadata are lost is not left out without a word."""
+    return is_there(path / METADATA) or any(path.glob("*.safetensors"))
 
 
 def _pieces(sources: dict[str, ShardedRows]) -> Iterator[Piece]:

@@ -5,26 +5,28 @@ Shapes: N rows, D d_in.
 
 import bisect
 import hashlib
-import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from saelight.data.moments import Sums
+from saelight.data.shards.disk import cannot_read, open_file
+from saelight.data.shards.header import read_header
+from saelight.data.shards.metadata import METADATA, Entry, read_metadata
+from saelight.data.shards.strict_json import shown
 from saelight.errors import UserError
 
-FORMAT = "saelight-shards"
-VERSION = 1
-METADATA = "metadata.json"
 ACTIVATIONS = "activations"
-TOKEN_COLUMNS = {"token_ids": torch.int32, "positions": torch.int32, "document_ids": torch.int64}
+DOCUMENT_IDS = "document_ids"
+TOKEN_COLUMNS = {"token_ids": torch.int32, "positions": torch.int32, DOCUMENT_IDS: torch.int64}
 """What is known of each row's token: the same for all hooks."""
 NORMS = "norms"
 COLUMNS = TOKEN_COLUMNS | {NORMS: torch.float32}
@@ -36,10 +38,8 @@ SAFETENSORS_DTYPES = {
     torch.int32: "I32",
     torch.int64: "I64",
 }
-_KEYS = ("model", "hook", "dtype", "d_in", "rows", "shards", "sums", "source")
-_SHARD_KEYS = {"file", "rows", "bytes", "sha256"}
-_MAX_HEADER = 100_000_000  # safetensors' own limit
 _OPEN_FILES = 256
+_RUNS, _RUN = 64, 1024
 
 
 class Shard(NamedTuple):
@@ -51,124 +51,95 @@ class Shard(NamedTuple):
     """Byte offset in the file of every tensor, `activations` among them."""
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """`metadata.json` of the shard folder `path`. Raises `UserError` when it is missing, broken or too new."""
-    path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"no shards at {path}: there is no such folder; make them with `saelight shards harvest`")
-    try:
-        meta = json.loads((path / METADATA).read_text())
-    except FileNotFoundError:
-        raise UserError(
-            f"no shards at {path}: {METADATA} is missing; point to a folder that `saelight shards harvest` wrote"
-        ) from None
-    except ValueError as e:
-        raise UserError(f"{path / METADATA} is no JSON ({e}); harvest the shards again") from None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise UserError(f"{path / METADATA} does not say format {FORMAT!r}; these are not saelight's shards")
-    if not isinstance(version := meta.get("version"), int) or version > VERSION:
-        raise UserError(
-            f"{path} was written by a newer saelight: version {version}, this one reads up to {VERSION}; upgrade saelight"
-        )
-    if missing := [key for key in _KEYS if key not in meta]:
-        raise UserError(f"{path / METADATA} lacks {', '.join(missing)}; harvest the shards again")
-    if meta["dtype"] not in DTYPES:
-        raise UserError(f"{path / METADATA}: dtype {meta['dtype']!r} is none of {', '.join(DTYPES)}")
-    if any(not isinstance(entry, dict) or not entry.keys() >= _SHARD_KEYS for entry in meta["shards"]):
-        raise UserError(f"{path / METADATA} does not say file, rows, bytes and sha256 of every shard; harvest again")
-    return meta
+def runs(n_rows: int) -> Iterator[tuple[int, int]]:
+    """(first row, rows) of 64 runs of 1024, spread from the first row to the last; all rows where they are up to 65,536."""
+    whole = n_rows <= _RUNS * _RUN
+    starts = range(0, n_rows, _RUN) if whole else np.linspace(0, n_rows - _RUN, _RUNS).astype(np.int64).tolist()
+    for start in starts:
+        yield start, min(_RUN, n_rows - start)
 
 
-def read_header(path: Path) -> dict[str, dict[str, Any]]:
-    """The tensors of a safetensors file: name -> dtype, shape, start (byte offset in the file).
+def first_decrease(ids_N: Tensor, before: int | None) -> int | None:
+    """The first place in `ids_N` (N,) of an id below the one before it, which of the first is `before`; None: they go up."""
+    if len(ids_N) and before is not None and ids_N[0] < before:
+        return 0
+    down_N = ids_N[1:] < ids_N[:-1]
+    return int(down_N.int().argmax()) + 1 if down_N.any() else None
 
-    Raises `UserError` when the file is missing, no safetensors file, or of another size than its header says.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            text = file.read(min(length, _MAX_HEADER))
-    except FileNotFoundError:
-        raise UserError(
-            f"shard {path.name} is missing from {path.parent}; copy the folder whole, or harvest again"
-        ) from None
-    if size < 8 or len(text) < length:
-        raise UserError(f"shard {path} is truncated: {size} bytes end inside its header; copy it again")
-    try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        tensors = {
-            name: {"dtype": t["dtype"], "shape": t["shape"], "start": 8 + length + t["data_offsets"][0]}
-            for name, t in header.items()
-        }
-        end = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"shard {path} is no safetensors file; copy it again, or harvest again") from None
-    if size != end:
-        state = "truncated" if size < end else "too long"
-        raise UserError(f"shard {path} is {state}: {size} bytes, its header says {end}; copy or harvest it again")
-    return tensors
+
+def decreasing(place: str) -> str:
+    """The line for document ids that go down at `place`."""
+    return f"document_ids decrease at {place}: rows of one document must lie together, in order; harvest again"
 
 
 class ShardedRows:
     """The rows of one shard folder, numbered across its files.
 
-    Opening reads `metadata.json` and each file's header, never the data, and raises `UserError` with one line when
-    anything is missing, truncated, mixed, or disagrees. Nothing is ever written beside the shards.
+    Opening reads `metadata.json`, each file's header and, of document ids, up to 64 runs of 1024, never the rows. It raises
+    `UserError` with one line when anything is missing, unreadable, damaged, mixed, or disagrees. Nothing is ever written
+    beside the shards.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.metadata = read_metadata(path)
-        self.d_in: int = self.metadata["d_in"]
+        self.d_in = self.metadata["d_in"]
         self.dtype = DTYPES[self.metadata["dtype"]]
-        self.n_rows: int = self.metadata["rows"]
-        if self.n_rows == 0:
-            raise UserError(f"the shards at {path} are empty (0 rows); harvest some text")
+        self.n_rows = self.metadata["rows"]
         self._shards = [self._check(entry) for entry in self.metadata["shards"]]
         self._ends = list(accumulate(shard.rows for shard in self._shards))
-        if (held := sum(shard.rows for shard in self._shards)) != self.n_rows:
-            raise UserError(
-                f"{self.path / METADATA} says {self.n_rows} rows, its shards hold {held}; copy the folder "
-                "whole, or harvest again"
-            )
         if len(kinds := {tuple(sorted(shard.columns)) for shard in self._shards}) > 1:
-            raise UserError(f"the shards at {path} differ in their columns: {' / '.join(map(', '.join, kinds))}")
+            columns = " / ".join(map(", ".join, kinds))
+            raise UserError(
+                f"the shards at {path} differ in their columns ({columns}); copy the folder whole, or harvest again"
+            )
         self._file = lru_cache(_OPEN_FILES)(_File)
+        if DOCUMENT_IDS in self.columns:
+            self._check_documents()
 
-    def _check(self, entry: dict[str, Any]) -> Shard:
+    def _check(self, entry: Entry) -> Shard:
         """Compare one shard's header with its line in the metadata."""
         path = self.path / entry["file"]
-        tensors = read_header(path)
+        size, tensors = read_header(path)
         if ACTIVATIONS not in tensors:
-            raise UserError(f"shard {path} has no tensor {ACTIVATIONS!r}; it has {', '.join(tensors) or 'none'}")
-        shape, dtype = tensors[ACTIVATIONS]["shape"], tensors[ACTIVATIONS]["dtype"]
+            raise UserError(f"shard {path} has no tensor {ACTIVATIONS!r}; copy it again, or harvest again")
+        dtype, shape, *_ = tensors[ACTIVATIONS]
         if len(shape) != 2 or shape[1] != self.d_in:
             raise UserError(
-                f"shards of mixed width at {self.path}: {path.name} holds {shape}, {METADATA} says d_in "
+                f"shards of mixed width at {self.path}: {path.name} holds {shown(shape)}, {METADATA} says d_in "
                 f"{self.d_in}; keep each width in a folder of its own"
             )
         if dtype != SAFETENSORS_DTYPES[self.dtype]:
             raise UserError(
-                f"shards of mixed dtype at {self.path}: {path.name} holds {dtype}, {METADATA} says "
+                f"shards of mixed dtype at {self.path}: {path.name} holds {shown(dtype)}, {METADATA} says "
                 f"{self.metadata['dtype']}; keep each dtype in a folder of its own"
             )
-        if shape[0] != entry["rows"] or path.stat().st_size != entry["bytes"]:
+        if (shape[0], size) != (entry["rows"], entry["bytes"]):
             raise UserError(
-                f"shard {path} has {shape[0]} rows in {path.stat().st_size} bytes, {METADATA} says "
-                f"{entry['rows']} in {entry['bytes']}; copy it again, or harvest again"
+                f"shard {path} has {shape[0]} rows in {size} bytes, {METADATA} says {entry['rows']} in {entry['bytes']}; "
+                "copy it again, or harvest again"
             )
-        columns = {ACTIVATIONS: tensors[ACTIVATIONS]["start"]}
-        for name, want in COLUMNS.items():
-            if name in tensors:
-                if (tensors[name]["dtype"], tensors[name]["shape"]) != (SAFETENSORS_DTYPES[want], shape[:1]):
-                    raise UserError(
-                        f"shard {path}: {name} must be {SAFETENSORS_DTYPES[want]} {shape[:1]}, it is "
-                        f"{tensors[name]['dtype']} {tensors[name]['shape']}"
-                    )
-                columns[name] = tensors[name]["start"]
-        return Shard(path, shape[0], columns)
+        for name, tensor in tensors.items():
+            # A name that a damaged byte has changed must not pass for a column that is not there.
+            if name not in COLUMNS and name != ACTIVATIONS:
+                raise UserError(f"shard {path} holds {shown(name)}, which no shard has; copy it again, or harvest again")
+            of, sizes = (self.dtype, shape) if name == ACTIVATIONS else (COLUMNS[name], shape[:1])
+            wanted = (SAFETENSORS_DTYPES[of], sizes, math.prod(sizes) * of.itemsize)
+            if (tensor.dtype, tensor.shape, tensor.size) != wanted:
+                raise UserError(
+                    f"shard {path}: {name} must be {wanted[0]} {wanted[1]} in {wanted[2]} bytes, it is "
+                    f"{shown(tensor.dtype)} {shown(tensor.shape)} in {tensor.size}; copy it again, or harvest again"
+                )
+        return Shard(path, shape[0], {name: tensor.start for name, tensor in tensors.items()})
+
+    def _check_documents(self) -> None:
+        """Whether document ids go up, in runs of rows and from run to run."""
+        last = None
+        for start, n in runs(self.n_rows):
+            ids = self.column(DOCUMENT_IDS, start, n)
+            if (row := first_decrease(ids, last)) is not None:
+                raise UserError(decreasing(self.where(start + row)))
+            last = int(ids[-1])
 
     @property
     def columns(self) -> list[str]:
@@ -184,7 +155,8 @@ class ShardedRows:
     @property
     def source(self) -> dict[str, Any]:
         """Provenance: model, hook, dtype, rows, and whatever the harvest noted."""
-        return {key: self.metadata[key] for key in ("model", "hook", "dtype", "rows")} | self.metadata["source"]
+        meta = self.metadata
+        return meta["source"] | {"model": meta["model"], "hook": meta["hook"], "dtype": meta["dtype"], "rows": meta["rows"]}
 
     @property
     def sums(self) -> Sums:
@@ -244,7 +216,11 @@ class ShardedRows:
             offset = shard.columns[name] + first * width - done
             file = self._file(shard.path)
             while done < end:
-                if not (got := os.preadv(file.fd, [memory[done:end]], offset + done)):
+                try:
+                    got = os.preadv(file.fd, [memory[done:end]], offset + done)
+                except OSError as e:
+                    raise cannot_read(shard.path, e) from None
+                if not got:
                     raise UserError(f"shard {shard.path} became shorter while it was read; copy it again")
                 done += got
 
@@ -261,7 +237,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.fd = -1
-        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.fd = open_file(path)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone when the interpreter ends
         if self.fd >= 0:

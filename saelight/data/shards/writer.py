@@ -3,13 +3,11 @@
 Shapes: N rows, D d_in.
 """
 
-import contextlib
-import errno
 import hashlib
-import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,21 +16,23 @@ from torch import Tensor
 
 from saelight.data.finite import first_non_finite
 from saelight.data.norms import row_squares
+from saelight.data.shards.disk import check_free, writing
+from saelight.data.shards.metadata import FORMAT, METADATA, VERSION, sealed
 from saelight.data.shards.reader import (
     ACTIVATIONS,
+    DOCUMENT_IDS,
     DTYPES,
-    FORMAT,
-    METADATA,
     NORMS,
     SAFETENSORS_DTYPES,
     TOKEN_COLUMNS,
-    VERSION,
+    decreasing,
+    first_decrease,
 )
 from saelight.errors import UserError
 from saelight.files import safetensors_header
 
 SHARD_BYTES = 256 << 20
-_FULL = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota reached", errno.EFBIG: "file size limit reached"}
+_OURS = re.compile(rf"{re.escape(METADATA)}|activations-\d+\.safetensors")
 
 
 class ShardWriter:
@@ -63,7 +63,7 @@ class ShardWriter:
     ) -> None:
         self.out, self.partial = Path(out), Path(f"{str(out).rstrip('/')}.partial")
         self.source = dict(source or {})
-        self.dropped: list[dict[str, Any]] = []
+        self.dropped: list[Mapping[str, Any]] = []
         """Reports on rows that were left out on the way here (`Dropped.report`), the oldest first."""
         self.n_rows = 0
         self._meta = {"format": FORMAT, "version": VERSION, "model": model, "hook": hook, "dtype": dtype, "d_in": d_in}
@@ -74,15 +74,18 @@ class ShardWriter:
         self._x_ND = torch.empty(0, d_in, dtype=self._dtype)
         self._columns: dict[str, Tensor] = {}
         self._waiting = 0
+        self._last_document: int | None = None
 
     def __enter__(self) -> "ShardWriter":
-        if self.out.exists():
-            raise UserError(f"{self.out} exists; choose another folder, or remove it")
-        with _disk(self.partial):
+        check_free(self.out)
+        with writing(self.partial):
             self.partial.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.partial)
-        for stale in self.partial.iterdir():
-            stale.unlink()
+            self._lock = _lock(self.partial)
+            try:
+                self._clear()
+            except BaseException:
+                os.close(self._lock)
+                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -92,6 +95,15 @@ class ShardWriter:
         finally:
             shutil.rmtree(self.partial, ignore_errors=True)
             os.close(self._lock)
+
+    def _clear(self) -> None:
+        """Remove what a killed writer left. Anything else is someone's own, and stays."""
+        stale = [*self.partial.iterdir()]
+        for file in stale:
+            if not _OURS.fullmatch(file.name):
+                raise UserError(f"{self.partial} holds {file.name!r}, which no writer of shards left there; move it away")
+        for file in stale:
+            file.unlink()
 
     def append(self, x_ND: Tensor, **columns: Tensor) -> None:
         """Add rows (any number, any float dtype; stored as the folder's). `columns`: token_ids, positions,
@@ -106,6 +118,11 @@ class ShardWriter:
             self._columns = {name: torch.empty(0, dtype=TOKEN_COLUMNS[name]) for name in columns}
         if columns.keys() != self._columns.keys() or any(len(c) != len(x_ND) for c in columns.values()):
             raise ValueError("every append must bring the same columns, one entry per row")
+        if len(x_ND) and DOCUMENT_IDS in columns:
+            ids_N = columns[DOCUMENT_IDS]
+            if (down := first_decrease(ids_N, self._last_document)) is not None:
+                raise UserError(decreasing(f"row {self.n_rows + down} of {self.out}"))
+            self._last_document = int(ids_N[-1])
         self.n_rows += len(x_ND)
         while len(x_ND):
             n = min(len(x_ND), self._per_shard - self._waiting)
@@ -136,7 +153,7 @@ class ShardWriter:
         tensors = {name: c[: self._waiting] for name, c in self._columns.items()}
         tensors |= {NORMS: sums.norms_N, ACTIVATIONS: x_ND}
         tensors = dict(sorted(tensors.items(), key=lambda item: (item[0] == ACTIVATIONS, -item[1].dtype.itemsize)))
-        with _disk(file):
+        with writing(file):
             size, digest = _write_safetensors(file, tensors)
         self._shards.append({"file": file.name, "rows": len(x_ND), "bytes": size, "sha256": digest})
         self._waiting = 0
@@ -150,9 +167,10 @@ class ShardWriter:
         meta = self._meta | {"rows": self.n_rows, "shards": self._shards, "sums": sums, "source": self.source}
         if self.dropped:
             meta["dropped"] = self.dropped
-        with _disk(self.out):
-            with (self.partial / METADATA).open("w") as file:
-                json.dump(meta, file, indent=1)
+        with writing(self.out):
+            with (self.partial / METADATA).open("wb") as file:
+                file.write(sealed(meta))
+                file.flush()
                 _sync(file.fileno())
             _sync_folder(self.partial)
             os.rename(self.partial, self.out)
@@ -200,24 +218,11 @@ def _grown(old: Tensor, size: int, keep: int) -> Tensor:
     return new
 
 
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """What the disk refuses, in one line."""
-    try:
-        yield
-    except OSError as e:
-        reason = _FULL.get(e.errno or 0, e.strerror)
-        raise UserError(
-            f"{reason}: cannot write {path}; nothing was kept, free some space or choose another folder"
-            if e.errno in _FULL
-            else f"cannot write {path}: {reason}"
-        ) from e
-
-
 def _lock(folder: Path) -> int:
     """Hold `folder` against a second writer for as long as the returned descriptor is open; the system frees it when
     the process dies, so what was left by a killed one can be taken over."""
-    fd = os.open(folder, os.O_RDONLY)
+    # No link: what it leads to is someone's own.
+    fd = os.open(folder, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
         import fcntl
 

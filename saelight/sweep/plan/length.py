@@ -8,7 +8,7 @@ from saelight.schedules import Horizon
 
 
 def tokens(config: dict[str, Any], data: Description | None) -> int | None:
-    """Tokens of a run on one process, those of its last, short step too; None where nothing tells.
+    """Tokens of a run on one process; None where nothing tells.
 
     Args:
         data: Of the run's data; None for a data module that does not describe itself.
@@ -27,11 +27,7 @@ def tokens(config: dict[str, Any], data: Description | None) -> int | None:
         max_steps=trainer["max_steps"],
         max_tokens=model.get("max_tokens"),
     )
-    if horizon is None:
-        return None
-    epochs, steps = divmod(horizon.steps, horizon.steps_per_epoch)
-    # An epoch's last step may be of fewer batches.
-    return data.batch_size * batches * epochs + min(steps * horizon.tokens_per_step, data.batch_size * batches)
+    return None if horizon is None else horizon.tokens
 
 
 def _limited(batches: int, limit: int | float) -> int:

@@ -98,8 +98,9 @@ class SweepFolder:
         return Journal(self.path).jobs()
 
     def finished(self, group: str) -> bool:
-        """Whether a group's run has come to its end."""
-        return (self.run(group) / "results.jsonl").is_file()
+        """Whether a group's run has come to its end, not to that of `trainer.max_time`."""
+        path = self.run(group) / "results.jsonl"
+        return path.is_file() and not any(json.loads(row)["state"] == "stopped" for row in path.read_text().splitlines())
 
     def read(self) -> Index:
         """The index. Raises `UserError` when it cannot be read."""
