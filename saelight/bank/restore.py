@@ -23,7 +23,7 @@ _PARTS: dict[str, Any] = {
     "hyper_parameters": dict[str, Any],
     "state_dict": dict[str, Tensor],
     "saelight": {
-        "horizon": tuple[int, int, int] | None,
+        "horizon": tuple[int, int, float] | None,
         "tokens_seen": int,
         "position": {"batches": int, "validated": int | None, "validation_due": bool, "length": tuple[int, float, int]},
         "normalisation": {"kind": Kind, "scale": float, "mean": Tensor | None},
