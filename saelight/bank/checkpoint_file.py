@@ -33,6 +33,7 @@ class ChecksummedIO(TorchCheckpointIO):
     """Lightning's way to checkpoint files, with a checksum in each."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+        """Write the file whole, in place of the one that is there, which goes when the new one is on the disk."""
         if storage_options is not None:
             raise UserError("storage_options are for other CheckpointIO plugins: leave them out")
         with contextlib.ExitStack() as stack:
@@ -41,7 +42,7 @@ class ChecksummedIO(TorchCheckpointIO):
                 stack.enter_context(fs.transaction)
                 file = stack.enter_context(fs.open(str(path), "wb"))
             else:
-                file = stack.enter_context(stack.enter_context(replacing(Path(path))).open("wb"))
+                file = stack.enter_context(stack.enter_context(replacing(Path(path), durable=True)).open("wb"))
             writer = _Hashing(file)
             try:
                 torch.save(checkpoint, cast(IO[bytes], writer))

@@ -1,6 +1,5 @@
 """The run's checkpoint: every ten minutes, at the end, and when the run is told to stop."""
 
-import contextlib
 import signal
 import threading
 import time
@@ -14,7 +13,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from saelight.bank.sae_callback import SAECallback
 from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks.declarations import SaveCheckpointSettings
-from saelight.files import replacing
 from saelight.run import run_folder, slurm_job
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU)
@@ -105,8 +103,5 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         if undeclared(trainer).fast_dev_run:
             return
-        path = run_folder.checkpoint(run_folder.of(trainer))
-        # Every rank takes part; the first one writes.
-        with replacing(path, durable=True) if trainer.is_global_zero else contextlib.nullcontext(path) as partial:
-            trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(run_folder.checkpoint(run_folder.of(trainer)))
         self._saved_at = time.monotonic()

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 import saelight
+from saelight.bank.checkpoint_file import ChecksummedIO
 from saelight.bank.fit_length import FitLength
 from saelight.schedules import Horizon
 from tests.support.runs import data, trainer
@@ -145,7 +146,7 @@ def test_counters_that_disagree_are_refused(tmp_path):
     path = t.folder / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] = 0
-    torch.save(checkpoint, path)
+    ChecksummedIO().save_checkpoint(checkpoint, path)
     with pytest.raises(saelight.UserError, match="contradicts itself: epoch_progress"):
         fit_on(tmp_path, max_epochs=2)
 

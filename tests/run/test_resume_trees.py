@@ -61,20 +61,15 @@ class SaveEverywhere(L.Callback):
         trainer.save_checkpoint(self.folder / f"{trainer.global_step:03}-validated.ckpt")
 
 
-def run(
-    folder: Path, max_tokens: int | None = None, stops: str = "", ckpt_path: Path | None = None, **settings: Any
-) -> Path:
+ENDERS = {"early": lambda: saelight.StopEarly(patience=1), "halving": lambda: saelight.Halving(rungs=[0.2, 0.6], keep=0.5)}
+
+
+def run(folder: Path, settings: dict[str, Any], ckpt_path: Path | None = None) -> Path:
     """One fit, in a folder of its own or with another's checkpoint and logs; the folder."""
-    callbacks: list[L.Callback] = []
-    callbacks += {
-        "": [],
-        "early": [saelight.StopEarly(patience=1)],
-        "halving": [saelight.Halving(rungs=[0.2, 0.6], keep=0.5)],
-    }[stops]
-    callbacks.append(SaveEverywhere(folder))
-    t = trainer(
-        folder, callbacks=callbacks, max_epochs=settings.pop("max_epochs", -1), folder=str(folder / "run"), **settings
-    )
+    settings = {"max_epochs": -1} | settings
+    ender, max_tokens = settings.pop("stops", None), settings.pop("max_tokens", None)
+    callbacks = [ENDERS[ender]()] if ender else []
+    t = trainer(folder, callbacks=[*callbacks, SaveEverywhere(folder)], folder=str(folder / "run"), **settings)
     d = data(**ROWS)
     t.fit(saelight.SAEBank(dict(SAES), d_in=d.d_in, max_tokens=max_tokens), d, ckpt_path=ckpt_path and str(ckpt_path))
     return folder
