@@ -59,8 +59,15 @@ class Checker:
         shape = {key: value for key, value in given.items() if key not in config.without_size}
         key = json.dumps([class_path(type(config)), shape], sort_keys=True, default=str)
         if key not in self._sizes:
-            with torch.device("meta"):
-                sae = config.build(self.d_in, 0, self.d_out)
+            try:
+                with torch.device("meta"):
+                    sae = config.build(self.d_in, 0, self.d_out)
+            except UserError:
+                raise
+            except (RuntimeError, OverflowError, ValueError) as error:
+                # torch counts bytes in 64 bits.
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"no machine has room for it ({reason}): lower d_sae or expansion") from None
             self._sizes[key] = sae.d_sae, sum(p.numel() for p in sae.parameters())
         return self._sizes[key]
 
