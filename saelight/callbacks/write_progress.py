@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from collections import deque
 from typing import Any
 
 import lightning as L
@@ -16,6 +17,8 @@ from saelight.callbacks.validations import in_training
 from saelight.files import write_text
 
 FILE = "progress.json"
+_RECENT = 60.0
+"""Seconds that the pace is taken from."""
 
 
 class WriteProgress(WriteProgressSettings, SAECallback):
@@ -32,6 +35,8 @@ class WriteProgress(WriteProgressSettings, SAECallback):
         """Seconds of training in the run's lives before this one."""
         self._began: float | None = None
         self._wrote = 0.0
+        self._pace: deque[tuple[float, int]] = deque()
+        """Seconds and step of the records of the last minute: what came before the first one was start, and no pace."""
         self._saes: dict[str, dict[str, Any]] = {}
 
     @property
@@ -49,6 +54,7 @@ class WriteProgress(WriteProgressSettings, SAECallback):
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
         self._began = time.monotonic()
+        self._pace.clear()
         self._write(trainer, bank)
 
     def on_record(self, trainer: L.Trainer, bank: L.LightningModule, values: dict[str, float]) -> None:
@@ -57,8 +63,18 @@ class WriteProgress(WriteProgressSettings, SAECallback):
             for metric in ("loss", "l0", "fvu"):
                 if (value := values.get(f"{name}/train/{metric}")) is not None:
                     sae[metric] = value if math.isfinite(value) else None
+        self._pace.append((self.seconds, trainer.global_step))
+        while len(self._pace) > 2 and self._pace[1][0] < self.seconds - _RECENT:
+            self._pace.popleft()
         if time.monotonic() - self._wrote > self.every:
             self._write(trainer, bank)
+
+    def _left(self, trainer: L.Trainer, bank: SAEBank) -> float | None:
+        """Seconds that training still takes, at the pace of the last minute; None until there is one."""
+        if len(self._pace) < 2:
+            return None
+        (since, first), (until, last) = self._pace[0], self._pace[-1]
+        return (bank.horizon.steps - trainer.global_step) * (until - since) / (last - first) if last > first else None
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
@@ -116,6 +132,7 @@ class WriteProgress(WriteProgressSettings, SAECallback):
             "steps": bank.horizon.steps,
             "tokens": bank.tokens_seen,
             "seconds": self.seconds,
+            "eta": self._left(trainer, bank),
             "saes": self._saes,
         }
         write_text(folder / FILE, json.dumps(content), durable=False)

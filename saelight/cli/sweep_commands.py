@@ -1,6 +1,7 @@
 """`saelight sweep …` and `saelight devices`. Nothing heavy is imported before a command needs it."""
 
 import argparse
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,6 +13,19 @@ if TYPE_CHECKING:
     from saelight.sweep.execute.session import Request, Session
 from saelight.parsing.arguments import count
 
+_UNUSABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
+"""What the system says of a path that nothing can be read from or written to."""
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -22,7 +36,14 @@ class _Parser(argparse.ArgumentParser):
 def run(args: list[str]) -> int:
     """One sweep command; its exit code."""
     given = _parser(_launcher_in(args)).parse_args(args)
-    return given.run(given)
+    try:
+        return given.run(given)
+    except OSError as error:
+        if error.errno not in _UNUSABLE or error.filename is None:
+            raise
+        raise UserError(
+            f"{error.filename}: {error.strerror}: give a sweep's folder that can be read and written (--out FOLDER)"
+        ) from None
 
 
 def devices(args: list[str]) -> int:

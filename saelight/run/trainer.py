@@ -15,6 +15,7 @@ from saelight.errors import UserError
 from saelight.loggers import PerSAE
 from saelight.run import run_folder, slurm_job
 from saelight.run.report import results, table, write_results
+from saelight.run.room_to_train import check_room_to_train
 from saelight.saes import trained
 
 
@@ -120,6 +121,7 @@ class Trainer(L.Trainer):
             self.folder = None
             if self.wanted_folder and self.wanted_folder.exists():
                 raise run_folder.exists(self.wanted_folder)
+        check_room_to_train(self, model, datamodule)
         ckpt_path = self._place(ckpt_path)
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))

@@ -87,7 +87,7 @@ def test_a_crash_is_tried_once_more_and_then_recorded(capsys):
     Path("crashes").write_text("2")
     assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "s", "--limit", "2") == 1
     assert {row["state"] for row in rows("s").values()} == {"failed"}
-    assert all(row["error"].endswith("the last words") for row in rows("s").values())
+    assert {row["error"] for row in rows("s").values()} == {"exit code 7: the last words; see s/logs/group-000.txt"}
     assert saelight_("sweep", "status", "s") == 0
     assert "2 SAEs: 2 failed\ngroup-000 failed: exit code 7" in capsys.readouterr().out
     # What failed is tried again by the next runner, which bears with one more crash.
