@@ -39,11 +39,11 @@ def run(args: list[str]) -> int:
     try:
         return given.run(given)
     except OSError as error:
-        if error.errno not in _UNUSABLE or error.filename is None:
+        if error.errno not in _UNUSABLE:
             raise
-        raise UserError(
-            f"{error.filename}: {error.strerror}: give a sweep's folder that can be read and written (--out FOLDER)"
-        ) from None
+        # pyarrow's has the path in its text.
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise UserError(f"{said}: give a sweep's folder that can be read and written (--out FOLDER)") from None
 
 
 def devices(args: list[str]) -> int:

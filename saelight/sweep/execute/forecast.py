@@ -1,6 +1,8 @@
 """What a sweep would take: memory, disk and time of each group, predicted."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from saelight.files import table
 from saelight.run.memory import moments, size
@@ -11,11 +13,14 @@ from saelight.sweep.execute.progress_line import duration
 from saelight.sweep.plan.entry import Entry
 from saelight.sweep.store.sweep_folder import Group
 
+if TYPE_CHECKING:
+    import torch
+
 _FLOAT = 4
 _START = 8.0
 """Seconds for a process to start and to end."""
-_MEASURED = 1.0
-"""Seconds of products that the speed is measured by: shorter, it differs from call to call by a factor."""
+_SPAN, _SPANS = 0.1, 4
+"""Seconds of products that the speed is measured by, and how often: some clocks tick a hundred times a second."""
 
 
 def forecast(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher, times: int = 1) -> str:
@@ -61,30 +66,32 @@ def _seconds(entries: list[Entry], tokens: int | None, rate: float) -> float | N
 
 
 def rate_of(devices: list[Device]) -> float:
-    """Operations per second of a large product on the first device.
+    """Operations per second of large products on the first device, at its best in some short spans.
 
-    On the CPU time is that of the processor: what else the machine does just now is no part of it.
+    On the CPU it is one thread's, by the time that the thread had the processor, times the threads a run will have: what
+    else the machine does just now is no part of it.
     """
-    import time
-
     import torch
 
     device = devices[0].name
     cpu = device == "cpu"
     n = 512 if cpu else 4096
-    before = torch.get_num_threads()
-    threads = max(1, before // len(devices)) if cpu else 1
+    threads = torch.get_num_threads()
+    clock = time.thread_time if cpu else time.perf_counter
     if cpu:
+        torch.set_num_threads(1)
+    try:
+        a = torch.randn(n, n, device=device)
+        best = max(_rate_in_a_span(a, clock) for _ in range(_SPANS))
+    finally:
         torch.set_num_threads(threads)
-    clock = time.process_time if cpu else time.perf_counter
-    a = torch.randn(n, n, device=device)
-    times: list[float] = []
-    end = time.perf_counter() + _MEASURED
-    while time.perf_counter() < end or len(times) < 4:
-        start = clock()
+    return best * (max(1, threads // len(devices)) if cpu else 1)
+
+
+def _rate_in_a_span(a: "torch.Tensor", clock: Callable[[], float]) -> float:
+    products, start = 0, clock()
+    while (took := clock() - start) < _SPAN:
         # Reading a number waits for the device.
         (a @ a)[0, 0].item()
-        times.append((clock() - start) / threads)
-    torch.set_num_threads(before)
-    # The clocks of a device that idled rise at first, and a neighbour may take its cache: the best are its own.
-    return 2 * n**3 / sorted(times)[len(times) // 10]
+        products += 1
+    return products * 2 * len(a) ** 3 / took

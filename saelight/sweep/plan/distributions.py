@@ -133,7 +133,7 @@ def read_probabilities(spec: dict[str, Any], where: str) -> tuple[float, ...] | 
     if given is None or not isinstance(values, list):
         return None
     if not isinstance(given, list) or not all(_is_number(p) and p >= 0 for p in given):
-        raise UserError(f"{where}.probabilities must be a list of numbers of at least 0, got {given!r}")
+        raise UserError(f"{where}: probabilities must be a list of numbers of at least 0, got {given!r}")
     if len(given) != len(values):
         raise UserError(f"{where}: {len(values)} values and {len(given)} probabilities: give one for each value")
     if abs(sum(given) - 1) > 1e-3:

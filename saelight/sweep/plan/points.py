@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -46,9 +47,8 @@ def expand(sweep: Sweep, overrides: dict[str, Any] | None = None) -> tuple[list[
         _refuse_too_many(sweep, sweep.run_cap or 0)
         drafts = [draw(sweep.root, RandomChooser([sweep.seed, i])) for i in range(sweep.run_cap or 0)]
     elif sweep.method == "grid":
-        drafts = list(itertools.islice(_grid(sweep.root), min(sweep.run_cap or MOST, MOST) + 1))
-        drafts = drafts[: sweep.run_cap]
-        _refuse_too_many(sweep, len(drafts))
+        _refuse_too_many(sweep, sweep.run_cap or _size(sweep.root))
+        drafts = list(itertools.islice(_grid(sweep.root), sweep.run_cap))
     else:
         raise UserError(f"{sweep.file}: method {sweep.method} has no list of points: its search makes them as it runs")
     if not drafts:
@@ -112,6 +112,12 @@ def draw(branch: Branch, chooser: Chooser) -> Draft:
 def _refuse_too_many(sweep: Sweep, points: int) -> None:
     if points > MOST:
         raise UserError(f"{sweep.file}: more than {MOST:,} points: draw some by method random, or list fewer values")
+
+
+def _size(branch: Branch) -> int:
+    """How many points a grid has."""
+    own = math.prod(len(axis.rows) for axis in branch.axes)
+    return own * sum(map(_size, branch.children)) if branch.children else own
 
 
 def _grid(branch: Branch) -> Iterator[Draft]:

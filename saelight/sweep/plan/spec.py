@@ -119,7 +119,8 @@ def _sweep(file: Path, content: dict[str, Any], points: list[Any] | None) -> Swe
     if method == "grid" and (axis := next(_drawn(root), None)):
         drawn = "a distribution is" if axis.distribution else "`probabilities` are"
         raise UserError(f"{axis.where}: a grid needs `values` alone; {drawn} for method random or bayes")
-    name = text(content.get("name"), f"{file}: ") or file.stem
+    given_name = text(content.get("name"), f"{file}: ")
+    name = file.stem if given_name is None else given_name
     check_name(name, f"{file}: the sweep's name")
     return Sweep(
         file=file,

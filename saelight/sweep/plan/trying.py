@@ -31,7 +31,13 @@ def try_out(sweep: Sweep, overrides: dict[str, Any], at_least: int) -> Resolved:
         i = next(numbers)
         return Point(f"trial {i}", draw(branch, RandomChooser([sweep.seed, i])).settings | overrides, i)
 
-    for branch in [sweep.root, *_alternatives(sweep.root), *[sweep.root] * at_least]:
+    branches = [sweep.root, *_alternatives(sweep.root), *[sweep.root] * at_least]
+    try:
+        # What they have in common is read once.
+        return resolve(sweep, [point(branch) for branch in branches])
+    except UserError:
+        pass
+    for branch in branches:
         for last in range(_DRAWS - 1, -1, -1):
             try:
                 _take(tried, resolve(sweep, [point(branch)]))
@@ -57,7 +63,9 @@ def _alternatives(branch: Branch) -> Iterator[Branch]:
     """The branch with one choice made in it, for each there is."""
     for i, axis in enumerate(branch.axes):
         for row in axis.rows if len(axis.rows) > 1 else ():
-            yield replace(branch, axes=[*branch.axes[:i], replace(axis, rows=[row]), *branch.axes[i + 1 :]])
+            yield replace(
+                branch, axes=[*branch.axes[:i], replace(axis, rows=[row], probabilities=None), *branch.axes[i + 1 :]]
+            )
     for child in branch.children:
         yield replace(branch, children=[child])
         for inner in _alternatives(child):
