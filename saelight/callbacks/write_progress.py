@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -69,12 +70,14 @@ class WriteProgress(WriteProgressSettings, SAECallback):
         if time.monotonic() - self._wrote > self.every:
             self._write(trainer, bank)
 
-    def _left(self, trainer: L.Trainer, bank: SAEBank) -> float | None:
-        """Seconds that training still takes, at the pace of the last minute; None until there is one."""
-        if len(self._pace) < 2:
+    @staticmethod
+    def left(pace: Sequence[tuple[float, int]], steps: int) -> float | None:
+        """Seconds that training of so many steps still takes, by (seconds, step) of some moments; None while there are
+        fewer than two."""
+        if len(pace) < 2 or pace[-1][1] == pace[0][1]:
             return None
-        (since, first), (until, last) = self._pace[0], self._pace[-1]
-        return (bank.horizon.steps - trainer.global_step) * (until - since) / (last - first) if last > first else None
+        (since, first), (until, last) = pace[0], pace[-1]
+        return (steps - last) * (until - since) / (last - first)
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
@@ -132,7 +135,7 @@ class WriteProgress(WriteProgressSettings, SAECallback):
             "steps": bank.horizon.steps,
             "tokens": bank.tokens_seen,
             "seconds": self.seconds,
-            "eta": self._left(trainer, bank),
+            "eta": self.left(self._pace, bank.horizon.steps),
             "saes": self._saes,
         }
         write_text(folder / FILE, json.dumps(content), durable=False)
