@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import yaml
+
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
 
@@ -164,7 +166,10 @@ def _overrides(given: argparse.Namespace) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text}: write --set KEY=VALUE, as --set sae.lr=5e-4")
-        overrides[key] = yaml_files.parse(value)
+        try:
+            overrides[key] = yaml_files.parse(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {text}: {' '.join(str(error).split())}") from None
     return overrides
 
 

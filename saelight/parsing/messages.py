@@ -38,7 +38,7 @@ class OneLineParser(OneLineErrors, ArgumentParser):
 
 def explain(message: str, args: list[str]) -> str:
     """jsonargparse's message in one line, with the place of the key at fault in the configs that `args` name."""
-    if sweep := sweep_among(_configs(args)):
+    if sweep := sweep_among(args):
         return sweep
     line = " ".join(part.strip(" -") for part in message.splitlines() if part.strip())
     line = re.sub(r"\bParser key ", "", line)
@@ -81,7 +81,9 @@ def refuse_duplicate_keys() -> None:
 
 def _locate(found: Callable[[str, Any], bool], args: list[str]) -> str:
     """`"file: dotted.key: "` of the first pair in the named configs that `found(key, value)` accepts, or nothing."""
-    for file in _configs(args):
+    files = [b for a, b in itertools.pairwise(args) if a in ("-c", "--config")]
+    files += [a.partition("=")[2] for a in args if a.startswith("--config=")]
+    for file in files:
         try:
             content = yaml.safe_load(Path(file).read_text())
         except (OSError, yaml.YAMLError):
@@ -90,12 +92,6 @@ def _locate(found: Callable[[str, Any], bool], args: list[str]) -> str:
             if found(path[-1], value):
                 return f"{file}: {'.'.join(path)}: "
     return ""
-
-
-def _configs(args: list[str]) -> list[str]:
-    """The configs that a command line names."""
-    files = [b for a, b in itertools.pairwise(args) if a in ("-c", "--config")]
-    return files + [a.partition("=")[2] for a in args if a.startswith("--config=")]
 
 
 def _pairs(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

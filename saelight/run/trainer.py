@@ -121,7 +121,7 @@ class Trainer(L.Trainer):
             self.folder = None
             if self.wanted_folder and self.wanted_folder.exists():
                 raise run_folder.exists(self.wanted_folder)
-        check_room_to_train(self, model, datamodule)
+        check_room_to_train(self, model, datamodule or train_dataloaders)
         ckpt_path = self._place(ckpt_path)
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))

@@ -211,3 +211,10 @@ def test_a_place_that_can_hold_no_folder(out, capsys):
     for args in (["run", file, "--devices", "cpu"], ["expand", file], ["export-wandb", file]):
         assert "give a sweep's folder that can be" in refused(capsys, "sweep", *args, "--out", out)
     assert sorted(os.listdir()) == ["base.yaml", "sweep.yaml"]
+
+
+def test_what_the_command_line_says_is_no_traceback(capsys):
+    file = write(SEARCH)
+    assert "--set sae.lr={" in refused(capsys, "sweep", "run", file, "--set", "sae.lr={")
+    assert "sweep.yaml is no search's journal" in refused(capsys, "sweep", "run", file, "--journal", "sweep.yaml")
+    assert "no/journal.log: its folder is not there" in refused(capsys, "sweep", "run", file, "--journal", "no/journal.log")

@@ -44,10 +44,11 @@ def is_held(folder: SweepFolder) -> bool:
     try:
         with (folder.path / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        # There is none, or none that can be asked.
+        return False
     return False
 
 
