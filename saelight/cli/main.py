@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
             message = f"the disk is full ({error}): free some space; what was complete is kept, --ckpt_path last continues"
         else:
             raise
-    print(f"saelight: error: {message}", file=sys.stderr)
+    print(f"saelight: error: {' '.join(message.splitlines())}", file=sys.stderr)
     return 1
 
 

@@ -21,6 +21,8 @@ from saelight.sweep.plan.trying import try_out
 from saelight.sweep.store.runner_lock import only_runner
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
 
+_TRIED = 256
+"""The most random trials that a search is tried by before it begins."""
 _SHOWN = 5
 """The most failures that are told one by one."""
 
@@ -129,7 +131,7 @@ class Session:
             raise UserError("--filter and --limit choose among points; a search makes its own: lower run_cap")
         if sweep.run_cap is None:
             raise UserError(f"{sweep.file}: method bayes has no end of its own: add `run_cap: 40`, the number of trials")
-        self._tried = try_out(sweep, self.request.overrides, self.max_saes or TOGETHER)
+        self._tried = try_out(sweep, self.request.overrides, min(self.max_saes or TOGETHER, sweep.run_cap, _TRIED))
         self.index.name, self.index.metric = sweep.name, sweep.metric
         self.index.missing = self._tried.missing
         self.notes = [*sweep.notes, *self._tried.notes]

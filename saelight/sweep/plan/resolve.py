@@ -75,9 +75,10 @@ def resolve(sweep: Sweep, points: list[Point], overrides: dict[str, Any] | None 
 def _run(sweep: Sweep, point: Point, where: str, resolved: Resolved) -> _Run:
     """The run of a point, its data described. What cannot be read yet is noted in `resolved`."""
     config = configs.run_config(sweep.base, point.settings)
+    configs.check_sections(config, where)
+    identity.check_keys(config, where)
     if sweep.halving:
         configs.add_callback(config, sweep.halving)
-    identity.check_keys(config, where)
     data = read_source(config.get("data") or {}, where)
     description = None
     if not isinstance(data, Source):

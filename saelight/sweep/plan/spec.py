@@ -11,6 +11,7 @@ from typing import Any
 from saelight.errors import UserError, did_you_mean
 from saelight.files import check_name
 from saelight.parsing import yaml_files
+from saelight.sweep.plan import configs
 from saelight.sweep.plan.checks import mapping, one_of, refuse_unknown, text
 from saelight.sweep.plan.distributions import Distribution, read_distribution, read_probabilities
 from saelight.sweep.plan.early_end import early_end
@@ -111,6 +112,7 @@ def _sweep(file: Path, content: dict[str, Any], points: list[Any] | None) -> Swe
     base = yaml_files.read(base_file)
     if not isinstance(base, dict) or not {"model", "data"} <= base.keys():
         raise UserError(f"{base_file} is no complete config: `saelight fit --config` needs trainer, model and data")
+    configs.check_sections(base, str(base_file))
     where = f"{file}: "
     if points is not None:
         root = listed(points, f"{where}make_cfgs()")
@@ -224,7 +226,7 @@ def dotted(parameters: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
 def _axis(key: str, spec: Any, where: str) -> Axis:
     check_key(key, where)
     if not isinstance(spec, dict):
-        fix = f"values: {spec}" if isinstance(spec, list) else f"value: {spec}"
+        fix = f"values: {spec}" if isinstance(spec, list) else f"value: {spec!r}"
         raise UserError(f"{where}: write {{{fix}}}, or min and max")
     distribution = read_distribution(spec, where)
     if distribution is not None:
