@@ -135,5 +135,5 @@ def test_slurm_without_sbatch_leaves_nothing_behind(capsys, monkeypatch):
 
 
 def test_the_speed_is_the_same_from_run_to_run():
-    rates = [rate_of([Device("cpu", "", 0)]) for _ in range(4)]
+    rates = [rate_of([Device("cpu", "", 0)]) for _ in range(3)]
     assert max(rates) < 1.5 * min(rates)
