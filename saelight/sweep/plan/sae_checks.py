@@ -63,10 +63,17 @@ class Checker:
         shape = {key: value for key, value in given.items() if key not in config.without_size}
         key = json.dumps([class_path(type(config)), shape], sort_keys=True, default=str)
         if key not in self._sizes:
-            if config.width(self.d_in) * self.d_in > _MOST_WEIGHTS:
-                raise UserError(f"no machine has room for d_sae {config.width(self.d_in)}: lower d_sae or expansion")
-            with torch.device("meta"):
-                sae = config.build(self.d_in, 0, self.d_out)
+            try:
+                if config.width(self.d_in) * self.d_in > _MOST_WEIGHTS:
+                    raise UserError(f"no machine has room for d_sae {config.width(self.d_in)}: lower d_sae or expansion")
+                with torch.device("meta"):
+                    sae = config.build(self.d_in, 0, self.d_out)
+            except UserError:
+                raise
+            except (OverflowError, RuntimeError, ValueError) as error:
+                # A seed or a size that torch's integers do not hold.
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"it cannot be built ({reason}): give smaller numbers") from None
             self._sizes[key] = sae.d_sae, sum(p.numel() for p in sae.parameters())
         return self._sizes[key]
 
