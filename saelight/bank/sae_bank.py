@@ -20,6 +20,7 @@ from saelight.bank.outcome import Outcome
 from saelight.bank.ranks import share_least, share_mean
 from saelight.bank.record import StepRecord
 from saelight.bank.resume import check_same_config, check_same_units
+from saelight.bank.room import check_room
 from saelight.bank.sae_list import SAEList, configs
 from saelight.bank.start import begin, check_trainer, read_starts, sample
 from saelight.bank.trainer_attributes import undeclared
@@ -76,6 +77,7 @@ class SAEBank(Ending):
                 "max_tokens": max_tokens,
             }
         )
+        check_room(saes, d_in, d_out)
         self.d_in, self.d_out = d_in, d_out
         self.names = list(saes)
         self.seeds = [derived_seed(seed, name) if c.seed is None else c.seed for name, c in saes.items()]

@@ -1,5 +1,6 @@
 """A search's study: Optuna over one journal file, which any number of processes and machines may share."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def open_study(
         seed: Of the sampler.
 
     Raises:
-        UserError: Optuna, an extra, is missing.
+        UserError: Optuna, an extra, is missing, or the file is no journal.
     """
     return _open(_storage(journal), name, pruner, direction, seed)
 
@@ -51,7 +52,13 @@ class Trials:
 def _storage(journal: str | Path) -> "optuna.storages.JournalStorage":
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    if not os.access(Path(journal).parent, os.W_OK):
+        # Optuna would wait for its lock.
+        raise UserError(f"{journal}: its folder is not there, or cannot be written to: give --journal another file")
+    try:
+        return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{journal} is no search's journal, or is damaged ({error}): give --journal another file") from None
 
 
 def _open(

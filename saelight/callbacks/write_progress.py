@@ -4,6 +4,8 @@ import json
 import math
 import os
 import time
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -16,6 +18,8 @@ from saelight.callbacks.validations import in_training
 from saelight.files import write_text
 
 FILE = "progress.json"
+_RECENT = 60.0
+"""Seconds that the pace is taken from."""
 
 
 class WriteProgress(WriteProgressSettings, SAECallback):
@@ -32,6 +36,8 @@ class WriteProgress(WriteProgressSettings, SAECallback):
         """Seconds of training in the run's lives before this one."""
         self._began: float | None = None
         self._wrote = 0.0
+        self._pace: deque[tuple[float, int]] = deque()
+        """Seconds and step of the records of the last minute: what came before the first one was start, and no pace."""
         self._saes: dict[str, dict[str, Any]] = {}
 
     @property
@@ -49,6 +55,7 @@ class WriteProgress(WriteProgressSettings, SAECallback):
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
         self._began = time.monotonic()
+        self._pace.clear()
         self._write(trainer, bank)
 
     def on_record(self, trainer: L.Trainer, bank: L.LightningModule, values: dict[str, float]) -> None:
@@ -57,8 +64,20 @@ class WriteProgress(WriteProgressSettings, SAECallback):
             for metric in ("loss", "l0", "fvu"):
                 if (value := values.get(f"{name}/train/{metric}")) is not None:
                     sae[metric] = value if math.isfinite(value) else None
+        self._pace.append((self.seconds, trainer.global_step))
+        while len(self._pace) > 2 and self._pace[1][0] < self.seconds - _RECENT:
+            self._pace.popleft()
         if time.monotonic() - self._wrote > self.every:
             self._write(trainer, bank)
+
+    @staticmethod
+    def left(pace: Sequence[tuple[float, int]], steps: int) -> float | None:
+        """Seconds that training of so many steps still takes, by (seconds, step) of some moments; None while there are
+        fewer than two."""
+        if len(pace) < 2 or pace[-1][1] == pace[0][1]:
+            return None
+        (since, first), (until, last) = pace[0], pace[-1]
+        return (steps - last) * (until - since) / (last - first)
 
     def on_validation_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
@@ -118,6 +137,7 @@ class WriteProgress(WriteProgressSettings, SAECallback):
             "steps": bank.horizon.steps,
             "tokens": bank.tokens_seen,
             "seconds": self.seconds,
+            "eta": self.left(self._pace, bank.horizon.steps),
             "saes": self._saes,
         }
         write_text(folder / FILE, json.dumps(content), durable=False)

@@ -1,6 +1,9 @@
 """The `saelight` command: a light front door that imports no more than the command at hand needs."""
 
 import errno
+import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -32,9 +35,18 @@ def main(args: Sequence[str] | None = None) -> int:
         # One way in: the parsers read the command line themselves.
         sys.argv = ["saelight", *args]
     try:
-        return _dispatch(sys.argv[1:])
+        try:
+            return _dispatch(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        # As `status | head` ends it. What is yet unsaid goes nowhere, or the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if cause := _user_error(error):
             message = str(cause)
@@ -42,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
             message = f"the disk is full ({error}): free some space; what was complete is kept, --ckpt_path last continues"
         else:
             raise
-    print(f"saelight: error: {message}", file=sys.stderr)
+    print(f"saelight: error: {' '.join(message.splitlines())}", file=sys.stderr)
     return 1
 
 
@@ -69,6 +81,12 @@ def _dispatch(args: list[str]) -> int:
     else:
         raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'sweep', 'devices'])}")
     return 0
+
+
+def _reader_has_gone() -> bool:
+    stdout = select.poll()
+    stdout.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in stdout.poll(0))
 
 
 def _user_error(error: BaseException | None) -> UserError | None:

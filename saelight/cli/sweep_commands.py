@@ -1,9 +1,12 @@
 """`saelight sweep …` and `saelight devices`. Nothing heavy is imported before a command needs it."""
 
 import argparse
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import yaml
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
@@ -11,6 +14,19 @@ from saelight.parsing import yaml_files
 if TYPE_CHECKING:
     from saelight.sweep.execute.session import Request, Session
 from saelight.parsing.arguments import count
+
+_UNUSABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
+"""What the system says of a path that nothing can be read from or written to."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,7 +38,14 @@ class _Parser(argparse.ArgumentParser):
 def run(args: list[str]) -> int:
     """One sweep command; its exit code."""
     given = _parser(_launcher_in(args)).parse_args(args)
-    return given.run(given)
+    try:
+        return given.run(given)
+    except OSError as error:
+        if error.errno not in _UNUSABLE:
+            raise
+        # pyarrow's has the path in its text.
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise UserError(f"{said}: give a sweep's folder that can be read and written (--out FOLDER)") from None
 
 
 def devices(args: list[str]) -> int:
@@ -143,7 +166,10 @@ def _overrides(given: argparse.Namespace) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text}: write --set KEY=VALUE, as --set sae.lr=5e-4")
-        overrides[key] = yaml_files.parse(value)
+        try:
+            overrides[key] = yaml_files.parse(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {text}: {' '.join(str(error).split())}") from None
     return overrides
 
 

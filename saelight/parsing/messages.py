@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from saelight.errors import did_you_mean
+from saelight.parsing.wrong_file import sweep_among
 from saelight.parsing.yaml_files import check_unique
 
 # How jsonargparse words a key, a class or a set of values it does not know.
@@ -37,6 +38,8 @@ class OneLineParser(OneLineErrors, ArgumentParser):
 
 def explain(message: str, args: list[str]) -> str:
     """jsonargparse's message in one line, with the place of the key at fault in the configs that `args` name."""
+    if sweep := sweep_among(args):
+        return sweep
     line = " ".join(part.strip(" -") for part in message.splitlines() if part.strip())
     line = re.sub(r"\bParser key ", "", line)
     line = re.sub(r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: ", "", line)

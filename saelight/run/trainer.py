@@ -19,6 +19,7 @@ from saelight.errors import UserError
 from saelight.loggers import PerSAE
 from saelight.run import run_folder, slurm_job
 from saelight.run.report import results, table, write_results
+from saelight.run.room_to_train import check_room_to_train
 from saelight.saes.sae_folder import WEIGHTS
 
 
@@ -127,6 +128,7 @@ class Trainer(L.Trainer):
             self.folder = None
             if self.wanted_folder and self.wanted_folder.exists():
                 raise run_folder.exists(self.wanted_folder)
+        check_room_to_train(self, model, datamodule or train_dataloaders)
         ckpt_path = self._place(ckpt_path)
         try:
             with _ctrl_c(), restoring(ckpt_path):

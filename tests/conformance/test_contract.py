@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import saelight
+from saelight.run.memory import sae_bytes
 from saelight.saes import SAE, BatchTopK, Matryoshka, Moment, Penalised, ReLU, SAEConfig, TopK
 from saelight.saes.memory_factors import DENSE, MemoryFactors
 from saelight.saes.plain_data import configure, from_spec, variants
 from saelight.saes.topk import TopKSAE
 from saelight.schedules import Horizon, Schedule
-from saelight.sweep.plan.memory import sae_bytes
 from tests.support.activations import sparse_activations
 from tests.support.banks import assert_equal
 from tests.support.variants import VARIANTS

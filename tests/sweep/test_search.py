@@ -11,6 +11,8 @@ import optuna
 import pytest
 
 from saelight.callbacks.optuna_study import open_study
+from saelight.sweep.execute.session import Request, Session
+from saelight.sweep.store.sweep_folder import SweepFolder
 from tests.support.commands import changed, saelight_
 from tests.support.sweeps import BASE, write
 
@@ -105,6 +107,39 @@ def test_values_stay_within_their_ranges_and_are_the_drawn_ones():
     from saelight.sweep.execute.optuna_chooser import OptunaChooser
 
     chooser = OptunaChooser(open_study("j.log", "s", direction="minimize", seed=1).ask())
-    assert 2 <= chooser.number("k", 2, 5, log=False, step=1, whole=True) <= 5
-    assert chooser.number("q", 0.5, 1.0, log=False, step=0.25, whole=False) in (0.5, 0.75, 1.0)
-    assert 1e-4 <= chooser.number("lr", 1e-4, 1e-2, log=True, step=None, whole=False) <= 1e-2
+    assert 2 <= chooser.number("k", 2, 5, log=False, whole=True) <= 5
+    assert 1e-4 <= chooser.number("lr", 1e-4, 1e-2, log=True, whole=False) <= 1e-2
+    assert 0 <= chooser.quantile("beta") <= 1
+
+
+def test_what_a_search_could_not_make_of_a_trial_is_told_and_no_success(capsys):
+    """Of these, one in four is wider than its dictionary."""
+    wide = changed(
+        SEARCH,
+        cases=None,
+        sae={"class_path": "TopK"},
+        parameters={"sae.d_sae": {"values": [8, 64]}, "sae.k": {"values": [2, 32]}},
+    )
+    del wide["cases"]
+    file = write(changed(wide, run_cap=16, max_saes=16))
+    session = Session(Request(file, devices="cpu"))
+    with session.locked():
+        search = session.prepare()._work([])
+        groups = search.take(1)
+        failures = search.failures()
+    assert failures
+    assert all("k = 32 exceeds d_sae = 8" in line and line.startswith("trial-00") for line in failures)
+    assert sum(len(session.index.trials[key]) for group in groups for key in group.members) == 16 - len(failures)
+    # They stay known to the next runner.
+    assert SweepFolder("runs/search").read().failed == session.index.failed
+
+
+@pytest.mark.slow
+def test_a_search_in_which_anything_failed_is_no_success(capsys):
+    base = changed(BASE, data__init_args__rows=300)
+    wide = {key: value for key, value in SEARCH.items() if key != "cases"} | {"sae": {"class_path": "TopK"}, "run_cap": 8}
+    wide["parameters"] = {"sae.d_sae": {"values": [8, 64]}, "sae.k": {"values": [2, 32]}}
+    assert saelight_("sweep", "run", write(wide, base), "--devices", "cpu") == 1
+    out = capsys.readouterr().out
+    assert "failed: trial-00" in out
+    assert "k = 32 exceeds d_sae = 8" in out

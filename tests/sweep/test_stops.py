@@ -87,7 +87,7 @@ def test_a_crash_is_tried_once_more_and_then_recorded(capsys):
     Path("crashes").write_text("2")
     assert saelight_("sweep", "run", file, "--devices", "cpu", "--out", "s", "--limit", "2") == 1
     assert {row["state"] for row in rows("s").values()} == {"failed"}
-    assert all(row["error"].endswith("the last words") for row in rows("s").values())
+    assert {row["error"] for row in rows("s").values()} == {"exit code 7: the last words; see s/logs/group-000.txt"}
     assert saelight_("sweep", "status", "s") == 0
     assert "2 SAEs: 2 failed\ngroup-000 failed: exit code 7" in capsys.readouterr().out
     # What failed is tried again by the next runner, which bears with one more crash.
@@ -106,3 +106,36 @@ def test_two_runners_on_one_folder(capsys):
     runner.send_signal(signal.SIGTERM)
     runner.communicate(timeout=180)
     assert runner.returncode == 130
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_stops_at_once_what_would_not_end():
+    data = {"class_path": "tests.sweep.hanging.Hanging", "init_args": BASE["data"]["init_args"]}
+    runner = start("sweep", "run", write(SWEEP, BASE | {"data": data}), "--devices", "cpu", "--out", "s", "--limit", "2")
+    wait_until(Path("hangs").exists)
+    [pid] = [event["pid"] for event in map(json.loads, Path("s/state.jsonl").read_text().splitlines())]
+    runner.send_signal(signal.SIGINT)
+    time.sleep(2)
+    assert runner.poll() is None
+    assert is_alive(pid)
+    runner.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    out, _ = runner.communicate(timeout=180)
+    assert time.monotonic() - began < 30
+    assert runner.returncode == 130
+    assert "Ctrl-C again: at once" in out
+    assert not is_alive(pid)
+    assert {row["state"] for row in rows("s").values()} == {"interrupted"}
+
+
+@pytest.mark.slow
+def test_a_runner_killed_as_it_starts_a_child_leaves_nobody_training():
+    file = write(SWEEP, LONGER)
+    runner = start("sweep", "run", file, "--devices", "cpu", "--out", "s")
+    # The journal has the child as soon as it is there, long before it could ask to be told of the runner's death.
+    wait_until(lambda: Path("s/state.jsonl").is_file() and Path("s/state.jsonl").read_text().endswith("\n"))
+    runner.kill()
+    pid = json.loads(Path("s/state.jsonl").read_text())["pid"]
+    runner.communicate()
+    wait_until(lambda: not is_alive(pid), 30)
+    assert not list(Path("s").rglob("last.ckpt"))

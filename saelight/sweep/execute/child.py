@@ -16,6 +16,8 @@ from pathlib import Path
 from saelight.run import run_folder
 from saelight.sweep.store.sweep_folder import SweepFolder
 
+PARENT = "SAELIGHT_PARENT"
+"""In the environment: the process that this one is to end with."""
 WAIT = 600.0
 """Seconds to wait for the last child of this group, which may still be writing a large checkpoint to a slow disk."""
 
@@ -49,11 +51,14 @@ def fit_arguments(folder: SweepFolder, group: str) -> list[str]:
 
 
 def end_with_parent() -> None:
-    """Be told to stop when the runner dies, however it dies; Linux only."""
+    """Be told to stop when the parent dies, however it dies; Linux only. One that is dead already ends this process."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             PR_SET_PDEATHSIG = 1
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    # It may have died before it was asked about: then someone else has taken this process in.
+    if os.environ.pop(PARENT, None) not in (None, str(os.getppid())):
+        sys.exit("saelight: error: the sweep's runner died as it started this: --resume goes on")
 
 
 def _hold_lock(path: Path) -> bool:

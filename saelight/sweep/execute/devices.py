@@ -20,6 +20,8 @@ def find() -> list[Device]:
     """The devices of this machine: CUDA with name and memory, MPS, and the CPU last. Imports torch."""
     import torch
 
+    from saelight.ops.host_memory import host_memory
+
     found = []
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
@@ -27,8 +29,7 @@ def find() -> list[Device]:
             found.append(Device(f"cuda:{i}", properties.name, properties.total_memory))
     if torch.backends.mps.is_available():
         found.append(Device("mps", "Apple GPU", torch.mps.recommended_max_memory()))
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return [*found, Device("cpu", f"{cores()} cores", pages * size)]
+    return [*found, Device("cpu", f"{cores()} cores", host_memory())]
 
 
 def choose(wanted: str, found: list[Device]) -> list[Device]:

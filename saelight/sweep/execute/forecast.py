@@ -1,58 +1,61 @@
 """What a sweep would take: memory, disk and time of each group, predicted."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from saelight.files import table
+from saelight.run.memory import moments, size
 from saelight.sweep.execute.devices import Device
 from saelight.sweep.execute.launch import Launcher
+from saelight.sweep.execute.oversize import too_large
 from saelight.sweep.execute.progress_line import duration
 from saelight.sweep.plan.entry import Entry
-from saelight.sweep.plan.memory import moments
 from saelight.sweep.store.sweep_folder import Group
+
+if TYPE_CHECKING:
+    import torch
 
 _FLOAT = 4
 _START = 8.0
 """Seconds for a process to start and to end."""
+_SPAN, _SPANS = 0.1, 4
+"""Seconds of products that the speed is measured by, and how often: some clocks tick a hundred times a second."""
 
 
-def forecast(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher) -> str:
-    """A line per group: device, SAEs, memory, disk, time; and the sums.
+def forecast(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher, times: int = 1) -> str:
+    """A line per group: device, SAEs, memory, disk, time; the sums; and what no device has room for.
 
     Args:
         groups: What is left to train, each with its points.
         launcher: That will train it. Speed is measured on the first of its devices, whatever machine a job will be on.
+        times: How often a group like these will be trained, one after the other or side by side.
     """
     workers = launcher.workers
-    rate = _rate(launcher.devices)
+    large = too_large(groups, launcher)
+    rate = rate_of(launcher.devices)
     free = dict.fromkeys(range(len(workers)), 0.0)
     lines = [("group", "device", "SAEs", "memory", "disk", "time")]
     disk_sum = 0
     for group, entries in groups:
         seconds = _seconds(entries, group.tokens, rate)
-        worker = min(free, key=lambda i: (free[i], i))
-        free[worker] += seconds or 0.0
         # A checkpoint has the weights and the optimizer's moments; each SAE is exported once.
         disk = sum(_FLOAT * entry.parameters * (2 + moments(entry.sae.get("optimizer"))) for entry in entries)
-        disk_sum += disk
-        lines.append(
-            (
-                group.id,
-                workers[worker],
-                str(len(entries)),
-                _size(group.memory),
-                _size(disk),
-                "?" if seconds is None else duration(seconds),
-            )
-        )
-    known = all(group.tokens for group, _ in groups)
+        device = "none"
+        if group.id not in large:
+            for _ in range(times):
+                worker = min(free, key=lambda i: (free[i], i))
+                free[worker] += seconds or 0.0
+            device = workers[worker]
+            disk_sum += disk * times
+        cells = (size(group.memory), size(disk), "?" if seconds is None else duration(seconds))
+        lines.append((group.id, device, str(len(entries)), *cells))
+    fits = [group for group, _ in groups if group.id not in large]
+    known = all(group.tokens for group in fits)
     total = f"about {duration(max(free.values()))}" if known else "time unknown until the data is there"
-    n = sum(len(group.members) for group, _ in groups)
-    return "\n".join(
-        [
-            table(lines, left=(0, 1)),
-            f"to run: {n} SAEs in {len(groups)} groups on {', '.join(workers)}; disk {_size(disk_sum)}; {total}",
-        ]
-    )
+    n, runs = times * sum(len(group.members) for group in fits), times * len(fits)
+    sums = f"{n} SAEs in {runs} groups on {', '.join(workers)}; disk {size(disk_sum)}; {total}" if fits else "nothing"
+    return "\n".join([table(lines, left=(0, 1)), *(f"too large: {why}" for why in large.values()), f"to run: {sums}"])
 
 
 def _seconds(entries: list[Entry], tokens: int | None, rate: float) -> float | None:
@@ -62,32 +65,33 @@ def _seconds(entries: list[Entry], tokens: int | None, rate: float) -> float | N
     return _START + 6 * tokens * sum(entry.parameters for entry in entries) / rate
 
 
-def _rate(devices: list[Device]) -> float:
-    """Operations per second of a large product on the first device."""
-    import time
+def rate_of(devices: list[Device]) -> float:
+    """Operations per second of large products on the first device, at its best in some short spans.
 
+    On the CPU it is one thread's, by the time that the thread had the processor, times the threads a run will have: what
+    else the machine does just now is no part of it.
+    """
     import torch
 
     device = devices[0].name
     cpu = device == "cpu"
     n = 512 if cpu else 4096
     threads = torch.get_num_threads()
+    clock = time.thread_time if cpu else time.perf_counter
     if cpu:
-        torch.set_num_threads(max(1, threads // len(devices)))
-    a = torch.randn(n, n, device=device)
-    times = []
-    for _ in range(4):
-        start = time.perf_counter()
+        torch.set_num_threads(1)
+    try:
+        a = torch.randn(n, n, device=device)
+        best = max(_rate_in_a_span(a, clock) for _ in range(_SPANS))
+    finally:
+        torch.set_num_threads(threads)
+    return best * (max(1, threads // len(devices)) if cpu else 1)
+
+
+def _rate_in_a_span(a: "torch.Tensor", clock: Callable[[], float]) -> float:
+    products, start = 0, clock()
+    while (took := clock() - start) < _SPAN:
         # Reading a number waits for the device.
         (a @ a)[0, 0].item()
-        times.append(time.perf_counter() - start)
-    torch.set_num_threads(threads)
-    return 2 * n**3 / min(times)
-
-
-def _size(n: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
+        products += 1
+    return products * 2 * len(a) ** 3 / took

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
+from saelight.sweep.plan.configs import check_sections
 from saelight.sweep.plan.entry import Entry
 from saelight.sweep.plan.groups import split
 from saelight.sweep.plan.points import expand
@@ -50,6 +51,7 @@ def run(
     config = yaml_files.read(base) if isinstance(base, str | Path) else base or {}
     if not points:
         raise UserError("sweep.run: no points")
+    check_sections(config, "sweep.run: base")
     sweep = Sweep(file=Path("points"), name="points", base=config, root=listed(points, "points"))
     from saelight.sweep.plan.resolve import resolve  # torch
 

@@ -15,7 +15,10 @@ class OptunaChooser:
     def choice(self, key: str, n: int) -> int:
         return self._trial.suggest_categorical(key, list(range(n)))
 
-    def number(self, key: str, low: float, high: float, *, log: bool, step: float | None, whole: bool) -> float:
+    def number(self, key: str, low: float, high: float, *, log: bool, whole: bool) -> float:
         if whole:
-            return self._trial.suggest_int(key, int(low), int(high), log=log)
-        return self._trial.suggest_float(key, low, high, log=log, step=None if log else step)
+            return self._trial.suggest_int(key, int(low), int(high))
+        return self._trial.suggest_float(key, low, high, log=log)
+
+    def quantile(self, key: str) -> float:
+        return self._trial.suggest_float(key, 0.0, 1.0)

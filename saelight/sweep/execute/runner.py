@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 from saelight.sweep.execute.launch import Launcher, Outcome
 from saelight.sweep.execute.progress_line import Progress
@@ -31,7 +32,7 @@ def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, progr
         wait: False returns when the launcher has all groups, for one whose groups need no runner.
 
     Raises:
-        Stopped: on Ctrl-C or SIGTERM, once every child has written its checkpoint.
+        Stopped: on Ctrl-C, SIGTERM or SIGHUP, once every child has written its checkpoint; on a second one without that.
     """
     journal = Journal(folder.path)
     again: deque[Group] = deque()
@@ -40,7 +41,7 @@ def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, progr
     failed, done = [], 0
     looked = time.monotonic()
     result_files.write(folder, index)
-    with _stop_signals() as stopped:
+    with _stop_signals(launcher.hurry) as stopped:
         while work.left or again or running:
             while (work.left or again) and (free := launcher.free()) and not stopped():
                 batch = [again.popleft() for _ in range(min(free, len(again)))]
@@ -55,7 +56,10 @@ def run(folder: SweepFolder, index: Index, work: Work, launcher: Launcher, progr
             if not wait:
                 return True
             if stopped():
-                progress.say("stopping: every run ends its batch and writes its checkpoint (--resume goes on from there)")
+                progress.say(
+                    "stopping: every run ends its batch and writes its checkpoint (--resume goes on from there; "
+                    "Ctrl-C again: at once, from the checkpoint before)"
+                )
                 launcher.cancel()
             for outcome in launcher.poll():
                 group = running.pop(outcome.group)
@@ -96,13 +100,21 @@ def _record(journal: Journal, outcome: Outcome, stopped: bool) -> None:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM set a flag while this lasts."""
+def _stop_signals(hurry: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C, SIGTERM and a terminal that closes set a flag while this lasts; a second one calls `hurry`."""
     received: list[int] = []
     handlers = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            hurry()
+
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handlers[number] = signal.signal(number, lambda number, frame: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # Under nohup a terminal may close as it likes.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                handlers[number] = signal.signal(number, note)
     try:
         yield lambda: bool(received)
     finally:

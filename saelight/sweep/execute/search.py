@@ -7,14 +7,13 @@ from typing import Any
 from saelight.callbacks.optuna_study import open_study
 from saelight.errors import UserError
 from saelight.sweep.execute.optuna_chooser import OptunaChooser
+from saelight.sweep.execute.work import TOGETHER
 from saelight.sweep.plan.entry import Entry
+from saelight.sweep.plan.metric import key_of
 from saelight.sweep.plan.points import Point, draw
 from saelight.sweep.plan.spec import Sweep
 from saelight.sweep.store.result_rows import collect
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
-
-_TOGETHER = 8
-"""Trials asked for at once when the sweep has no `max_saes`: more fill a batch better, fewer learn sooner."""
 
 
 class Search:
@@ -47,7 +46,7 @@ class Search:
         assert sweep.run_cap is not None  # the session refuses a search without one
         self.run_cap = sweep.run_cap
         self.sweep, self.folder, self.index, self.overrides = sweep, folder, index, overrides
-        self.together, self.max_bytes = max_saes or sweep.max_saes or _TOGETHER, max_bytes
+        self.together, self.max_bytes = max_saes or sweep.max_saes or TOGETHER, max_bytes
         self.journal = str(journal or folder.path / "journal.log")
         folder.path.mkdir(parents=True, exist_ok=True)
         self.study = open_study(self.journal, sweep.name, sweep.pruner, sweep.metric["goal"], sweep.seed)
@@ -78,6 +77,11 @@ class Search:
         for row in collect(self.folder, self.index):
             if row["hash"] in members:
                 self._tell(row["hash"], row, error)
+        if self.index.failed:
+            self.folder.commit(self.index)
+
+    def failures(self) -> list[str]:
+        return [f"trial-{int(number):04d}: {why}" for number, why in self.index.failed.items()]
 
     def summary(self) -> list[str]:
         """How many trials came to what, and the best of them."""
@@ -100,7 +104,7 @@ class Search:
         for _ in range(min(self.together, self._room())):
             trial = self.study.ask()
             if trial.number >= self.run_cap:  # another runner was faster
-                self._fail(trial.number)
+                self.study.tell(trial.number, state=_states().FAIL)
                 break
             trial.set_user_attr("folder", str(self.folder.path))
             draft = draw(self.sweep.root, OptunaChooser(trial))
@@ -110,8 +114,7 @@ class Search:
                 resolved = resolve(self.sweep, [point])
             except UserError as error:
                 # An unlucky combination, such as k above d_sae: the search goes on without it.
-                trial.set_user_attr("error", str(error))
-                self._fail(trial.number)
+                self._fail(trial.number, str(error))
                 continue
             entries += self._entered(resolved.entries[0], resolved.run_configs, trial.number)
         groups = self.folder.add(self.index, entries, self.together, self.max_bytes, callbacks=self._callbacks)
@@ -151,8 +154,7 @@ class Search:
         ]
 
     def _tell(self, key: str, row: dict[str, Any], error: str | None) -> None:
-        name = self.sweep.metric["name"]
-        value = row["loss"] if name == "train/loss" else row["metrics"].get(name.removeprefix("val/"))
+        value = row["metrics"].get(key_of(self.sweep.metric))
         for number in self.index.trials.get(key, []):
             if self.study.get_trials(deepcopy=False)[number].state.is_finished():
                 continue
@@ -161,10 +163,11 @@ class Search:
             elif error is None and value is not None and math.isfinite(value):
                 self.study.tell(number, value)
             else:
-                self._fail(number)
+                self._fail(number, error or row["reason"] or f"it has no finite {self.sweep.metric['name']}")
 
-    def _fail(self, number: int) -> None:
+    def _fail(self, number: int, why: str) -> None:
         self.study.tell(number, state=_states().FAIL)
+        self.index.failed[str(number)] = why
 
     def _left_over(self) -> list[Group]:
         """Groups of an earlier runner of this folder that have not come to their end; what had, is told."""
@@ -175,7 +178,8 @@ class Search:
         for trial in self.study.get_trials(deepcopy=False):
             lost = not trial.state.is_finished() and trial.number not in answered
             if lost and trial.user_attrs.get("folder") == str(self.folder.path):
-                self._fail(trial.number)
+                # A runner that was killed: nothing of it failed.
+                self.study.tell(trial.number, state=_states().FAIL)
         return self.folder.unfinished(self.index)
 
 

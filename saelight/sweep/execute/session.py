@@ -1,5 +1,6 @@
 """From a sweep file, or its folder, to groups that are planned and run: what the commands have in common."""
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,15 +10,21 @@ from saelight.errors import UserError
 from saelight.sweep.execute import devices as dev
 from saelight.sweep.execute.forecast import forecast
 from saelight.sweep.execute.launch import LAUNCHERS, Launcher, find
+from saelight.sweep.execute.oversize import too_large
 from saelight.sweep.execute.progress_line import Progress
 from saelight.sweep.execute.runner import Stopped, run
-from saelight.sweep.execute.work import Listed, Work
-from saelight.sweep.plan.distributions import RandomChooser
-from saelight.sweep.plan.entry import Entry
-from saelight.sweep.plan.points import Point, draw, expand, select
+from saelight.sweep.execute.work import TOGETHER, Listed, Work
+from saelight.sweep.plan.entry import Entry, Resolved
+from saelight.sweep.plan.points import Point, expand, select
 from saelight.sweep.plan.spec import Sweep, read
+from saelight.sweep.plan.trying import try_out
 from saelight.sweep.store.runner_lock import only_runner
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
+
+_TRIED = 256
+"""The most random trials that a search is tried by before it begins."""
+_SHOWN = 5
+"""The most failures that are told one by one."""
 
 
 @dataclass
@@ -63,6 +70,8 @@ class Session:
         self.notes: list[str] = []
         self.total = 0
         """Points of the whole sweep."""
+        self._tried = Resolved()
+        """Random points of a search."""
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder against other runners."""
@@ -87,9 +96,13 @@ class Session:
     def _to_be_grouped(self) -> bool:
         """A search groups its trials as it asks them, and groups that were expanded stay as they are."""
         if self.sweep is not None:
-            return self.sweep.method != "bayes"
+            return not self._searches
         grouped = {member for group in self.index.groups.values() for member in group.members}
         return bool(self._chooses or self.request.max_saes or set(self.index.wanted) - grouped)
+
+    @property
+    def _searches(self) -> bool:
+        return self.sweep is not None and self.sweep.method == "bayes"
 
     @property
     def _chooses(self) -> bool:
@@ -113,18 +126,15 @@ class Session:
         self.notes = [*sweep.notes, *notes, *resolved.notes, *self.folder.merge(self.index, resolved)]
 
     def _try_out(self, sweep: Sweep) -> None:
-        """Check a search by one random point: what its trials are, only the study knows."""
+        """Check a search by random points: what its trials are, only the study knows."""
         if self._chooses:
             raise UserError("--filter and --limit choose among points; a search makes its own: lower run_cap")
         if sweep.run_cap is None:
             raise UserError(f"{sweep.file}: method bayes has no end of its own: add `run_cap: 40`, the number of trials")
-        from saelight.sweep.plan.resolve import resolve  # torch
-
-        draft = draw(sweep.root, RandomChooser([sweep.seed]))
-        resolved = resolve(sweep, [Point("trial", draft.settings | self.request.overrides, 0)])
+        self._tried = try_out(sweep, self.request.overrides, min(self.max_saes or TOGETHER, sweep.run_cap, _TRIED))
         self.index.name, self.index.metric = sweep.name, sweep.metric
-        self.index.missing = resolved.missing
-        self.notes = resolved.notes
+        self.index.missing = self._tried.missing
+        self.notes = [*sweep.notes, *self._tried.notes]
 
     def _choose_among(self, index: Index) -> None:
         if index.trials:
@@ -145,7 +155,8 @@ class Session:
 
     def summary(self) -> str:
         """What the sweep comes to, in some lines."""
-        if self.sweep is not None and self.sweep.method == "bayes":
+        if self._searches:
+            assert self.sweep is not None
             lines = [f"{self.index.name}: a search of {self.sweep.run_cap} trials in {self.folder.path}"]
             return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
         distinct = len(self.index.wanted)
@@ -159,17 +170,41 @@ class Session:
     def dry_run(self) -> str:
         """What would run where, and what it would take."""
         groups = [(group, self.entries(group)) for group in self.to_run()]
-        if groups:
-            return f"{self.summary()}\n{forecast(groups, self.launcher)}"
-        if self.sweep is not None and self.sweep.method == "bayes":
-            return f"{self.summary()}\nto run: what the search asks for, as it goes"
-        return f"{self.summary()}\nto run: nothing: all that is asked for has been trained"
+        if self._searches:
+            lines = [self.summary(), *self._search_forecast()]
+        elif groups:
+            lines = [self.summary(), forecast(groups, self.launcher)]
+        else:
+            lines = [self.summary(), "to run: nothing: all that is asked for has been trained"]
+        preview = self.launcher.preview([group for group, _ in groups])
+        return "\n".join([*lines, *([preview] if preview else [])])
+
+    def _search_forecast(self) -> list[str]:
+        """What is known of a search: how many trials there will be at once, and what a group of random ones takes."""
+        assert self.sweep is not None
+        assert self.sweep.run_cap is not None
+        together = min(self.max_saes or TOGETHER, self.sweep.run_cap)
+        example = SweepFolder(self.folder.path)
+        index = Index(self.index.name, self.index.metric, run_configs=self._tried.run_configs)
+        groups = example.add(index, self._tried.entries[:together], None, None)
+        n = math.ceil(self.sweep.run_cap / together)
+        where = f"{min(n, len(self.launcher.workers))} at once" if len(self.launcher.workers) > 1 else "one at a time"
+        metric = self.index.metric
+        said = [
+            f"{self.sweep.run_cap} trials, asked for {together} at a time as they learn from {metric['name']} "
+            f"({metric['goal']}): {n} groups or more, {where}; one of random trials:"
+        ]
+        entries = {entry.hash: entry for entry in self._tried.entries}
+        members = [(group, [entries[key] for key in group.members]) for group in groups[:1]]
+        return [*said, forecast(members, self.launcher, times=n)]
 
     def run(self) -> int:
         """Train all that is left; the exit code. Interrupted: 130."""
         self.launcher.check()
         if self.index.missing:
             raise UserError(self.index.missing[0])
+        if large := too_large([(group, self.entries(group)) for group in self.to_run()], self.launcher):
+            raise UserError(next(iter(large.values())))
         begun = [g.id for g in self.index.groups.values() if self.folder.begun(g.id)]
         if begun and not self.request.resume:
             raise UserError(
@@ -194,13 +229,13 @@ class Session:
                 flush=True,
             )
             return 0
-        for line in work.summary():
+        for line in [*work.summary(), *_shortened(work.failures())]:
             print(line, flush=True)
         print(f"results: {self.folder.path}/results.csv; a table: saelight sweep status {self.folder.path}", flush=True)
-        return 0 if ok else 1
+        return 0 if ok and not work.failures() else 1
 
     def _work(self, groups: list[Group]) -> Work:
-        if self.sweep is None or self.sweep.method != "bayes":
+        if self.sweep is None or not self._searches:
             return Listed(groups)
         from saelight.sweep.execute.search import Search
 
@@ -214,3 +249,8 @@ class Session:
             self.launcher.memory_limit,
             len(self.launcher.workers),
         )
+
+
+def _shortened(failures: list[str]) -> list[str]:
+    more = [f"and {len(failures) - _SHOWN} more failed"] if len(failures) > _SHOWN else []
+    return [*(f"failed: {line}" for line in failures[:_SHOWN]), *more]

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from saelight.sweep.store.sweep_folder import Group
 
+TOGETHER = 8
+"""Trials that a search asks for at once when the sweep has no `max_saes`: more fill a batch better, fewer learn sooner."""
+
 
 class Work(Protocol):
     """Where a runner's groups come from."""
@@ -22,6 +25,9 @@ class Work(Protocol):
 
     def summary(self) -> list[str]:
         """What to say when all is done."""
+
+    def failures(self) -> list[str]:
+        """What failed beside whole groups, a line each."""
 
 
 class Listed:
@@ -41,4 +47,7 @@ class Listed:
         pass
 
     def summary(self) -> list[str]:
+        return []
+
+    def failures(self) -> list[str]:
         return []

@@ -65,7 +65,9 @@ class Undescribed(NamedTuple):
 def read_source(data: dict[str, Any], where: str) -> Source | Undescribed:
     """The declaration of a config's data, made but not opened; or what the config says, of a data module that declares
     nothing, or while a setting without a default is not given. Raises `UserError`."""
-    path, given = _parts({"class_path": "ActivationDataModule"} | data, where)
+    path, given = _parts({"class_path": "ActivationDataModule"} | data, f"{where}: data")
+    if not is_dotted(path):
+        raise UserError(f"{where}: no data module {path[:80]!r}: name one of saelight's, or its whole class path")
     cls = sources.find(path)
     if cls is None:
         foreign = imported(path)
@@ -87,6 +89,8 @@ def read_source(data: dict[str, Any], where: str) -> Source | Undescribed:
 def imported(path: str) -> type | None:
     """The class at a dotted path; None where there is none."""
     module, _, name = path.rpartition(".")
+    if not is_dotted(module):
+        return None
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError:
@@ -94,12 +98,20 @@ def imported(path: str) -> type | None:
     return found if isinstance(found, type) else None
 
 
+def is_dotted(module: str) -> bool:
+    """Whether this can be the name of a module."""
+    return all(part.isidentifier() for part in module.split("."))
+
+
 def _parts(spec: Any, where: str) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, str):
         return spec, {}
     if not isinstance(spec, dict) or not isinstance(spec.get("class_path"), str):
         raise UserError(f"{where}: expected {{class_path: ..., init_args: ...}}, got {spec!r}")
-    return spec["class_path"], spec.get("init_args") or {}
+    given = spec.get("init_args") or {}
+    if not isinstance(given, dict):
+        raise UserError(f"{where}: init_args: expected a mapping, got {given!r}")
+    return spec["class_path"], {str(key): value for key, value in given.items()}
 
 
 def _home(cls: type) -> str:

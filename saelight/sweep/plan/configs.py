@@ -5,6 +5,16 @@ import hashlib
 import json
 from typing import Any
 
+from saelight.errors import UserError
+
+
+def check_sections(config: dict[str, Any], where: str) -> None:
+    """Raise `UserError` unless each section of a config is a mapping; the data module may be its class path alone."""
+    for key in ("trainer", "model", "data"):
+        value = config.get(key)
+        if value is not None and not (isinstance(value, dict) or (key == "data" and isinstance(value, str))):
+            raise UserError(f"{where}: {key}: expected a mapping, got {value!r}")
+
 
 def apply(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """A copy of `config` with dotted keys set; a mapping is merged into the one that is there."""

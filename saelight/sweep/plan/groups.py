@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from saelight.run.memory import group_bytes
 from saelight.sweep.plan.entry import Entry
-from saelight.sweep.plan.memory import group_bytes
 
 
 def split(entries: Iterable[Entry], max_saes: int | None, max_bytes: int | None, at_least: int = 1) -> list[list[Entry]]:

@@ -12,6 +12,7 @@ from saelight.errors import UserError, did_you_mean
 from saelight.run import config_keys
 from saelight.saes.trained import fingerprint
 from saelight.sweep.plan.classes import Undescribed, read_callback
+from saelight.sweep.plan.length import check_length
 from saelight.sweep.plan.sae_checks import CheckedSAE
 
 
@@ -20,7 +21,8 @@ def check_keys(config: dict[str, Any], where: str) -> None:
     for section, known in (("trainer", config_keys.TRAINER), ("model", config_keys.BANK)):
         for key in config.get(section) or {}:
             if key not in known:
-                raise UserError(f"{where}: unknown key '{section}.{key}'{did_you_mean(key, known)}")
+                raise UserError(f"{where}: unknown key '{section}.{key}'{did_you_mean(str(key), known)}")
+    check_length(config, where)
 
 
 def of_run(config: dict[str, Any], data: Source | Undescribed, where: str) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
 from saelight.errors import UserError
-from saelight.sweep.plan.distributions import Chooser, RandomChooser
+from saelight.sweep.plan.distributions import Chooser, RandomChooser, pick
 from saelight.sweep.plan.names import name_points
 from saelight.sweep.plan.spec import Axis, Branch, Sweep, check_key
+
+MOST = 100_000
+"""Points of one sweep. More are a slip, such as one axis too many."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,13 @@ def expand(sweep: Sweep, overrides: dict[str, Any] | None = None) -> tuple[list[
     Raises `UserError` when there is none.
     """
     overrides = overrides or {}
-    for key in overrides:
-        check_key(key, "--set")
+    check_overrides(overrides)
     if sweep.method == "random":
+        _refuse_too_many(sweep, sweep.run_cap or 0)
         drafts = [draw(sweep.root, RandomChooser([sweep.seed, i])) for i in range(sweep.run_cap or 0)]
     elif sweep.method == "grid":
-        drafts = list(_grid(sweep.root))
-        if sweep.run_cap is not None:
-            drafts = drafts[: sweep.run_cap]
+        _refuse_too_many(sweep, sweep.run_cap or _size(sweep.root))
+        drafts = list(itertools.islice(_grid(sweep.root), sweep.run_cap))
     else:
         raise UserError(f"{sweep.file}: method {sweep.method} has no list of points: its search makes them as it runs")
     if not drafts:
@@ -60,6 +63,12 @@ def expand(sweep: Sweep, overrides: dict[str, Any] | None = None) -> tuple[list[
             notes.append(f"--set fixes the swept {', '.join(swept)}: {before} points become {len(drafts)}")
     names = name_points([(d.prefix, d.settings) for d in drafts])
     return [Point(name, d.settings, i) for i, (name, d) in enumerate(zip(names, drafts, strict=True))], notes
+
+
+def check_overrides(overrides: dict[str, Any]) -> None:
+    """Raise `UserError` for a key of the command line's that addresses no part of a config."""
+    for key in overrides:
+        check_key(key, "--set")
 
 
 def select(points: list[Point], pattern: str | None = None, limit: int | None = None) -> list[Point]:
@@ -91,30 +100,44 @@ def draw(branch: Branch, chooser: Chooser) -> Draft:
         if axis.distribution is not None:
             settings[axis.keys[0]] = axis.distribution.draw(label, chooser)
         else:
-            row = axis.rows[chooser.choice(label, len(axis.rows)) if len(axis.rows) > 1 else 0]
+            row = axis.rows[pick(label, len(axis.rows), axis.probabilities, chooser)]
             prefix, settings = _with_row(prefix, settings, axis, row)
     if branch.children:
-        number = chooser.choice(f"{branch.where}case", len(branch.children)) if len(branch.children) > 1 else 0
+        number = pick(f"{branch.where}case", len(branch.children), None, chooser)
         inner = draw(branch.children[number], chooser)
         prefix, settings = prefix + inner.prefix, settings | inner.settings
     return Draft(prefix, settings)
 
 
+def _refuse_too_many(sweep: Sweep, points: int) -> None:
+    if points > MOST:
+        raise UserError(f"{sweep.file}: more than {MOST:,} points: draw some by method random, or list fewer values")
+
+
+def _size(branch: Branch) -> int:
+    """How many points a grid has."""
+    own = math.prod(len(axis.rows) for axis in branch.axes)
+    return own * sum(map(_size, branch.children)) if branch.children else own
+
+
 def _grid(branch: Branch) -> Iterator[Draft]:
+    if not branch.children:
+        # A branch that says nothing at all is no point; one that has only a name is the base itself.
+        yield from _products(branch) if branch.axes or branch.name is not None else ()
+    for child in branch.children:
+        for inner in _grid(child):
+            for draft in _products(branch):
+                yield Draft(draft.prefix + inner.prefix, draft.settings | inner.settings)
+
+
+def _products(branch: Branch) -> Iterator[Draft]:
+    """The points of a branch's own axes."""
     own: tuple[str, ...] = () if branch.name is None else (branch.name,)
-    outer = []
     for rows in itertools.product(*(axis.rows for axis in branch.axes)):
         prefix, settings = own, dict[str, Any]()
         for axis, row in zip(branch.axes, rows, strict=True):
             prefix, settings = _with_row(prefix, settings, axis, row)
-        outer.append(Draft(prefix, settings))
-    if not branch.children:
-        # A branch that says nothing at all is no point; one that has only a name is the base itself.
-        yield from outer if branch.axes or own else ()
-    for child in branch.children:
-        for inner in _grid(child):
-            for draft in outer:
-                yield Draft(draft.prefix + inner.prefix, draft.settings | inner.settings)
+        yield Draft(prefix, settings)
 
 
 def _with_row(

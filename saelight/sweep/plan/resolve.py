@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from saelight.data.source import Description, Source
 from saelight.errors import UserError
+from saelight.run import config_keys
+from saelight.run.memory import sae_bytes
 from saelight.sweep.plan import configs, identity
 from saelight.sweep.plan.classes import read_source
 from saelight.sweep.plan.entry import Entry, Resolved
 from saelight.sweep.plan.length import tokens
-from saelight.sweep.plan.memory import sae_bytes
+from saelight.sweep.plan.metric import check_measured
 from saelight.sweep.plan.points import Point
 from saelight.sweep.plan.sae_checks import CheckedSAE, Checker, drop_unknown
 from saelight.sweep.plan.spec import Sweep
@@ -73,9 +75,10 @@ def resolve(sweep: Sweep, points: list[Point], overrides: dict[str, Any] | None 
 def _run(sweep: Sweep, point: Point, where: str, resolved: Resolved) -> _Run:
     """The run of a point, its data described. What cannot be read yet is noted in `resolved`."""
     config = configs.run_config(sweep.base, point.settings)
+    configs.check_sections(config, where)
+    identity.check_keys(config, where)
     if sweep.halving:
         configs.add_callback(config, sweep.halving)
-    identity.check_keys(config, where)
     data = read_source(config.get("data") or {}, where)
     description = None
     if not isinstance(data, Source):
@@ -85,6 +88,9 @@ def _run(sweep: Sweep, point: Point, where: str, resolved: Resolved) -> _Run:
             description = data.describe()
         except UserError as error:
             resolved.missing.append(str(error))
+        else:
+            if sweep.judged:
+                check_measured(sweep.metric, config_keys.effective(config["trainer"]), data.opened, where)
     return _Run(configs.digest(config), config, description, identity.of_run(config, data, where))
 
 

@@ -17,6 +17,10 @@ from saelight.saes.common_fields import class_path
 from saelight.saes.plain_data import configure, variants
 from saelight.saes.sae import SAEConfig
 from saelight.saes.trained import check_start
+from saelight.sweep.plan.classes import is_dotted
+
+_MOST_WEIGHTS = 2**50
+"""Torch counts bytes in 64 bits, for SAEs without memory too."""
 
 
 class CheckedSAE(NamedTuple):
@@ -59,8 +63,17 @@ class Checker:
         shape = {key: value for key, value in given.items() if key not in config.without_size}
         key = json.dumps([class_path(type(config)), shape], sort_keys=True, default=str)
         if key not in self._sizes:
-            with torch.device("meta"):
-                sae = config.build(self.d_in, 0, self.d_out)
+            try:
+                if config.width(self.d_in) * self.d_in > _MOST_WEIGHTS:
+                    raise UserError(f"no machine has room for d_sae {config.width(self.d_in)}: lower d_sae or expansion")
+                with torch.device("meta"):
+                    sae = config.build(self.d_in, 0, self.d_out)
+            except UserError:
+                raise
+            except (OverflowError, RuntimeError, ValueError) as error:
+                # A seed or a size that torch's integers do not hold.
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"it cannot be built ({reason}): give smaller numbers") from None
             self._sizes[key] = sae.d_sae, sum(p.numel() for p in sae.parameters())
         return self._sizes[key]
 
@@ -96,7 +109,7 @@ def _named(path: str) -> type[SAEConfig]:
         return known[path]
     module, _, name = path.rpartition(".")
     try:
-        kind = getattr(importlib.import_module(module), name, None) if module else None
+        kind = getattr(importlib.import_module(module), name, None) if is_dotted(module) else None
     except ImportError as error:
         raise UserError(f"no SAE class {path!r}: {error}") from None
     if not (isinstance(kind, type) and issubclass(kind, SAEConfig)) or isabstract(kind):

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from saelight.errors import UserError, did_you_mean
+from saelight.files import check_name
 from saelight.parsing import yaml_files
-from saelight.sweep.plan.distributions import Distribution, read_distribution
-from saelight.sweep.plan.python_file import run_python
+from saelight.sweep.plan import configs
+from saelight.sweep.plan.checks import mapping, one_of, refuse_unknown, text
+from saelight.sweep.plan.distributions import Distribution, read_distribution, read_probabilities
+from saelight.sweep.plan.early_end import early_end
+from saelight.sweep.plan.metric import read_metric
+from saelight.sweep.plan.python_file import plain, run_python
 
 METHODS = ("grid", "random", "bayes")
-GOALS = ("minimize", "maximize")
 _BRANCH = {"name", "parameters", "zip", "cases", "runs"}
 _SETTINGS = {"base", "method", "metric", "sae", "run_cap", "early_terminate", "max_saes", "seed"}
 _WANDB = {"project", "entity", "description", "program", "command"}
@@ -30,6 +34,8 @@ class Axis:
     keys: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     distribution: Distribution | None = None
+    probabilities: tuple[float, ...] | None = None
+    """Of the rows, where they are not all alike."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,15 @@ class Sweep:
     wandb: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What the user should know before it runs."""
+    judged: bool = False
+    """Whether a search, or an end before the end of training, depends on the metric."""
 
 
 def read(file: str | Path) -> Sweep:
     """The sweep that `file` describes. Raises `UserError`; what a Python file raises passes through."""
     file = Path(file)
     if file.suffix == ".py":
-        return _sweep(file, *run_python(file, _SETTINGS | {"name"}))
+        return _sweep(file, *run_python(file, _SETTINGS | {"name"}, (_BRANCH | _WANDB) - {"name"}))
     content = yaml_files.read(file)
     if not isinstance(content, dict):
         raise UserError(f"{file}: a sweep is a mapping with `base` and `parameters` (docs/sweeps.md)")
@@ -82,82 +90,67 @@ def read(file: str | Path) -> Sweep:
 
 def _sweep(file: Path, content: dict[str, Any], points: list[Any] | None) -> Sweep:
     known = _BRANCH | _SETTINGS | _WANDB
-    _refuse_unknown(content, known, str(file))
+    if {"model", "data"} <= content.keys() and "base" not in content:
+        raise UserError(
+            f"{file} is a config, and no sweep file: `saelight fit --config {file}`, or name it as a sweep's `base`"
+        )
+    refuse_unknown(content, known, str(file))
     if points is not None and (given := content.keys() & {"parameters", "zip", "cases", "runs"}):
         raise UserError(f"{file}: make_cfgs() and `{min(given)}` exclude each other: give one of them")
-    method = _one_of(content.get("method", "grid"), METHODS, f"{file}: method")
-    metric = {"name": "val/fvu", "goal": "minimize"} | _mapping(content.get("metric") or {}, f"{file}: metric")
-    _refuse_unknown(metric, {"name", "goal"}, f"{file}: metric")
-    _one_of(metric["goal"], GOALS, f"{file}: metric.goal")
+    method = one_of(content.get("method", "grid"), METHODS, f"{file}: method")
+    metric = read_metric(content.get("metric"), content.get("early_terminate") is not None, f"{file}: metric")
     for key in ("run_cap", "max_saes"):
         value = content.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise UserError(f"{file}: {key} must be a whole number of at least 1, got {value!r}")
     if method == "random" and "run_cap" not in content:
         raise UserError(f"{file}: method random has no end of its own: add `run_cap: 50`, the number of points")
-    base_file = content.get("base")
-    if base_file is None:
+    given_base = content.get("base")
+    if not isinstance(given_base, str):
         raise UserError(f"{file}: no `base`: name a complete config, as `base: ../configs/minilm.yaml`")
-    base_file = file.parent / base_file
+    base_file = file.parent / given_base
     base = yaml_files.read(base_file)
     if not isinstance(base, dict) or not {"model", "data"} <= base.keys():
         raise UserError(f"{base_file} is no complete config: `saelight fit --config` needs trainer, model and data")
+    configs.check_sections(base, str(base_file))
     where = f"{file}: "
     if points is not None:
         root = listed(points, f"{where}make_cfgs()")
     else:
         root = _branch({k: v for k, v in content.items() if k in _BRANCH - {"name"}}, where, {})
     if method == "grid" and (axis := next(_drawn(root), None)):
-        raise UserError(f"{axis.where}: a grid needs `values`; a distribution is for method random or bayes")
+        drawn = "a distribution is" if axis.distribution else "`probabilities` are"
+        raise UserError(f"{axis.where}: a grid needs `values` alone; {drawn} for method random or bayes")
+    given_name = text(content.get("name"), f"{file}: ")
+    name = file.stem if given_name is None else given_name
+    check_name(name, f"{file}: the sweep's name")
     return Sweep(
         file=file,
-        name=str(content.get("name", file.stem)),
+        name=name,
         base=base,
         base_file=base_file,
         root=root,
         method=method,
         metric=metric,
+        judged=method == "bayes" or content.get("early_terminate") is not None,
         sae={f"sae.{key}": value for key, value in flat(content.get("sae") or {}, f"{file}: sae").items()},
         wandb={key: content[key] for key in _WANDB & content.keys()},
-        **_early_end(content.get("early_terminate"), method, metric, f"{file}: early_terminate"),
+        **early_end(content.get("early_terminate"), method, metric, f"{file}: early_terminate"),
         **{key: content[key] for key in ("run_cap", "max_saes", "seed") if content.get(key) is not None},
     )
-
-
-def _early_end(given: Any, method: str, metric: dict[str, str], where: str) -> dict[str, Any]:
-    """What `early_terminate` asks for, as Halving's arguments or as Hyperband's."""
-    if given is None:
-        return {}
-    kind = _one_of(_mapping(given, where).get("type"), ("hyperband", "halving"), f"{where}.type")
-    if kind == "halving":
-        _refuse_unknown(given, {"type", "rungs", "keep"}, where)
-        own = {key: given[key] for key in ("rungs", "keep") if key in given}
-        name = metric["name"].removeprefix("val/")
-        return {"halving": {"class_path": "Halving", "init_args": own | {"metric": name, "goal": metric["goal"]}}}
-    _refuse_unknown(given, {"type", "min_iter", "max_iter", "eta", "s", "strict"}, where)
-    if method != "bayes":
-        # W&B prunes by it whatever the method.
-        note = "all points of this " + method + " run to their end; {type: halving} would end poor ones"
-        return {"notes": (f"early_terminate: hyperband is for method bayes (or W&B): {note}",)}
-    return {
-        "pruner": {
-            "min_resource": given.get("min_iter", 1),
-            "max_resource": given.get("max_iter", "auto"),
-            "reduction_factor": given.get("eta", 3),
-        }
-    }
 
 
 def listed(points: list[Any], where: str) -> Branch:
     """A branch of points that are written out, as nested or dotted dicts."""
     places = [f"{where}[{i}]" for i in range(len(points))]
-    return Branch(where, None, [], [_run(point, place, {}) for point, place in zip(points, places, strict=True)])
+    runs = [_run(plain(point, place), place, {}) for point, place in zip(points, places, strict=True)]
+    return Branch(where, None, [], runs)
 
 
 def flat(value: Any, where: str) -> dict[str, Any]:
     """A nested mapping with dotted keys; mappings inside lists stay. Raises `UserError` when it is no mapping."""
     out: dict[str, Any] = {}
-    for key, inner in _mapping(value, where).items():
+    for key, inner in mapping(value, where).items():
         if isinstance(inner, dict) and inner:
             out |= {f"{key}.{k}": v for k, v in flat(inner, f"{where}.{key}").items()}
         else:
@@ -177,11 +170,11 @@ def check_key(key: str, where: str) -> None:
 
 def _branch(content: dict[str, Any], where: str, enclosing: dict[str, str]) -> Branch:
     """Parse one level; `enclosing` has the keys swept around it, and where."""
-    content = _mapping(content, where)
-    _refuse_unknown(content, _BRANCH, where)
+    content = mapping(content, where)
+    refuse_unknown(content, _BRANCH, where)
     axes = [
         _axis(key, spec, f"{where}parameters.{key}")
-        for key, spec in dotted(_mapping(content.get("parameters") or {}, f"{where}parameters"), f"{where}parameters")
+        for key, spec in dotted(mapping(content.get("parameters") or {}, f"{where}parameters"), f"{where}parameters")
     ]
     zips = content.get("zip") or []
     for i, zipped in enumerate(zips if isinstance(zips, list) else [zips]):
@@ -206,7 +199,7 @@ def _branch(content: dict[str, Any], where: str, enclosing: dict[str, str]) -> B
     for kind in ("cases", "runs"):
         if kind in content and not content[kind]:
             raise UserError(f"{where}{kind} is empty: drop it, or list what it is to hold")
-    return Branch(where, _name(content.get("name"), where), axes, children)
+    return Branch(where, text(content.get("name"), where), axes, children)
 
 
 def _run(content: Any, where: str, enclosing: dict[str, str]) -> Branch:
@@ -214,7 +207,7 @@ def _run(content: Any, where: str, enclosing: dict[str, str]) -> Branch:
     values = flat(content, where)
     for key in values.keys() & enclosing.keys():
         raise UserError(f"{where}{key}: it is swept outside (see {enclosing[key]}): give it in one place")
-    name = _name(values.pop("name", None), where)
+    name = text(values.pop("name", None), where)
     for key in values:
         check_key(key, where)
     return Branch(where, name, [Axis(where, (key,), [(value,)]) for key, value in values.items()], [])
@@ -224,21 +217,21 @@ def dotted(parameters: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     """W&B's nested parameters, `{sae: {parameters: {lr: …}}}`, with dotted keys."""
     for key, spec in parameters.items():
         if isinstance(spec, dict) and spec.keys() == {"parameters"}:
-            for inner, value in dotted(_mapping(spec["parameters"], f"{where}.{key}"), f"{where}.{key}"):
+            for inner, value in dotted(mapping(spec["parameters"], f"{where}.{key}"), f"{where}.{key}"):
                 yield f"{key}.{inner}", value
         else:
-            yield key, spec
+            yield str(key), spec
 
 
 def _axis(key: str, spec: Any, where: str) -> Axis:
     check_key(key, where)
     if not isinstance(spec, dict):
-        fix = f"values: {spec}" if isinstance(spec, list) else f"value: {spec}"
+        fix = f"values: {spec}" if isinstance(spec, list) else f"value: {spec!r}"
         raise UserError(f"{where}: write {{{fix}}}, or min and max")
     distribution = read_distribution(spec, where)
     if distribution is not None:
         return Axis(where, (key,), [], distribution)
-    _refuse_unknown(spec, {"value", "values", "distribution", "probabilities"}, where)
+    refuse_unknown(spec, {"value", "values", "distribution", "probabilities"}, where)
     if "value" in spec:
         return Axis(where, (key,), [(spec["value"],)])
     values = spec["values"]
@@ -247,16 +240,18 @@ def _axis(key: str, spec: Any, where: str) -> Axis:
     for i, value in enumerate(values):
         if value in values[:i] and not isinstance(value, bool):
             raise UserError(f"{where}: lists {value!r} twice: drop one")
-    return Axis(where, (key,), [(value,) for value in values])
+    return Axis(where, (key,), [(value,) for value in values], probabilities=read_probabilities(spec, where))
 
 
 def _zip(content: Any, where: str) -> Axis:
-    lists = _mapping(content, where)
+    lists = mapping(content, where)
     for key, values in lists.items():
         if key != "name":
             check_key(key, where)
         if not isinstance(values, list) or not values:
             raise UserError(f"{where}.{key}: a zip pairs lists, got {values!r}")
+    for i, name in enumerate(lists.get("name", ())):
+        text(name, f"{where}[{i}].")
     if len({len(values) for values in lists.values()}) != 1:
         lengths = ", ".join(f"{key} has {len(values)}" for key, values in lists.items())
         raise UserError(f"{where}: zipped lists must be of one length: {lengths}")
@@ -264,30 +259,6 @@ def _zip(content: Any, where: str) -> Axis:
 
 
 def _drawn(branch: Branch) -> Iterator[Axis]:
-    yield from (axis for axis in branch.axes if axis.distribution)
+    yield from (axis for axis in branch.axes if axis.distribution or axis.probabilities)
     for child in branch.children:
         yield from _drawn(child)
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a mapping, got {value!r}")
-    return value
-
-
-def _name(name: Any, where: str) -> str | None:
-    if name is not None and not isinstance(name, str | int | float):
-        raise UserError(f"{where}name: expected text, got {name!r}")
-    return None if name is None else str(name)
-
-
-def _one_of(value: Any, known: tuple[str, ...], where: str) -> str:
-    if value not in known:
-        raise UserError(f"{where} must be one of {', '.join(known)}, got {value!r}{did_you_mean(str(value), known)}")
-    return value
-
-
-def _refuse_unknown(content: dict[str, Any], known: set[str], where: str) -> None:
-    for key in content:
-        if key not in known:
-            raise UserError(f"{where.rstrip(': ')}: unknown key {key!r}{did_you_mean(str(key), known)}")

@@ -10,7 +10,9 @@ from saelight.run.fvu_mark import MARK, NOTE
 from saelight.run.wanted_l0 import wanted_l0
 from saelight.sweep.execute.launch.reconcile import reconcile_jobs
 from saelight.sweep.execute.progress_line import duration
+from saelight.sweep.store.journal import Journal
 from saelight.sweep.store.result_rows import collect
+from saelight.sweep.store.runner_lock import is_held
 from saelight.sweep.store.sweep_folder import SweepFolder
 
 _COLUMNS = ("name", "state", "device", "step", "loss", "L0", "wanted", "FVU", "ETA")
@@ -37,14 +39,22 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([shown, *notes, f"{len(rows)} SAEs: {summary}", *failures])
 
 
-def watch(folder: SweepFolder, every: float = 2.0) -> None:
-    """Show the table again and again until nothing is left to run, or Ctrl-C."""
+def watch(folder: SweepFolder, every: float = 2.0, patience: float = 15.0) -> None:
+    """Show the table again and again until nothing is left to run, nobody has been at work for `patience` seconds, or
+    Ctrl-C."""
+    seen = time.monotonic()
     while True:
         rows = _rows(folder)
         if sys.stdout.isatty():
             print("\x1b[H\x1b[2J", end="")
         print(_table(rows), flush=True)
-        if not any(row["state"] in ("running", "waiting") for row in rows):
+        left = Counter(row["state"] for row in rows)
+        if left["running"] or Journal(folder.path).jobs() or is_held(folder):
+            seen = time.monotonic()
+        if not left["running"] and not left["waiting"]:
+            return
+        if time.monotonic() - seen > patience:
+            print(f"nobody trains what waits: `saelight sweep run {folder.path} --resume` does")
             return
         time.sleep(every)
 

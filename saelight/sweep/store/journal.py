@@ -5,9 +5,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+_TEXTS = ("device", "error", "job", "launcher", "wandb", "host")
+"""Details of an event that are text, where it has them."""
+
 
 class Journal:
-    """Appends events, and tells the last of each group. A line that a kill cut short is left out."""
+    """Appends events, and tells the last of each group. A line that a kill cut short, or that is none of ours, is left
+    out."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "state.jsonl"
@@ -24,13 +28,8 @@ class Journal:
         """All events in their order."""
         if not self.path.is_file():
             return []
-        events = []
-        for line in self.path.read_text().splitlines():
-            try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return events
+        lines = self.path.read_text(errors="replace").splitlines()
+        return [event for event in map(_event, lines) if event is not None]
 
     def last(self) -> dict[str, dict[str, Any]]:
         """By group: its last event, with the details of its submission."""
@@ -47,3 +46,12 @@ class Journal:
             for group, event in self.last().items()
             if event["event"] == "submitted" and "job" in event and launcher in (None, event.get("launcher"))
         }
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(event, dict) and all(isinstance(event.get(key), str) for key in ("group", "event"))
+    return event if whole and all(isinstance(event.get(key, ""), str | None) for key in _TEXTS) else None

@@ -1,9 +1,13 @@
 """`results.csv`, `.json` and `.parquet` in a sweep's folder: the rows of all points."""
 
+import contextlib
 import csv
+import fcntl
 import importlib.util
 import io
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,19 @@ from saelight.files import replacing, write_text
 from saelight.sweep.store.result_rows import collect
 from saelight.sweep.store.sweep_folder import Index, SweepFolder
 
-_FIRST = ("name", "state", "reason", "variant", "d_sae")
+_FIRST = ("sweep", "name", "state", "reason", "variant", "d_sae")
 
 
 def write(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
-    """Bring the results up to date; each file is replaced whole. Parquet only where pyarrow, an extra, is there."""
+    """Bring the results up to date; each file is replaced whole. Parquet only where pyarrow, an extra, is there.
+
+    The runner and any number of `sweep results` may do so at the same time: they take turns.
+    """
+    with _turn(folder.path):
+        return _write(folder, index)
+
+
+def _write(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
     rows = collect(folder, index)
     flat = [flattened(row) for row in rows]
     as_json, as_parquet = folder.path / "results.json", folder.path / "results.parquet"
@@ -27,6 +39,20 @@ def write(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
     write_text(folder.path / "results.csv", _csv(flat))
     write_text(as_json, text)
     return rows
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Hold the right to write the results of a sweep's folder."""
+    # The folder itself is what is locked: a file for that would have to be made, and left.
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        # A file system that knows no locks, as some clusters' do not, is written to without.
+        with contextlib.suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def writes_parquet() -> bool:

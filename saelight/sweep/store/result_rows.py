@@ -1,12 +1,11 @@
 """A row per point: all that is known of it, from the index, the runs' own files and the journal. Light: no torch."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from saelight.run.fvu_mark import disagrees
 from saelight.sweep.plan import configs
 from saelight.sweep.plan.entry import Entry
+from saelight.sweep.store import run_files
 from saelight.sweep.store.journal import Journal
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
 
@@ -17,8 +16,8 @@ def collect(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
     shared = sorted({key for entry in index.entries.values() for key in entry.settings if not key.startswith("sae.")})
     rows = []
     for group in index.groups.values():
-        finished = {row["name"]: row for row in _lines(folder.run(group.id) / "results.jsonl")}
-        progress = _json(folder.run(group.id) / "progress.json")
+        finished = run_files.results(folder.run(group.id))
+        progress = run_files.progress(folder.run(group.id))
         event = events.get(group.id, {})
         for member in group.members:
             entry = index.entries[member]
@@ -44,6 +43,7 @@ def _row(
     sae = progress.get("saes", {}).get(entry.name, {})
     row = {
         "name": entry.name,
+        "sweep": index.name,
         "hash": entry.hash,
         "group": group.id,
         **_state(folder, group, progress, sae, event),
@@ -64,7 +64,8 @@ def _row(
         "seconds": sae.get("seconds", progress.get("seconds")),
         "device": progress.get("device") or event.get("device"),
         "threads": event.get("threads"),
-        "folder": str(folder.run(group.id) / "saes" / entry.name),
+        # As it loads from anywhere, whatever folder the sweep was started from.
+        "folder": str(folder.run(group.id).resolve() / "saes" / entry.name),
     }
     if event.get("device"):
         row["device"] = event["device"]
@@ -73,7 +74,7 @@ def _row(
     row["fvu_disagrees"] = disagrees(row["metrics"])
     seconds = row["seconds"]
     row["tokens_per_second"] = row["tokens"] / seconds if seconds and row["tokens"] else None
-    row["eta"] = _eta(row) if row["state"] == "running" else None
+    row["eta"] = progress.get("eta") if row["state"] == "running" else None
     return row
 
 
@@ -95,23 +96,3 @@ def _run_state(folder: SweepFolder, group: Group, progress: dict[str, Any], even
         return "interrupted"
     kind = event.get("event") or "begun"
     return "running" if kind == "submitted" else kind
-
-
-def _eta(row: dict[str, Any]) -> float | None:
-    if not row["steps"] or not row["of_steps"] or row["seconds"] is None:
-        return None
-    return row["seconds"] / row["steps"] * (row["of_steps"] - row["steps"])
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except FileNotFoundError:
-        return []
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}

@@ -4,40 +4,78 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 from saelight.errors import UserError
 from saelight.sweep.store.sweep_folder import SweepFolder
+
+_PATIENCE = 1.0
+"""Seconds: `status` holds the lock for a moment too, to see whether somebody does."""
 
 
 @contextlib.contextmanager
 def only_runner(folder: SweepFolder) -> Iterator[None]:
     """Hold the sweep's folder, until this process ends, however it does. Raises `UserError` when another one holds it."""
     new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
-    folder.path.mkdir(parents=True, exist_ok=True)
     try:
+        folder.path.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             yield
     finally:
-        # A command that was refused leaves no trace.
-        if new and [path.name for path in folder.path.iterdir()] == ["lock"]:
+        if new:
+            _leave_no_trace(folder, new)
+
+
+def _leave_no_trace(folder: SweepFolder, new: list[Path]) -> None:
+    """Take back the folders that a command made, if it was refused and put nothing into them."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in folder.path.iterdir()] == ["lock"]:
             (folder.path / "lock").unlink()
-            for path in new:
-                path.rmdir()
+    for path in new:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def is_held(folder: SweepFolder) -> bool:
+    """Whether a runner of this machine holds the folder now."""
+    try:
+        with (folder.path / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        # There is none, or none that can be asked.
+        return False
+    return False
 
 
 @contextlib.contextmanager
 def _locked(folder: SweepFolder) -> Iterator[None]:
     with (folder.path / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise UserError(
-                f"another runner ({lock.read().strip()}) is at work in {folder.path}: wait for it, stop it, or "
-                "give --out another folder"
-            ) from None
+        end = time.monotonic() + _PATIENCE
+        while not _take(lock):
+            if time.monotonic() > end:
+                lock.seek(0)
+                raise UserError(
+                    f"another runner ({lock.read().strip()}) is at work in {folder.path}: wait for it, stop it, or "
+                    "give --out another folder"
+                )
+            time.sleep(0.05)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
         yield
+
+
+def _take(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # A file system that knows no locks, as some clusters' do not.
+        return True
+    return True

@@ -9,6 +9,7 @@ import copy
 import fcntl
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from saelight.errors import UserError
-from saelight.files import write_text
+from saelight.files import check_name, write_text
 from saelight.parsing import yaml_files
 from saelight.run import run_folder
 from saelight.sweep.plan import configs
@@ -26,7 +27,8 @@ from saelight.sweep.plan.groups import memory_of, split
 from saelight.sweep.store.journal import Journal
 
 FORMAT = "saelight-sweep"
-VERSION = 1
+VERSION = 2
+_GROUP = re.compile(r"group-\d{3,}")
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Index:
     """Why some data could not be read."""
     trials: dict[str, list[int]] = field(default_factory=dict)
     """Of a search, by hash: the trials that an entry is the answer to."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Of a search, by trial: why it came to nothing."""
 
 
 class SweepFolder:
@@ -103,28 +107,42 @@ class SweepFolder:
         return path.is_file() and not any(json.loads(row)["state"] == "stopped" for row in path.read_text().splitlines())
 
     def read(self) -> Index:
-        """The index. Raises `UserError` when it cannot be read."""
+        """The index. Raises `UserError` when it is not as `commit` wrote it."""
+        file = self.index_file
         try:
-            content = json.loads(self.index_file.read_text())
+            content = json.loads(file.read_text())
             if content.pop("format") != FORMAT or content.pop("version") != VERSION:
-                raise UserError(f"{self.index_file} is of another version of saelight: expand the sweep into a new folder")
+                raise UserError(f"{file} is of another version of saelight: expand the sweep into a new folder")
+            if content.pop("sha256") != _digest(content):
+                raise UserError(f"{file} was edited or is damaged: expand the sweep into a new folder")
             content["entries"] = {key: Entry(**entry) for key, entry in content["entries"].items()}
             content["groups"] = {key: Group(**group) for key, group in content["groups"].items()}
-            return Index(**content)
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise UserError(f"{self.index_file} cannot be read ({error}): expand the sweep into a new folder") from None
+            index = Index(**content)
+        except UserError:
+            raise
+        except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise UserError(f"{file} cannot be read ({error}): expand the sweep into a new folder") from None
+        for key, group in index.groups.items():
+            if key != group.id or not _GROUP.fullmatch(key):
+                raise UserError(f"{file} has a group {key[:40]!r}, which none of saelight's has: expand the sweep anew")
+        for entry in index.entries.values():
+            check_name(entry.name, f"{file}: the point's name")
+        return index
 
     def refuse_edited(self, index: Index) -> None:
         """Raise `UserError` when a group's YAML is not as the sweep wrote it."""
         for group in index.groups.values():
+            yaml = self.yaml(group.id)
             try:
-                text = self.yaml(group.id).read_text()
-            except OSError:
-                raise UserError(f"{self.yaml(group.id)} is gone: expand the sweep again with --out {self.path}") from None
-            if _sha256(text) != group.sha256:
+                text = yaml.read_bytes()
+            except OSError as error:
+                raise UserError(
+                    f"{yaml} cannot be read ({error.strerror}): expand the sweep again with --out {self.path}"
+                ) from None
+            if hashlib.sha256(text).hexdigest() != group.sha256:
                 begun = ", after its run began," if self.begun(group.id) else ""
                 raise UserError(
-                    f"{self.yaml(group.id)} was edited{begun} and no longer fits the index: change the sweep file and "
+                    f"{yaml} was edited{begun} and no longer fits the index: change the sweep file and "
                     "expand again, or run the edited one alone with `saelight fit --config`"
                 )
 
@@ -197,7 +215,9 @@ class SweepFolder:
         for group, text in self._texts.items():
             write_text(self.yaml(group), text, durable=False)
         self._texts.clear()
-        content = {"format": FORMAT, "version": VERSION} | asdict(index)
+        # As it will be read: keys that are numbers come back as text.
+        content = json.loads(json.dumps(asdict(index)))
+        content = {"format": FORMAT, "version": VERSION, "sha256": _digest(content)} | content
         write_text(self.index_file, json.dumps(content, indent=1) + "\n")
 
     def unfinished(self, index: Index) -> list[Group]:
@@ -246,6 +266,10 @@ def _tell_apart(members: list[Entry]) -> None:
         if entry.name in seen:
             entry.name = f"{entry.name[:70]}-{entry.hash[:8]}"
         seen.add(entry.name)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return _sha256(configs.canonical(content))
 
 
 def _sha256(text: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
-from saelight.sweep.execute.child import end_with_parent
+from saelight.sweep.execute.child import PARENT, end_with_parent
 from saelight.sweep.plan.names import name_point
 from saelight.sweep.plan.points import Point, axes
 from saelight.sweep.store.journal import Journal
@@ -113,7 +113,7 @@ def _train(folder: SweepFolder, group: Group, run: str | None) -> int:
     ]
     journal = Journal(folder.path)
     journal.add(group.id, "submitted", wandb=run, host=socket.gethostname())
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | {PARENT: str(os.getpid())})
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     code = child.wait()

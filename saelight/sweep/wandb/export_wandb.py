@@ -14,6 +14,7 @@ from saelight.files import write_text
 from saelight.parsing import yaml_files
 from saelight.sweep.execute.session import Request, Session
 from saelight.sweep.plan.distributions import RandomChooser, read_distribution
+from saelight.sweep.plan.metric import read_metric
 from saelight.sweep.plan.points import Point, draw, expand
 from saelight.sweep.plan.spec import Sweep, check_key, dotted
 from saelight.sweep.store.sweep_folder import Index, SweepFolder
@@ -29,6 +30,9 @@ _TRIALS = 16
 def export(request: Request) -> str:
     """Write `wandb.yaml` into the sweep's folder; returns what to say. Raises `UserError`."""
     session = Session(request)
+    if session.sweep is not None:
+        # What is measured once, in the end, is in no log of W&B's.
+        read_metric(session.sweep.metric, True, f"{session.sweep.file}: metric")
     with session.locked():
         if session.sweep is not None and _one_by_one(session.sweep, request):
             content, notes = _points(session.sweep, session.folder, request.overrides)
@@ -113,8 +117,10 @@ def _points(sweep: Sweep, folder: SweepFolder, overrides: dict[str, Any]) -> tup
 
 
 def _parameter(spec: dict[str, Any]) -> dict[str, Any]:
-    """W&B refuses to guess what lies between a whole number and a fraction."""
+    """W&B refuses to guess what lies between a whole number and a fraction, and what probabilities are for."""
     drawn = read_distribution(spec, "")
+    if "probabilities" in spec:
+        return {**spec, "distribution": "categorical_w_probabilities"}
     if drawn is None or "distribution" in spec:
         return spec
     return {"distribution": "int_uniform" if drawn.whole else "uniform", **spec}

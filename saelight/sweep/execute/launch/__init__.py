@@ -29,7 +29,7 @@ def find(name: str) -> type[Launcher]:
     if name in LAUNCHERS:
         return LAUNCHERS[name]
     module, dot, attribute = name.rpartition(".")
-    if not dot:
+    if not dot or not all(part.isidentifier() for part in module.split(".")):
         near = did_you_mean(name, LAUNCHERS) or f": give {', '.join(LAUNCHERS)}, or a class path"
         raise UserError(f"--launcher {name}: there is no such launcher{near}")
     try:

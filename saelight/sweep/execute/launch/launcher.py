@@ -87,6 +87,14 @@ class Launcher(ABC):
     def cancel(self) -> None:
         """Tell all that runs to stop, and wait until it has: each group writes its checkpoint first."""
 
+    def hurry(self) -> None:  # noqa: B027, some have no way to
+        """Ask what `cancel` waits for to stop at once, its checkpoint or not; called while that waits, from a signal's
+        handler."""
+
+    def preview(self, groups: "list[Group]") -> str:
+        """What `submit` would hand in, for a dry run to show; empty where it starts processes by itself."""
+        return ""
+
     @classmethod
     def ended(cls, folder: "SweepFolder", jobs: dict[str, str]) -> list[Outcome]:
         """Which of these jobs, by group, are over, and how: they were submitted, and no runner waits for them.

@@ -1,13 +1,16 @@
 """This machine: a child process per device, which takes the next group as it frees."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelight.sweep.execute import devices as dev
+from saelight.sweep.execute.child import PARENT
 from saelight.sweep.execute.launch.launcher import Launcher, Outcome
 from saelight.sweep.execute.launch.logs import last_words, log_of
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = 600.0
 """Seconds for a child to end its batch and write its checkpoint."""
+_HASTE = 10.0
+"""Seconds for a child that is to stop at once."""
 _SHARE = 0.8
 """Of a device's memory, for runs; the rest is the system's, and the prediction's error."""
 
@@ -33,6 +38,14 @@ class Worker(NamedTuple):
     """Of `fit`."""
 
 
+class _Running(NamedTuple):
+    child: subprocess.Popen[bytes]
+    worker: Worker
+    log: Path
+    said: int
+    """Bytes of the log before this attempt."""
+
+
 class LocalLauncher(Launcher):
     """Children on the devices of this machine, one each; a device may stand several times."""
 
@@ -43,7 +56,8 @@ class LocalLauncher(Launcher):
         super().__init__(folder, devices, parallel)
         self._workers = self._make_workers()
         self._idle = list(self._workers)
-        self._running: dict[str, tuple[subprocess.Popen[bytes], Worker, Path]] = {}
+        self._running: dict[str, _Running] = {}
+        self._hurried = False
 
     def _make_workers(self) -> list[Worker]:
         return [
@@ -78,7 +92,9 @@ class LocalLauncher(Launcher):
         log.parent.mkdir(parents=True, exist_ok=True)
         # A child is no job of Slurm's, even where the runner is one.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+        environment[PARENT] = str(os.getpid())
         child = [sys.executable, "-m", "saelight.sweep.execute.child", str(self.folder.path), group.id]
+        said = log.stat().st_size if log.is_file() else 0
         with log.open("ab") as file:
             # A session of its own: Ctrl-C reaches the runner alone, which tells the children once.
             process = subprocess.Popen(
@@ -89,32 +105,47 @@ class LocalLauncher(Launcher):
                 stderr=file,
                 start_new_session=True,
             )
-        self._running[group.id] = (process, worker, log)
+        self._running[group.id] = _Running(process, worker, log, said)
         return {"device": worker.device, "threads": worker.threads, "pid": process.pid}
 
     def poll(self) -> list[Outcome]:
         ended = []
-        for group, (child, worker, log) in list(self._running.items()):
+        for group, (child, worker, log, said) in list(self._running.items()):
             code = child.poll()
             if code is None:
                 continue
             del self._running[group]
             self._idle.append(worker)
             done = code == 0 and self.folder.finished(group)
-            ended.append(Outcome(group, done, None if done else _reason(code, log)))
+            ended.append(Outcome(group, done, None if done else _reason(code, log, said)))
         return ended
 
     def cancel(self) -> None:
-        for child, _, _ in self._running.values():
-            child.send_signal(signal.SIGTERM)
-        for child, _, _ in self._running.values():
-            try:
-                child.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                child.kill()
+        for running in self._running.values():
+            running.child.send_signal(signal.SIGTERM)
+        end = time.monotonic() + _PATIENCE
+        while self._left():
+            if self._hurried:
+                # The second word that training understands: a second SIGTERM is Slurm's, and counts for nothing.
+                self._tell_all(signal.SIGINT)
+                end, self._hurried = time.monotonic() + _HASTE, False
+            if time.monotonic() > end:
+                self._tell_all(signal.SIGKILL)
+            time.sleep(0.05)
+
+    def hurry(self) -> None:
+        self._hurried = True
+
+    def _left(self) -> list[subprocess.Popen[bytes]]:
+        return [running.child for running in self._running.values() if running.child.poll() is None]
+
+    def _tell_all(self, number: signal.Signals) -> None:
+        for child in self._left():
+            # Its own group: all processes of a run by DDP.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, number)
 
 
-def _reason(code: int, log: Path) -> str:
-    """Why a child failed: its own word of the error, or its last lines."""
-    killed = f"killed by {signal.Signals(-code).name}: " if code < 0 else f"exit code {code}: "
-    return last_words(log, killed)
+def _reason(code: int, log: Path, said: int) -> str:
+    """Why a child failed: its own word of the error, or how it ended."""
+    return last_words(log, f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}", said)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saelight.errors import UserError
+from saelight.files import write_text
 from saelight.parsing.arguments import count, whole
 from saelight.sweep.execute.launch import slurm_queue
 from saelight.sweep.execute.launch.launcher import Launcher, Outcome
@@ -88,11 +89,13 @@ class SlurmLauncher(Launcher):
             "gres": f"gpu:{self.gpus}" if self.gpus else None,
         }
         self._options = [f"--{key}={value}" for key, value in wanted.items() if value is not None]
-        self._more = [f"--{text.lstrip('-')}" for text in sbatch]
+        # Of an option given twice the last counts, as sbatch has it.
+        self._more = list({_key(option): option for option in map(_checked, sbatch)}.values())
         self._jobs: dict[str, str] = {}
         """By group: the job that is to train it."""
         self._ended_at: dict[str, float] = {}
         self._began = self._looked = 0.0
+        self._hurried = False
 
     @property
     def workers(self) -> list[str]:
@@ -132,7 +135,7 @@ class SlurmLauncher(Launcher):
         return {group: job for group, job in jobs.items() if not slurm_queue.has_ended(states[job])}
 
     def _submit(self, groups: list[str]) -> dict[str, str]:
-        numbers = {int(group.rpartition("-")[2]): group for group in groups}
+        numbers = {_number(group): group for group in groups}
         options = self._directives(list(numbers))
         array = slurm_queue.submit(self._write(options), options)
         return {group: f"{array}_{number}" for number, group in numbers.items()}
@@ -140,7 +143,7 @@ class SlurmLauncher(Launcher):
     def _directives(self, numbers: list[int]) -> list[str]:
         throttle = f"%{self.parallel}" if self.parallel else ""
         logs = str(log_of(self.folder, "").parent.resolve()).replace("%", "%%")
-        return [
+        ours = [
             f"--job-name={self.folder.path.resolve().name}",
             f"--array={_ranges(numbers)}{throttle}",
             f"--chdir={Path.cwd()}",
@@ -152,27 +155,34 @@ class SlurmLauncher(Launcher):
             # Two minutes to end the batch, to save, and to ask for another turn.
             "--signal=USR1@120",
             *self._options,
-            *self._more,
         ]
+        given = {_key(option) for option in self._more}
+        return [*(option for option in ours if _key(option) not in given), *self._more]
+
+    def preview(self, groups: "list[Group]") -> str:
+        numbers = [_number(group.id) for group in groups]
+        return f"the script for sbatch:\n\n{self._script(self._directives(numbers))}" if numbers else ""
 
     def _write(self, options: list[str]) -> Path:
+        """The script, in the sweep's folder."""
         folder = self.folder.path.resolve() / "slurm"
         folder.mkdir(exist_ok=True)
         log_of(self.folder, "").parent.mkdir(exist_ok=True)
         script = folder / f"array-{1 + sum(1 for _ in folder.glob('array-*.sh'))}.sh"
+        write_text(script, self._script(options))
+        return script
+
+    def _script(self, options: list[str]) -> str:
         child = [sys.executable, "-m", "saelight.sweep.execute.child", str(self.folder.path.resolve())]
         # srun forgets how many cores the job has.
         cpus = '"${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}"'
-        script.write_text(
-            _SCRIPT.format(
-                directives="\n".join(f"#SBATCH {shlex.quote(option)}" for option in options),
-                cpus=cpus,
-                threads=self._threads(self.cpus) if self.cpus else cpus,
-                child=shlex.join(child),
-                arguments=shlex.join(self._arguments()),
-            )
+        return _SCRIPT.format(
+            directives="\n".join(f"#SBATCH {shlex.quote(option)}" for option in options),
+            cpus=cpus,
+            threads=self._threads(self.cpus) if self.cpus else cpus,
+            child=shlex.join(child),
+            arguments=shlex.join(self._arguments()),
         )
-        return script
 
     def _threads(self, cpus: int) -> int:
         return max(1, cpus // max(1, self.gpus))
@@ -222,9 +232,14 @@ class SlurmLauncher(Launcher):
             fresh = [job for job, state in left.items() if state == "RUNNING" and job not in signalled]
             slurm_queue.cancel(fresh, "--signal=TERM")
             signalled.update(fresh)
+            if self._hurried:
+                break
             time.sleep(0.5)
         slurm_queue.cancel(list(left))
         self._looked = 0.0
+
+    def hurry(self) -> None:
+        self._hurried = True
 
     def _underway(self) -> dict[str, str]:
         try:
@@ -243,7 +258,29 @@ class SlurmLauncher(Launcher):
 
 def _failure(folder: "SweepFolder", group: str, job: str, state: str) -> str:
     """Why a job came to its end in this state: its own word of the error, or its last lines."""
-    return last_words(log_of(folder, group), f"Slurm job {job} {state.lower()}: ")
+    return last_words(log_of(folder, group), f"Slurm job {job} {state.lower()}")
+
+
+def _checked(text: str) -> str:
+    """An option of sbatch's, as `KEY=VALUE` or KEY alone; not the array, which is the groups'."""
+    option = f"--{text.lstrip('-')}"
+    if not _key(option)[2:] or "\n" in text:
+        raise UserError(f"--sbatch {text!r}: write --sbatch KEY=VALUE, as --sbatch mem=64G")
+    if _key(option) == "--array":
+        raise UserError(
+            f"--sbatch {text}: the array is the sweep's groups: choose among them by --filter, throttle by --max-parallel"
+        )
+    return option
+
+
+def _key(option: str) -> str:
+    """`--mem` of `--mem=64G`."""
+    return option.partition("=")[0]
+
+
+def _number(group: str) -> int:
+    """7 of `group-007`."""
+    return int(group.rpartition("-")[2])
 
 
 def _ranges(numbers: list[int]) -> str:

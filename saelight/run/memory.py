@@ -26,8 +26,22 @@ def sae_bytes(config: "SAEConfig", parameters: int, d_sae: int, batch: int) -> t
     factors = config.module.memory
     weights, latents = _FLOAT * parameters, _FLOAT * batch * d_sae
     # Weights, their gradients, and the moments.
-    held = (2 + moments(config.optimizer)) * weights + factors.latents_kept * latents
+    held = least_bytes(parameters, config.optimizer) + factors.latents_kept * latents
     return round(held), round(factors.parameters * weights + factors.latents * latents)
+
+
+def least_bytes(parameters: int, optimizer: str | None) -> int:
+    """Bytes that no device trains an SAE without: its weights, their gradients, and the moments."""
+    return _FLOAT * parameters * (2 + moments(optimizer))
+
+
+def size(n: float) -> str:
+    """Bytes as a person reads them: `12.3 GB`."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
 
 
 def group_bytes(members: list[tuple[int, int]], stream_bytes: int) -> int:

@@ -1,0 +1,17 @@
+"""The names of metrics that are known without torch are those that a run measures."""
+
+import torch
+
+from saelight.bank.evaluation import Evaluation
+from saelight.run.metric_names import EVALUATED, FINAL, TRUTH
+from saelight.saes import TopK
+
+
+def test_the_names_are_those_of_the_metrics():
+    evaluation = Evaluation([sae := TopK(d_sae=16, k=2).build(8, 0)])
+    truth_GD = torch.eye(8)
+    assert sorted(evaluation.keys(truth_GD)) == sorted([*EVALUATED, TRUTH])
+    x_BD = torch.randn(64, 8)
+    evaluation.update([sae], x_BD, x_BD)
+    assert evaluation.finish([sae], truth_GD)[0].keys() == {*EVALUATED, TRUTH}
+    assert list(evaluation.latents([sae])[0]) == list(FINAL)
