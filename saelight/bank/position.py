@@ -29,6 +29,11 @@ class Position:
         """The batches before the last validation."""
         self._validation_due = False
 
+    @property
+    def steps(self) -> int:
+        """The optimizer steps taken."""
+        return 0 if self.length is None else self.length.all_steps(self.batches)
+
     def begin(self, length: FitLength, resumes: bool) -> None:
         """A fit of this length begins, or goes on."""
         if not resumes:

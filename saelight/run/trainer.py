@@ -260,12 +260,10 @@ class _RunFolder(L.Callback):
             folder = self._claim(trainer)
             if trainer.is_global_zero:
                 trainer.lock = run_folder.only_trainer(folder)
+            assert isinstance(bank, SAEBank)
             for logger in _per_sae(trainer):
                 logger.set_folder(folder)
-
-    def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
-        for logger in _per_sae(trainer):
-            logger.resume(trainer.global_step)
+                logger.resume(bank.position.steps)
 
     def on_predict_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._claim(trainer)
