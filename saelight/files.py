@@ -1,4 +1,5 @@
-"""Files that are there whole or not at all, the header of safetensors files, and tables of text."""
+"""Files that are there whole or not at all, names that can be a folder's, the header of safetensors files, and tables of
+text."""
 
 import contextlib
 import json
@@ -7,6 +8,11 @@ import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from saelight.errors import UserError
+
+_LONGEST_NAME = 200
+"""Bytes. File systems take 255, and what is added to a name (`-2`, `.safetensors.partial`) has to fit too."""
 
 
 @contextlib.contextmanager
@@ -44,6 +50,24 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise `UserError` unless `name` can be the name of one folder inside another, and nothing but that.
+
+    Args:
+        what: What has the name, as the message is to begin: `the sweep's name`.
+    """
+    shown = repr(name if len(name) <= 40 else f"{name[:30]}…")
+    if (size := len(name.encode(errors="surrogatepass"))) > _LONGEST_NAME:
+        raise UserError(f"{what} {shown} has {size} bytes: give one of at most {_LONGEST_NAME}")
+    if not name.isprintable() or name != name.strip() or set(name) & set("/\\") or name[:1] in ("", "."):
+        raise UserError(
+            f"{what} {shown} cannot be a folder's: use letters, digits, '_', '-', spaces inside and '.' (not first); "
+            "it is a name, no path"
+        )
+    if name.endswith((".partial", ".lock")):
+        raise UserError(f"{what} {shown} is as what is half written or locked is called: give it another ending")
 
 
 def safetensors_header(tensors: dict[str, tuple[str, Sequence[int], int]]) -> bytes:
