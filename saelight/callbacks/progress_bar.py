@@ -33,8 +33,8 @@ class TokenProgress(NoSettings, SAECallback, ProgressBar):
             tqdm.write(sep.join(map(str, args)), file=sys.stderr)
 
     def _bar(self, **kwargs: Any) -> tqdm:
-        # A log file gets a line now and then, a terminal a moving bar.
-        interval = 0.1 if sys.stderr.isatty() else 10.0
+        # A log file gets a line now and then, a terminal or a notebook a moving bar.
+        interval = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10.0
         return tqdm(
             unit="tok",
             unit_scale=True,

@@ -1,10 +1,12 @@
 """The `saelight` command: a light front door that imports no more than the command at hand needs."""
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 
 from saelight.errors import UserError, did_you_mean
+from saelight.version import version
 
 TRAINING = {
     "fit": "train the SAEs of a config on one stream of activations",
@@ -40,6 +42,14 @@ def main(args: Sequence[str] | None = None) -> int:
             message = str(cause)
         elif _disk_full(error):
             message = f"the disk is full ({error}): free some space; what was complete is kept, --ckpt_path last continues"
+        elif isinstance(error, BrokenPipeError):
+            # `… | head` has seen enough; what is left to print has nowhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
+        elif isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename}: {error.strerror}: give another place, or yourself the right to this one"
+        elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            message = "memory does not suffice: take fewer or narrower SAEs, or smaller batches"
         else:
             raise
     print(f"saelight: error: {message}", file=sys.stderr)
@@ -51,9 +61,7 @@ def _dispatch(args: list[str]) -> int:
     if command in ("-h", "--help"):
         print(USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, text in TRAINING.items())))
     elif command == "--version":
-        from importlib.metadata import version
-
-        print(f"saelight {version('saelight')}")
+        print(f"saelight {version()}")
     elif command in TRAINING:
         from saelight.cli.training import run
 

@@ -1,5 +1,6 @@
 """fit | validate | test | predict: LightningCLI with saelight's Trainer, errors in one line, and no silent surprises."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,32 @@ import lightning as L
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+# It imports what a config may name in short.
+import saelight.run.build  # noqa: F401
 from saelight.bank import SAEBank
+from saelight.errors import UserError
 from saelight.files import write_text
-from saelight.parsing.messages import OneLineErrors, refuse_duplicate_keys
-from saelight.run.build import silence_lightning
+from saelight.parsing import config_files, yaml_files
+from saelight.parsing.messages import OneLineErrors, read_yaml_strictly
+from saelight.run.quiet import silence_lightning
 from saelight.run.trainer import Trainer
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
-    pass
+    """Reads config files with our own reader: they are UTF-8, and their SAEs are merged by name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._saes: dict[str, Any] = {}
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        config = config_files.merge_saes(self._saes, config_files.read(path), path)
+        model = config.get("model")
+        if isinstance(model, dict):
+            self._saes = model.get("saes") or self._saes
+        # Configs that it names in turn lie beside it.
+        with contextlib.chdir(Path(path).parent):
+            return self.parse_string(yaml_files.dump(config), str(path), *args, **kwargs)
 
 
 class _SaveConfig(SaveConfigCallback):
@@ -33,6 +51,9 @@ class _SaveConfig(SaveConfigCallback):
             write_text(path, self.parser.dump(self.config, skip_none=False))
 
 
+_SEEDS = "set model.seed, of the SAEs' weights and noise, and data.seed, of the rows and their order"
+
+
 class _CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -45,6 +66,9 @@ class _CLI(LightningCLI):
         parser.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML config; several are merged in order.")
         return parser
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed_everything", type=Any, default=False, help=f"Not taken: {_SEEDS}.")
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.d_in", "model.d_in", apply_on="instantiate")
         # A data module without targets need not say so.
@@ -52,6 +76,11 @@ class _CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        if config.get("seed_everything") not in (None, False):
+            raise UserError(f"seed_everything would seed nothing here: {_SEEDS}")
+        if config.get("data") is None:
+            raise UserError("which data? give data.class_path and its init_args, or --data.path, a folder of shards")
         # Lightning would replace the model's config by the checkpoint's, explicit flags included, and import whatever that
         # names. The two have to be equal anyway: the bank compares them when it loads the checkpoint.
         self._ckpt_path = self.config[self.config.subcommand].pop("ckpt_path")
@@ -67,7 +96,7 @@ class _CLI(LightningCLI):
 
 def run() -> None:
     """Run the training command that the command line names."""
-    refuse_duplicate_keys()
+    read_yaml_strictly()
     silence_lightning()
     # Help shows the fields' docstrings; reading them off the sources takes half a second.
     explains = any("help" in word or "print_config" in word for word in sys.argv)

@@ -16,6 +16,7 @@ from saelight.ops.matmul import kernel
 from saelight.ops.normalisation import Normalisation
 from saelight.run import run_folder
 from saelight.saes import SAE, trained
+from saelight.version import version
 
 if TYPE_CHECKING:
     import lightning as L
@@ -88,8 +89,8 @@ def load(folder: str | Path, fold_normalisation: bool = True) -> SAE:
 
 
 def _versions() -> dict[str, str]:
-    packages = {name: importlib.metadata.version(name) for name in ("saelight", "torch", "lightning")}
-    return {"python": platform.python_version(), **packages}
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "lightning")}
+    return {"python": platform.python_version(), "saelight": version(), **packages}
 
 
 @functools.cache

@@ -1,19 +1,20 @@
 """saelight's Trainer: Lightning's, with a run folder, per-SAE logs, exports, exact checkpoints and a table at the end."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from saelight.bank import SAEBank
 from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteProgress, WriteTopLatents
 from saelight.errors import UserError
+from saelight.files import check_name
 from saelight.loggers import PerSAE
-from saelight.run import run_folder, slurm_job
+from saelight.run import lightnings_own, run_folder, slurm_job
+from saelight.run.quiet import silence_lightning
 from saelight.run.report import results, table, write_results
 from saelight.saes import trained
 
@@ -31,7 +32,8 @@ def _evaluation(method: str, data: str) -> Callable[..., Any]:
         weights_only: bool | None = True,
     ) -> Any:
         ckpt_path, run = self._place(ckpt_path), getattr(super(Trainer, self), method)
-        values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
+        with lightnings_own.running():
+            values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
         if verbose and self.is_global_zero:
             assert isinstance(self.lightning_module, SAEBank)
             print(table(results(self, self.lightning_module, self.writes)), flush=True)
@@ -66,6 +68,12 @@ class Trainer(L.Trainer):
             folder: The run's folder itself, in place of root and name; refused when it exists.
             **kwargs: Lightning's own settings. The default logger is `saelight.loggers.PerSAE`.
         """
+        silence_lightning()
+        # As in a config, None is the default.
+        kwargs = {key: value for key, value in kwargs.items() if value is not None}
+        lightnings_own.check(kwargs)
+        if name is not None:
+            check_name(name, "trainer.name")
         if str(kwargs.get("precision")) in ("16-mixed", "16"):
             # Lightning would train in another precision where there is no GPU.
             raise UserError(
@@ -89,10 +97,12 @@ class Trainer(L.Trainer):
             kwargs["enable_model_summary"] = False
         kwargs["callbacks"] = _with_defaults(kwargs, self.writes)
         kwargs["plugins"] = slurm_job.plugins(kwargs.get("plugins"), kwargs.get("strategy"))
-        # Lightning's advice to all who have srun installed, in a job or not; it comes again in fit. Without srun, nothing
-        # waits in vain here.
-        warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
-        super().__init__(**kwargs)
+        with lightnings_own.building():
+            super().__init__(**kwargs)
+        lightnings_own.check_processes(self)
+        # A bank lowers it to what max_tokens come to.
+        self._given_max_steps = self.max_steps
+        self._fitted = False
 
     def fit(
         self,
@@ -121,7 +131,10 @@ class Trainer(L.Trainer):
             if self.wanted_folder and self.wanted_folder.exists():
                 raise run_folder.exists(self.wanted_folder)
         ckpt_path = self._place(ckpt_path)
-        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        lightnings_own.check_monitors(self, model, getattr(datamodule or train_dataloaders, "features", None))
+        self._begin_anew()
+        with lightnings_own.running():
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))
         if self.enable_validation and model.evaluated_at != self.global_step:
             loaders: dict[str, Any] = (
@@ -134,6 +147,7 @@ class Trainer(L.Trainer):
             if self.writes:
                 assert self.folder is not None
                 write_results(self.folder / "results.jsonl", self.results)
+                clock.close(self, model, self.results)
                 print(table(self.results), flush=True)
 
     validate = _evaluation("validate", "validation")
@@ -161,6 +175,14 @@ class Trainer(L.Trainer):
         if self.is_global_zero and self.writes:
             print(f"Top latents written to {run_folder.of(self) / 'predictions'}/", flush=True)
         return predictions
+
+    def _begin_anew(self) -> None:
+        """Let another `fit` train: Lightning's loops would take the first one's end for its own."""
+        if self._fitted:
+            steps = self.fit_loop.epoch_loop
+            self.fit_loop = type(self.fit_loop)(self, self.fit_loop.min_epochs, self.fit_loop.max_epochs)
+            self.fit_loop.epoch_loop = type(steps)(self, steps.min_steps, self._given_max_steps)
+        self._fitted, self.should_stop = True, False
 
     def _without_loggers(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # An evaluation after training is no part of the training curves.
@@ -200,11 +222,18 @@ def _with_defaults(kwargs: dict[str, Any], writes: bool) -> list[L.Callback]:
     if kwargs.get("enable_checkpointing") is not False:
         ours[SaveCheckpoint] = SaveCheckpoint
     missing = [make() for kind, make in ours.items() if not any(isinstance(c, kind) for c in callbacks)]
-    return [*([_RunFolder()] if writes else []), *callbacks, *missing]
+    return [*([_RunFolder(callbacks)] if writes else []), *callbacks, *missing]
 
 
 class _RunFolder(L.Callback):
-    """Claims the run folder once all is known to be well, tells the other ranks, and points the loggers to it."""
+    """Claims the run folder once all is known to be well, tells the other ranks, and points to it what writes.
+
+    Args:
+        callbacks: The run's. Lightning gives its ModelCheckpoint a place before there is a run folder.
+    """
+
+    def __init__(self, callbacks: list[L.Callback]) -> None:
+        self._without_place = [c for c in callbacks if isinstance(c, ModelCheckpoint) and c.dirpath is None]
 
     def _claim(self, trainer: L.Trainer) -> Path:
         assert isinstance(trainer, Trainer)
@@ -221,6 +250,8 @@ class _RunFolder(L.Callback):
             folder = self._claim(trainer)
             for logger in _per_sae(trainer):
                 logger.set_folder(folder)
+            for callback in self._without_place:
+                callback.dirpath = str(run_folder.checkpoint(folder).parent.resolve())
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         for logger in _per_sae(trainer):
