@@ -1,7 +1,6 @@
 """The `saelight` command: a light front door that imports no more than the command at hand needs."""
 
 import errno
-import os
 import sys
 from collections.abc import Sequence
 
@@ -42,10 +41,6 @@ def main(args: Sequence[str] | None = None) -> int:
             message = str(cause)
         elif _disk_full(error):
             message = f"the disk is full ({error}): free some space; what was complete is kept, --ckpt_path last continues"
-        elif isinstance(error, BrokenPipeError):
-            # `… | head` has seen enough; what is left to print has nowhere to go.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 0
         elif isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}: give another place, or yourself the right to this one"
         elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):

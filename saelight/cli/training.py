@@ -18,6 +18,7 @@ from saelight.parsing import config_files, yaml_files
 from saelight.parsing.messages import OneLineErrors, read_yaml_strictly
 from saelight.run.quiet import silence_lightning
 from saelight.run.trainer import Trainer
+from saelight.saes.plain_data import variants
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
@@ -35,6 +36,19 @@ class _Parser(OneLineErrors, LightningArgumentParser):
         # Configs that it names in turn lie beside it.
         with contextlib.chdir(Path(path).parent):
             return self.parse_string(yaml_files.dump(config), str(path), *args, **kwargs)
+
+    def dump(self, *args: Any, skip_default: bool = False, **kwargs: Any) -> str:
+        text = super().dump(*args, skip_default=skip_default, **kwargs)
+        if not skip_default:
+            return text
+        # jsonargparse does not look for defaults inside of what is kept by name.
+        config = yaml_files.parse(text)
+        ours = {kind.__name__: kind for kind in variants() if kind.__module__.startswith("saelight.")}
+        for spec in config.get("model", {}).get("saes", {}).values():
+            if kind := ours.get(spec["class_path"].rpartition(".")[2]):
+                defaults = kind().spec()["init_args"]
+                spec["init_args"] = {k: v for k, v in spec.get("init_args", {}).items() if v != defaults[k]}
+        return yaml_files.dump(config)
 
 
 class _SaveConfig(SaveConfigCallback):

@@ -25,8 +25,6 @@ def read(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         kind = "is empty" if content is None else f"holds a {type(content).__name__}"
         raise UserError(f"{path} {kind}: a config has the sections {', '.join(SECTIONS)}")
-    if "parameters" in content:
-        raise UserError(f"{path} is a sweep file: saelight sweep run {path}")
     config = {key: value for key, value in content.items() if not key.startswith(_ANCHORS)}
     for section in SECTIONS:
         if section in config and not isinstance(config[section], Mapping | str):

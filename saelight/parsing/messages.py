@@ -19,6 +19,7 @@ from saelight.parsing.config_files import SECTIONS
 # How jsonargparse words a key, a class or a set of values it does not know.
 _UNKNOWN_KEY = re.compile(r"(?:[Oo]ption|Key|unrecognized arguments:) ['\"]?(?:--)?(?P<name>[\w.+-]+)")
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\S+)")
+_LONGEST = 500
 _NO_VARIANT = re.compile(r"SAEConfig is abstract")
 _PRINT_CONFIG = re.compile(r"unrecognized arguments: (?P<name>skip_default|skip_null|comments)\b")
 _TYPE = r"Expected a (?:<class '\w+'>|typing\.Literal\[[^\]]*\]) ?"
@@ -29,7 +30,9 @@ class OneLineErrors:
     """Mixin of a jsonargparse parser: an error is one line on stderr, and exit code 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print(f"saelight: error: {explain(message, sys.argv[1:])}", file=sys.stderr)
+        line = explain(message, sys.argv[1:])
+        # A value of thousands of characters is named in each place where it does not fit.
+        print(f"saelight: error: {line if len(line) <= _LONGEST else f'{line[:_LONGEST]}…'}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -117,10 +117,15 @@ def building() -> Iterator[None]:
 
 @contextlib.contextmanager
 def running() -> Iterator[None]:
-    """What Lightning's own code objects to while it runs, as `UserError`s; what it merely calls raises as ever."""
+    """What Lightning's own code objects to while it runs, as `UserError`s; what it merely calls raises as ever. Ctrl-C is
+    the `KeyboardInterrupt` that Lightning ends the whole process for."""
     try:
         yield
     except UserError:
+        raise
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
         raise
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         if isinstance(error, MisconfigurationException) or _raised_in(error).startswith("lightning."):

@@ -77,10 +77,12 @@ class CommonFields:
                     raise UserError(f"{f.name} is for weights that start anew: drop it, or init_from")
 
     def width(self, d_in: int) -> int:
-        """d_sae for activations of width `d_in`."""
+        """d_sae for activations of width `d_in`. Raises `UserError` for none."""
         if self.d_sae is not None:
             return self.d_sae
-        return max(1, round(d_in * (8 if self.expansion is None else self.expansion)))
+        if width := round(d_in * (8 if self.expansion is None else self.expansion)):
+            return width
+        raise UserError(f"expansion {self.expansion} of d_in = {d_in} leaves no latent: raise it, or give d_sae")
 
     def default_lr(self, d_out: int, horizon: Horizon) -> float:
         """The peak learning rate when none is given: what more steps, and noisier ones, bear (docs/training.md)."""

@@ -22,7 +22,7 @@ def test_one_optimizer_with_each_saes_own_settings(activations):
     (optimizer,) = trainer.optimizers
     groups = {}
     for g in optimizer.param_groups:
-        groups.setdefault((g["name"], g["weight_decay"]), []).append(g)
+        groups.setdefault((g["sae"], g["weight_decay"]), []).append(g)
     assert set(groups) == {("decayed", 0.1), ("decayed", 0.0), ("plain", 0.0)}
     # W_enc and the free W_dec; the biases are not decayed.
     assert [p.ndim for g in groups["decayed", 0.1] for p in g["params"]] == [2, 2]

@@ -35,7 +35,6 @@ UNREADABLE = {
     ),
     "nothing": ("", "cfg.yaml is empty: a config has the sections trainer, model, data"),
     "a list": ("- a", "cfg.yaml holds a list"),
-    "a sweep": ("parameters: {sae.k: {values: [1]}}", "cfg.yaml is a sweep file: saelight sweep run cfg.yaml"),
     "no trainer": (changed(trainer=None), "trainer holds no settings"),
     "no model": (changed(model=[]), "model holds no settings"),
     "SAEs in a list": (changed(model__saes=["TopK"]), "model.saes holds no SAEs by name"),
@@ -119,6 +118,13 @@ def test_names_of_saes(names, line):
     with pytest.raises(saelight.UserError) as error:
         saelight.SAEBank({name: saelight.saes.ReLU() for name in names}, d_in=4)
     assert line in str(error.value)
+
+
+def test_only_what_is_no_default_is_printed(capsys):
+    assert saelight_("fit", "--config", write(CONFIG), "--print_config=skip_default") == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["saes"]["topk"] == {"class_path": "saelight.TopK", "init_args": {"expansion": 2.0, "k": 4}}
+    assert saelight_("fit", "--config", write(printed, "again.yaml"), "--trainer.max_steps", "1") == 0
 
 
 def test_names_are_texts():
