@@ -80,6 +80,16 @@ def check_name(name: str, what: str) -> None:
         raise UserError(f"{what} {shown} is as what is half written or locked is called: give it another ending")
 
 
+def check_path(path: str | os.PathLike, what: str) -> None:
+    """Raise `UserError` for what no system takes as a path.
+
+    Args:
+        what: What has it, as the message is to begin.
+    """
+    if "\0" in os.fspath(path):
+        raise UserError(f"{what} {os.fspath(path)!r} holds a NUL, which is in no path: name another")
+
+
 def safetensors_header(tensors: dict[str, tuple[str, Sequence[int], int]]) -> bytes:
     """The beginning of a safetensors file whose tensors follow in this order.
 

@@ -3,6 +3,7 @@
 import errno
 import sys
 from collections.abc import Sequence
+from typing import TypeVar
 
 from saelight.errors import UserError, did_you_mean
 from saelight.version import version
@@ -26,6 +27,9 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
 
 saelight COMMAND --help says more; saelight --version prints the version."""
 
+Error = TypeVar("Error", bound=BaseException)
+_LONGEST, _LONGEST_PLACE = 600, 300
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. A user's error is one line on stderr and a code that is not 0."""
@@ -37,17 +41,19 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if cause := _user_error(error):
+        if cause := _cause(error, UserError):
             message = str(cause)
         elif _disk_full(error):
             message = f"the disk is full ({error}): free some space; what was complete is kept, --ckpt_path last continues"
-        elif isinstance(error, OSError) and error.filename is not None:
-            message = f"{error.filename}: {error.strerror}: give another place, or yourself the right to this one"
+        elif (system := _cause(error, OSError)) and system.filename is not None:
+            name = str(system.filename)
+            place = name if len(name) <= _LONGEST_PLACE else f"{name[:_LONGEST_PLACE]}…"
+            message = f"{place}: {system.strerror}: give another place, or yourself the right to this one"
         elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             message = "memory does not suffice: take fewer or narrower SAEs, or smaller batches"
         else:
             raise
-    print(f"saelight: error: {message}", file=sys.stderr)
+    print(f"saelight: error: {message if len(message) <= _LONGEST else f'{message[:_LONGEST]}…'}", file=sys.stderr)
     return 1
 
 
@@ -74,9 +80,9 @@ def _dispatch(args: list[str]) -> int:
     return 0
 
 
-def _user_error(error: BaseException | None) -> UserError | None:
+def _cause(error: BaseException | None, kind: type[Error]) -> Error | None:
     # jsonargparse wraps what a class raises when it is built in an error of its own.
-    while error is not None and not isinstance(error, UserError):
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
 

@@ -13,9 +13,10 @@ from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentP
 import saelight.run.build  # noqa: F401
 from saelight.bank import SAEBank
 from saelight.errors import UserError
-from saelight.files import write_text
+from saelight.files import check_path, write_text
 from saelight.parsing import config_files, yaml_files
 from saelight.parsing.messages import OneLineErrors, read_yaml_strictly
+from saelight.run import lightnings_own
 from saelight.run.quiet import silence_lightning
 from saelight.run.trainer import Trainer
 from saelight.saes.plain_data import variants
@@ -59,7 +60,8 @@ class _SaveConfig(SaveConfigCallback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(trainer, Trainer)
-        assert trainer.folder is not None
+        if trainer.folder is None:  # with no root, nothing is written
+            return
         path = trainer.folder / "config.yaml"
         if trainer.is_global_zero and not path.exists():
             write_text(path, self.parser.dump(self.config, skip_none=False))
@@ -99,6 +101,10 @@ class _CLI(LightningCLI):
         # names. The two have to be equal anyway: the bank compares them when it loads the checkpoint.
         self._ckpt_path = self.config[self.config.subcommand].pop("ckpt_path")
 
+    def instantiate_classes(self) -> None:
+        with lightnings_own.instantiating():
+            super().instantiate_classes()
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]
         config.ckpt_path = self._ckpt_path
@@ -110,6 +116,8 @@ class _CLI(LightningCLI):
 
 def run() -> None:
     """Run the training command that the command line names."""
+    for word in sys.argv:
+        check_path(word, "the argument")
     read_yaml_strictly()
     silence_lightning()
     # Help shows the fields' docstrings; reading them off the sources takes half a second.

@@ -4,10 +4,11 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Any
 
 import lightning as L
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from saelight.bank import SAEBank
@@ -15,6 +16,7 @@ from saelight.errors import UserError, did_you_mean
 from saelight.ranges import LONGEST, Range, checked
 
 _LONGEST_LINE = 400
+_PARSERS = ("lightning.", "jsonargparse.")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -34,6 +36,7 @@ class Batches(Range):
         return f"a number of batches (an int) or a share of them (a float up to 1.0), {zero}"
 
 
+_UNITS = {"days", "hours", "minutes", "seconds", "weeks", "milliseconds", "microseconds"}
 _COUNT = Annotated[int | None, Range(least=0, most=LONGEST)]
 _LIMIT = Annotated[int | float | None, Batches()]
 RANGES: dict[str, Any] = {
@@ -67,6 +70,7 @@ def check(given: Mapping[str, Any]) -> None:
         Batches(zero=False).check("trainer.val_check_interval", interval)
     if isinstance(devices, int):
         Range(least=-1, most=1024).check("trainer.devices", devices)
+    _check_time(given.get("max_time"))
     if given.get("default_root_dir") is not None:
         raise UserError("trainer.default_root_dir would hold nothing: run folders lie in trainer.root; set that")
     if given.get("barebones"):
@@ -74,6 +78,17 @@ def check(given: Mapping[str, Any]) -> None:
     for callback in _listed(given.get("callbacks")):
         if isinstance(callback, ModelCheckpoint) and callback.save_last:
             raise UserError("ModelCheckpoint: the run keeps its own checkpoints/last.ckpt; drop save_last")
+        if isinstance(callback, LearningRateMonitor) and given.get("logger") is False:
+            raise UserError("LearningRateMonitor has nothing to log to: drop it, or trainer.logger false")
+
+
+def _check_time(limit: Any) -> None:
+    """Raise `UserError` for a `max_time` in which nothing is trained; of another form, Lightning will speak."""
+    if isinstance(limit, Mapping) and limit.keys() <= _UNITS and all(isinstance(n, int | float) for n in limit.values()):
+        limit = timedelta(**limit)
+    nothing = limit <= timedelta(0) if isinstance(limit, timedelta) else isinstance(limit, str) and not limit.strip("0:")
+    if nothing:
+        raise UserError(f"trainer.max_time {limit} leaves no time to train: drop it, or write DD:HH:MM:SS")
 
 
 def check_processes(trainer: L.Trainer) -> None:
@@ -116,6 +131,20 @@ def building() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def instantiating() -> Iterator[None]:
+    """What Lightning's callbacks and loggers, or the parser, object to when a config's classes are made."""
+    try:
+        yield
+    except Exception as error:
+        chain = list(_chain(error))
+        first = next((one for one in chain if isinstance(one, MisconfigurationException)), chain[-1])
+        known = isinstance(first, MisconfigurationException) or _raised_in(first).startswith(_PARSERS)
+        if any(isinstance(one, UserError) for one in chain) or not known:
+            raise
+        raise UserError(_line(first)) from error
+
+
+@contextlib.contextmanager
 def running() -> Iterator[None]:
     """What Lightning's own code objects to while it runs, as `UserError`s; what it merely calls raises as ever. Ctrl-C is
     the `KeyboardInterrupt` that Lightning ends the whole process for."""
@@ -133,6 +162,13 @@ def running() -> Iterator[None]:
         raise
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _raised_in(error: BaseException) -> str:
     """The module whose code raised."""
     traceback = error.__traceback__
@@ -141,7 +177,7 @@ def _raised_in(error: BaseException) -> str:
     return "" if traceback is None else str(traceback.tb_frame.f_globals.get("__name__", ""))
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}…"
 

@@ -11,7 +11,7 @@ from saelight.bank import SAEBank
 from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteProgress, WriteTopLatents
 from saelight.errors import UserError
-from saelight.files import check_name
+from saelight.files import check_name, check_path
 from saelight.loggers import PerSAE
 from saelight.run import lightnings_own, run_folder, slurm_job
 from saelight.run.quiet import silence_lightning
@@ -74,6 +74,8 @@ class Trainer(L.Trainer):
         lightnings_own.check(kwargs)
         if name is not None:
             check_name(name, "trainer.name")
+        for what, path in (("trainer.root", root), ("trainer.folder", folder)):
+            check_path(path or "", what)
         if str(kwargs.get("precision")) in ("16-mixed", "16"):
             # Lightning would train in another precision where there is no GPU.
             raise UserError(

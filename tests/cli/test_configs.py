@@ -68,6 +68,10 @@ REFUSED = {
     "a precision": (trainer(precision="fp16"), "did you mean 'bf16'?"),
     "null for a number": (changed(data__init_args__batch_size=None), "data.batch_size must be a whole number, got None"),
     "a run's name": (trainer(name="../x"), "trainer.name '../x' cannot be a folder's"),
+    "what a callback of Lightning's takes": (
+        trainer(callbacks=[{"class_path": "EarlyStopping", "init_args": {"monitor": "x", "mode": "least"}}]),
+        "`mode` can be min, max",
+    ),
     # places
     "a root in /proc": (trainer(root="/proc/x"), "run folder /proc/x/cfg cannot be made"),
     "a root in a file": (trainer(root="cfg.yaml"), "run folder cfg.yaml/cfg cannot be made"),

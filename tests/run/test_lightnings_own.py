@@ -38,6 +38,8 @@ def bank(**saes) -> saelight.SAEBank:
         ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches must be at least 1"),
         ({"reload_dataloaders_every_n_epochs": -1}, "trainer.reload_dataloaders_every_n_epochs must be at least 0"),
         ({"max_time": "1:2"}, "trainer: `Timer(duration='1:2')` is not a valid duration"),
+        ({"max_time": "00:00:00:00"}, "trainer.max_time 00:00:00:00 leaves no time to train"),
+        ({"max_time": {"days": -1}}, "leaves no time to train"),
         ({"profiler": "x"}, "trainer: When passing string value for the `profiler`"),
         ({"max_epoch": 1}, "trainer: "),
         ({"default_root_dir": "x"}, "trainer.default_root_dir would hold nothing: run folders lie in trainer.root"),
