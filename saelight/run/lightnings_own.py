@@ -16,7 +16,7 @@ from saelight.errors import UserError, did_you_mean
 from saelight.ranges import LONGEST, Range, checked
 
 _LONGEST_LINE = 400
-_PARSERS = ("lightning.", "jsonargparse.")
+_PARSERS = ("lightning.", "jsonargparse.", "yaml.")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
