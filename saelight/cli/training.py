@@ -1,6 +1,5 @@
 """fit | validate | test | predict: LightningCLI with saelight's Trainer, errors in one line, and no silent surprises."""
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,28 +14,26 @@ from saelight.bank import SAEBank
 from saelight.errors import UserError
 from saelight.files import check_path, write_text
 from saelight.parsing import config_files, yaml_files
-from saelight.parsing.messages import OneLineErrors, read_yaml_strictly
+from saelight.parsing.messages import OneLineParser, read_yaml_strictly
 from saelight.run import lightnings_own
 from saelight.run.quiet import silence_lightning
 from saelight.run.trainer import Trainer
 from saelight.saes.plain_data import variants
 
 
-class _Parser(OneLineErrors, LightningArgumentParser):
-    """Reads config files with our own reader: they are UTF-8, and their SAEs are merged by name."""
+class _Parser(OneLineParser, LightningArgumentParser):
+    """A training's: SAEs of several config files are merged by name."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._saes: dict[str, Any] = {}
 
-    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+    def read_config(self, path: str) -> dict[str, Any]:
         config = config_files.merge_saes(self._saes, config_files.read(path), path)
         model = config.get("model")
         if isinstance(model, dict):
             self._saes = model.get("saes") or self._saes
-        # Configs that it names in turn lie beside it.
-        with contextlib.chdir(Path(path).parent):
-            return self.parse_string(yaml_files.dump(config), str(path), *args, **kwargs)
+        return config
 
     def dump(self, *args: Any, skip_default: bool = False, **kwargs: Any) -> str:
         text = super().dump(*args, skip_default=skip_default, **kwargs)

@@ -15,17 +15,22 @@ _FROM_DATA = ("d_in", "d_out")
 _SPEC = "name: {class_path: ..., init_args: {...}}"
 
 
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The settings of any command's config file, by name. Raises `UserError` for one that holds none."""
+    content = yaml_files.read(path)
+    if isinstance(content, Mapping):
+        return dict(content)
+    kind = "is empty" if content is None else f"holds a {type(content).__name__}"
+    raise UserError(f"{path} {kind}: a config has settings by name")
+
+
 def read(path: str | Path) -> dict[str, Any]:
-    """The keys of a config file; those that begin with `x-`, which hold what others refer to by aliases, are left out.
+    """What a training's config file holds, without keys that begin with `x-`: they hold what aliases refer to.
 
     Raises:
         UserError: for a file that is no config, and for settings that nothing would heed.
     """
-    content = yaml_files.read(path)
-    if not isinstance(content, Mapping):
-        kind = "is empty" if content is None else f"holds a {type(content).__name__}"
-        raise UserError(f"{path} {kind}: a config has the sections {', '.join(SECTIONS)}")
-    config = {key: value for key, value in content.items() if not key.startswith(_ANCHORS)}
+    config = {key: value for key, value in read_mapping(path).items() if not key.startswith(_ANCHORS)}
     for section in SECTIONS:
         if section in config and not isinstance(config[section], Mapping | str):
             raise UserError(f"{path}: {section} holds no settings: give them, or drop the line")

@@ -7,13 +7,14 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from saelight.errors import UserError, did_you_mean
-from saelight.parsing import yaml_files
+from saelight.parsing import config_files, yaml_files
 from saelight.parsing.config_files import SECTIONS
 
 # How jsonargparse words a key, a class or a set of values it does not know.
@@ -26,18 +27,24 @@ _TYPE = r"Expected a (?:<class '\w+'>|typing\.Literal\[[^\]]*\]) ?"
 _WRONG_VALUE = re.compile(r'(?P<quoted>"(?P<key>[\w.+-]+)": )(?P<known>expected [^:]*), got (?P<name>\S+)$')
 
 
-class OneLineErrors:
-    """Mixin of a jsonargparse parser: an error is one line on stderr, and exit code 2."""
+class OneLineParser(ArgumentParser):
+    """jsonargparse's parser: an error is one line on stderr, and exit code 2; config files are read by our own reader."""
+
+    def read_config(self, path: str) -> dict[str, Any]:
+        """What a config file holds. Raises `UserError`."""
+        return config_files.read_mapping(path)
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        text = yaml_files.dump(self.read_config(path))
+        # Configs that it names in turn lie beside it.
+        with contextlib.chdir(Path(path).parent):
+            return self.parse_string(text, str(path), *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = explain(message, sys.argv[1:])
         # A value of thousands of characters is named in each place where it does not fit.
         print(f"saelight: error: {line if len(line) <= _LONGEST else f'{line[:_LONGEST]}…'}", file=sys.stderr)
         sys.exit(2)
-
-
-class OneLineParser(OneLineErrors, ArgumentParser):
-    """jsonargparse's parser with errors in one line."""
 
 
 def explain(message: str, args: list[str]) -> str:

@@ -33,7 +33,7 @@ UNREADABLE = {
         "x0: &x0 [1, 1]\n" + "".join(f"x{i}: &x{i} [*x{i - 1}, *x{i - 1}]\n" for i in range(1, 30)),
         "stands for more than 1,000,000 values",
     ),
-    "nothing": ("", "cfg.yaml is empty: a config has the sections trainer, model, data"),
+    "nothing": ("", "cfg.yaml is empty: a config has settings by name"),
     "a list": ("- a", "cfg.yaml holds a list"),
     "no trainer": (changed(trainer=None), "trainer holds no settings"),
     "no model": (changed(model=[]), "model holds no settings"),
@@ -122,6 +122,11 @@ def test_names_of_saes(names, line):
     with pytest.raises(saelight.UserError) as error:
         saelight.SAEBank({name: saelight.saes.ReLU() for name in names}, d_in=4)
     assert line in str(error.value)
+
+
+def test_a_harvests_config_is_read_alike(capsys):
+    Path("harvest.yaml").write_bytes("model: x".encode("utf-16"))
+    assert "harvest.yaml is not UTF-8" in refused(capsys, "shards", "harvest", "--config", "harvest.yaml")
 
 
 def test_only_what_is_no_default_is_printed(capsys):
