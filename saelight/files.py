@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,10 @@ from saelight.errors import UserError
 
 _LONGEST_NAME = 200
 """Bytes. File systems take 255, and what is added to a name (`-2`, `.safetensors.partial`) has to fit too."""
+_NO_FILE = re.compile(r'[<>:"|?*]')
+"""What Windows takes in no file's name."""
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+"""Names that Windows gives to devices."""
 
 
 @contextlib.contextmanager
@@ -45,7 +50,7 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
     """Write `text` in place of what is there. `durable`: wait until it is on the disk; what is soon written again need
     not."""
     with replacing(path, durable) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def _sync(path: Path) -> None:
@@ -79,11 +84,13 @@ def _remove(path: Path) -> None:
 
 
 def check_name(name: str, what: str) -> None:
-    """Raise `UserError` unless `name` can be the name of one folder inside another, and nothing but that.
+    """Raise `UserError` unless `name` can be the name of one folder inside another, on any disk, and nothing but that.
 
     Args:
         what: What has the name, as the message is to begin: `the sweep's name`.
     """
+    if not isinstance(name, str):
+        raise UserError(f"{what} {name!r} is no text: quote it")
     shown = repr(name if len(name) <= 40 else f"{name[:30]}…")
     if (size := len(name.encode(errors="surrogatepass"))) > _LONGEST_NAME:
         raise UserError(f"{what} {shown} has {size} bytes: give one of at most {_LONGEST_NAME}")
@@ -92,8 +99,21 @@ def check_name(name: str, what: str) -> None:
             f"{what} {shown} cannot be a folder's: use letters, digits, '_', '-', spaces inside and '.' (not first); "
             "it is a name, no path"
         )
-    if name.endswith((".partial", ".lock")):
+    if (found := _NO_FILE.search(name)) or _DEVICE.fullmatch(name) or name.endswith("."):
+        reason = f"not with {found[0]!r}" if found else "not ending in a dot, and not as it calls its devices"
+        raise UserError(f"{what} {shown} cannot be a folder's on Windows, {reason}: choose another")
+    if name.lower().endswith((".partial", ".lock")):
         raise UserError(f"{what} {shown} is as what is half written or locked is called: give it another ending")
+
+
+def check_path(path: str | os.PathLike, what: str) -> None:
+    """Raise `UserError` for what no system takes as a path.
+
+    Args:
+        what: What has it, as the message is to begin.
+    """
+    if "\0" in os.fspath(path):
+        raise UserError(f"{what} {os.fspath(path)!r} holds a NUL, which is in no path: name another")
 
 
 def safetensors_header(tensors: dict[str, tuple[str, Sequence[int], int]]) -> bytes:

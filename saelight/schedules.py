@@ -7,9 +7,10 @@ A schedule is a small dataclass in the config; with the horizon (the length of t
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from saelight.errors import UserError
+from saelight.ranges import Duration, Range, check_fields
 
 Time = int | float | dict[str, float]
 """A length of time: int = optimizer steps, float <= 1 = fraction of training, {epochs: n} or {tokens: n}."""
@@ -77,18 +78,6 @@ def steps_of(batches: int, per_epoch: float, accumulated: int) -> int:
     return (epochs * math.ceil(per_epoch / accumulated) if epochs else 0) + math.ceil(rest / accumulated)
 
 
-def check_time(value: Time, name: str) -> None:
-    """Raise `UserError` unless `value` is a `Time`."""
-    if isinstance(value, dict):
-        if len(value) != 1 or next(iter(value)) not in ("epochs", "tokens") or next(iter(value.values())) < 0:
-            raise UserError(f"{name}: {value} is no length of time; write {{epochs: n}} or {{tokens: n}}, n >= 0")
-    elif value < 0 or (isinstance(value, float) and value > 1):
-        raise UserError(
-            f"{name}: {value} is no length of time; write an int (steps), a float in [0, 1] (fraction of "
-            "training), {epochs: n} or {tokens: n}"
-        )
-
-
 def in_steps(time: Time, horizon: Horizon) -> int:
     """`time` in optimizer steps, rounded to the nearest."""
     if isinstance(time, dict):
@@ -109,32 +98,33 @@ class Schedule:
     """trapezoid: lr, then to eta_min on a line over the last `decay` of training (docs/quality.md: why it is the default).
     warm_restarts: cosine cycles from lr to eta_min, each T_mult times as long as the last (SGDR, arXiv 1608.03983, eq. 5).
     cosine: one such cycle. linear: lr to eta_min on a line. constant: lr."""
-    decay: Time | None = None
+    decay: Annotated[Time | None, Duration()] = None
     """How long trapezoid takes from lr to eta_min, at the end of training. Default: the last fifth."""
-    T_0: Time | None = None
+    T_0: Annotated[Time | None, Duration(zero=False)] = None
     """Length of the first cycle of warm_restarts. Default: 1/7 of training, three whole cycles with T_mult 2."""
-    T_mult: int | None = None
+    T_mult: Annotated[int | None, Range(least=1, most=1000)] = None
     """Growth of warm_restarts' cycles. Default: 2."""
-    eta_min: float = 0.0
-    """The lowest learning rate, absolute. Reached at the end of each cycle."""
-    warmup: Time = 0.01
+    eta_min: Annotated[float, Range(least=0, most=10)] = 0.0
+    """The lowest learning rate, absolute, at most lr. Reached at the end of each cycle."""
+    warmup: Annotated[Time, Duration(whole=False)] = 0.01
     """Linear warm-up from 0 to lr. Default: 1 % of training, enough for AdamW's second moments to settle."""
 
     def check(self) -> None:
         """Raise `UserError` for settings that make no sense, or that this kind would ignore."""
+        check_fields(self, "schedule.")
         if self.kind != "warm_restarts" and (self.T_0 is not None or self.T_mult is not None):
             raise UserError(f"schedule: T_0 and T_mult belong to warm_restarts; drop them for kind {self.kind!r}")
         if self.kind != "trapezoid" and self.decay is not None:
             raise UserError(f"schedule: decay belongs to trapezoid; drop it for kind {self.kind!r}")
-        if self.T_mult is not None and self.T_mult < 1:
-            raise UserError(f"schedule: T_mult must be at least 1, got {self.T_mult}")
-        check_time(self.warmup, "schedule.warmup")
-        for name in ("T_0", "decay"):
-            if (time := getattr(self, name)) is not None:
-                check_time(time, f"schedule.{name}")
+
+    def check_lowest(self, lr: float) -> None:
+        """Raise `UserError` for an `eta_min` above the peak."""
+        if self.eta_min > lr:
+            raise UserError(f"schedule.eta_min must be at most lr = {lr:.3g}, got {self.eta_min}")
 
     def factor(self, lr: float, horizon: Horizon) -> Callable[[int], float]:
-        """The function from optimizer step (0 first) to the factor on `lr`."""
+        """The function from optimizer step (0 first) to the factor on `lr`. Raises `UserError` for an `eta_min` above it."""
+        self.check_lowest(lr)
         warmup, length = self._shape(horizon)
         T_0, T_mult = self._cycles(horizon)
         decay = min(length, in_steps(_DECAY if self.decay is None else self.decay, horizon))

@@ -21,7 +21,8 @@ LAYERS = (
     ("metrics", "data"),
     ("ops",),
     ("schedules", "parsing"),
-    ("files", "bars", "errors"),
+    ("ranges",),
+    ("files", "bars", "errors", "version"),
 )
 """Rooms and single modules, the uppermost first; `` is saelight itself, the front door. Those of one layer may import each
 other, as far as no circle comes of it."""

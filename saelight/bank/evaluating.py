@@ -3,6 +3,7 @@
 Shapes: B batch, D d_in (d_out of a target).
 """
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from saelight.bank.evaluation import Evaluation
@@ -54,9 +55,12 @@ class Evaluating(Restorable):
 
     def measure_latents(self) -> None:
         """Add to the last validation's metrics what takes time and is measured once, when training is over."""
-        if self.last_metrics:
-            for name, values in zip(self.names, self.evaluation.latents(list(self.saes)), strict=True):
-                self.last_metrics[name] |= values
+        for i, name in enumerate(self.names if self.last_metrics else ()):
+            try:
+                self.last_metrics[name] |= self.evaluation.latents(self.saes[i], i)
+            except Exception as error:
+                # Training is over: whatever is wrong with one SAE's latents, the others' results are not lost by it.
+                rank_zero_warn(f"SAE {name!r}: clusters and weight_correlation could not be measured ({error})")
 
     def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> dict[str, TopLatents]:
         """The strongest `predict_top` latents of each token, by SAE."""

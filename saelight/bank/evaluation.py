@@ -45,7 +45,8 @@ class Evaluation(nn.Module):
         results, self.frequencies = [], []
         for sae, metrics in self._each(saes):
             values = metrics.compute()
-            self.frequencies.append(values.pop("density"))
+            # torchmetrics makes a scalar of a single latent's.
+            self.frequencies.append(values.pop("density").view(sae.d_sae))
             results.append({key: float(value) for key, value in values.items()})
             if truth_GD is not None:
                 results[-1]["mmcs"] = float(mmcs(truth_GD.to(sae.W_dec), sae.W_dec, signed=sae.signed))
@@ -61,10 +62,10 @@ class Evaluation(nn.Module):
         metrics = cast(MetricCollection, self.metrics[0])
         return [str(key) for key in metrics if key != "density"] + ([] if truth_GD is None else ["mmcs"])
 
-    def latents(self, saes: list[SAE]) -> list[dict[str, float]]:
-        """What the weights of alive latents say of each SAE, by what was last finished: once, at the end of training, for
-        clusters take time."""
-        return [_latents(sae, frequency_F) for sae, frequency_F in zip(saes, self.frequencies, strict=True)]
+    def latents(self, sae: SAE, i: int) -> dict[str, float]:
+        """What the weights of alive latents say of the i-th SAE, by what was last finished: once, at the end of training,
+        for clusters take time."""
+        return _latents(sae, self.frequencies[i])
 
 
 def _latents(sae: SAE, frequency_F: Tensor) -> dict[str, float]:

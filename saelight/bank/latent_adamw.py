@@ -59,7 +59,7 @@ class LatentAdamW(torch.optim.AdamW):
                 raise UserError(f"the checkpoint's lr of SAE {group['name']!r} is {group['lr']}")
             for p in group["params"]:
                 # An SAE that was quarantined at the first step has none at all.
-                if have_moments.setdefault(group["name"], bool(self.state.get(p))) != bool(self.state.get(p)):
+                if have_moments.setdefault(group["sae"], bool(self.state.get(p))) != bool(self.state.get(p)):
                     raise UserError(f"the checkpoint's optimizer lacks moments of SAE {group['name']!r}")
                 if self.state.get(p):
                     _check_moments(p, group, self.state[p])

@@ -41,9 +41,11 @@ def adamw(
             width_dim = _WIDTH_DIMS.get(own_name) if sae.config.optimizer == "latent_adamw" else None
             whitened = width_dim is not None and own_name == "W_enc"
             alike.setdefault((rates.get(own_name, lr), decay, width_dim, whitened), []).append(p)
-        for (own_lr, decay, width_dim, whitened), parameters in alike.items():
-            own = {"name": name, "lr": own_lr, "betas": betas, "weight_decay": decay}
-            groups.append(own | {"params": parameters, "width_dim": width_dim, "whitened": whitened})
+        for n, ((own_lr, decay, width_dim, whitened), parameters) in enumerate(alike.items(), 1):
+            # Lightning's monitor wants a name for each group.
+            own = {"name": name if n == 1 else f"{name}/{n}", "sae": name, "lr": own_lr, "betas": betas}
+            kind = {"weight_decay": decay, "width_dim": width_dim, "whitened": whitened}
+            groups.append(own | kind | {"params": parameters})
             factors.append(sae.config.schedule.factor(lr, horizon))
     optimizer = LatentAdamW(groups, EPS, whitening_DD)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
@@ -53,7 +55,7 @@ def adamw(
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """Each SAE's learning rate of the moment; of several (JumpReLU's thresholds have their own) the weights'."""
     # W_enc or W_dec comes first, and of equal keys the last stays.
-    return {group["name"]: group["lr"] for group in reversed(optimizer.param_groups)}
+    return {group["sae"]: group["lr"] for group in reversed(optimizer.param_groups)}
 
 
 def forget(optimizer: torch.optim.Optimizer | LightningOptimizer, sae: SAE, latents_R: Tensor) -> None:

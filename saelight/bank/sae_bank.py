@@ -4,7 +4,7 @@ Shapes: B batch, D d_in (d_out of a target).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -28,6 +28,7 @@ from saelight.data.pairs import as_pair
 from saelight.errors import UserError
 from saelight.ops.handover import hand_over
 from saelight.ops.normalisation import Normalisation
+from saelight.ranges import LONGEST, SEED, Range, check_arguments
 from saelight.saes import SAE, Moment, SAEConfig
 from saelight.saes.trained import Trained
 from saelight.schedules import Horizon
@@ -47,11 +48,11 @@ class SAEBank(Ending):
     def __init__(
         self,
         saes: dict[str, SAEConfig],
-        d_in: int,
-        seed: int = 0,
-        max_tokens: int | None = None,
-        predict_top: int = 32,
-        d_out: int | None = None,
+        d_in: Annotated[int, Range(least=1)],
+        seed: Annotated[int, SEED] = 0,
+        max_tokens: Annotated[int | None, Range(least=1, most=LONGEST)] = None,
+        predict_top: Annotated[int, Range(least=1, most=2**27)] = 32,
+        d_out: Annotated[int | None, Range(least=1)] = None,
     ) -> None:
         """
         Args:
@@ -65,8 +66,8 @@ class SAEBank(Ending):
         """
         super().__init__()
         saes = configs(saes)
-        if max_tokens is not None and max_tokens < 1:
-            raise UserError(f"model.max_tokens must be positive, got {max_tokens}")
+        given = {"d_in": d_in, "seed": seed, "max_tokens": max_tokens, "predict_top": predict_top, "d_out": d_out}
+        check_arguments(SAEBank.__init__, given, "model.")
         # Plain data, so that the next checkpoint loads with weights_only=True.
         self.save_hyperparameters(
             {

@@ -6,10 +6,11 @@ Each callback class takes its `__init__` from its declaration here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from saelight.errors import UserError
-from saelight.schedules import Time, check_time
+from saelight.ranges import Duration, Range, check_fields, short
+from saelight.schedules import Time
 
 Metric = Literal["fvu", "l0", "l1", "dead", "dense"]
 """Validation metrics of which less is better."""
@@ -24,6 +25,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a setting out of its range. A callback's own state begins here too."""
+        declared = next(cls for cls in type(self).__mro__ if cls in DECLARED.values())
+        check_fields(self, f"{declared.__name__.removesuffix('Settings')}: ")
 
 
 @dataclass(eq=False)
@@ -32,23 +35,20 @@ class StopEarlySettings(Settings):
 
     affects_weights = True
 
-    patience: int = 5
+    patience: Annotated[int, Range(least=1, most=1_000_000)] = 5
     """Validations without progress, in a row, that end an SAE."""
     metrics: Sequence[Metric] = ("fvu", "l0")
     """Validation metrics to make progress in, any of fvu, l0, l1, dead, dense."""
-    min_delta: float = 0.01
+    min_delta: Annotated[float, Range(least=0, below=1)] = 0.01
     """The least progress that counts, as a share of the metric's best value."""
-    after: Time = 0.0
+    after: Annotated[Time, Duration(whole=False)] = 0.0
     """Validations before this time do not count."""
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise UserError(f"StopEarly: patience must be at least 1, got {self.patience}")
-        if not self.metrics or not set(self.metrics) <= set(get_args(Metric)):
-            raise UserError(f"StopEarly: metrics must be some of {', '.join(get_args(Metric))}, got {self.metrics}")
-        if not 0 <= self.min_delta < 1:
-            raise UserError(f"StopEarly: min_delta must be in [0, 1), got {self.min_delta}")
-        check_time(self.after, "StopEarly: after")
+        super().__post_init__()
+        if not self.metrics:
+            raise UserError(f"StopEarly: metrics must be some of {', '.join(get_args(Metric))}, and there is none")
+        _check_some_of("StopEarly: metrics", self.metrics, Metric)
 
 
 @dataclass(eq=False)
@@ -57,9 +57,9 @@ class HalvingSettings(Settings):
 
     affects_weights = True
 
-    rungs: Sequence[Time] = (0.25, 0.5)
+    rungs: Annotated[Sequence[Time], Duration(zero=False)] = (0.25, 0.5)
     """When to end SAEs."""
-    keep: float = 0.5
+    keep: Annotated[float, Range(above=0, below=1)] = 0.5
     """The share of the SAEs in training that goes on from a rung, rounded up."""
     metric: str = "fvu"
     """The validation metric to rank by, such as fvu, l0 or cosine."""
@@ -67,14 +67,9 @@ class HalvingSettings(Settings):
     """Whether less of it is better, or more."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.rungs:
             raise UserError("Halving: rungs is empty: name at least one time, such as 0.25")
-        for rung in self.rungs:
-            check_time(rung, "Halving: rungs")
-        if not 0 < self.keep < 1:
-            raise UserError(f"Halving: keep must be between 0 and 1, got {self.keep}")
-        if self.goal not in ("minimize", "maximize"):
-            raise UserError(f"Halving: goal must be minimize or maximize, got {self.goal!r}")
         self.metric = self.metric.removeprefix("val/")
 
 
@@ -96,6 +91,7 @@ class PruneTrialsSettings(Settings):
     """The validation metric to report."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.metric = self.metric.removeprefix("val/")
 
 
@@ -103,7 +99,7 @@ class PruneTrialsSettings(Settings):
 class SaveCheckpointSettings(Settings):
     """Settings of `SaveCheckpoint`."""
 
-    minutes: float = 10.0
+    minutes: Annotated[float, Range(least=0, most=1e6)] = 10.0
     """Time between two checkpoints."""
 
 
@@ -115,21 +111,26 @@ class WatchHealthSettings(Settings):
     """What to warn of, any of alive, dead, l0, target, fvu, spike."""
 
     def __post_init__(self) -> None:
-        if not set(self.troubles) <= set(get_args(Trouble)):
-            raise UserError(f"WatchHealth: troubles must be some of {', '.join(get_args(Trouble))}, got {self.troubles}")
+        super().__post_init__()
+        _check_some_of("WatchHealth: troubles", self.troubles, Trouble)
 
 
 @dataclass(eq=False)
 class WriteProgressSettings(Settings):
     """Settings of `WriteProgress`."""
 
-    every: float = 1.0
+    every: Annotated[float, Range(least=0, most=1e6)] = 1.0
     """The least time between two writings, in seconds."""
 
 
 @dataclass(eq=False, init=False)
 class NoSettings(Settings):
     """Of callbacks that only look or write, and have nothing to set."""
+
+
+def _check_some_of(name: str, given: Sequence[Any], known: Any) -> None:
+    if not isinstance(given, list | tuple) or any(one not in get_args(known) for one in given):
+        raise UserError(f"{name} must be some of {', '.join(get_args(known))}, got {short(given)}")
 
 
 DECLARED: dict[str, type[Settings]] = {

@@ -110,10 +110,14 @@ class WriteProgress(WriteProgressSettings, SAECallback):
 
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
-        for name, sae in self._saes.items():
-            sae |= bank.result(name)._asdict()
         self._write(trainer, bank)
         self._earlier, self._began = self.seconds, None
+
+    def close(self, trainer: L.Trainer, bank: SAEBank, rows: list[dict[str, Any]]) -> None:
+        """Say how each SAE ended, once its results are written."""
+        for row in rows:
+            self._saes[row["name"]] |= {"state": row["state"], "reason": row["reason"]}
+        self._write(trainer, bank)
 
     def on_exception(self, trainer: L.Trainer, bank: L.LightningModule, exception: BaseException) -> None:
         self._earlier, self._began = self.seconds, None

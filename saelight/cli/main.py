@@ -6,8 +6,10 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TypeVar
 
 from saelight.errors import UserError, did_you_mean
+from saelight.version import version
 
 TRAINING = {
     "fit": "train the SAEs of a config on one stream of activations",
@@ -27,6 +29,9 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
   devices    the devices of this machine
 
 saelight COMMAND --help says more; saelight --version prints the version."""
+
+Error = TypeVar("Error", bound=BaseException)
+_LONGEST, _LONGEST_PLACE = 600, 300
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -48,13 +53,20 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
-        if cause := _user_error(error):
+        if cause := _cause(error, UserError):
             message = str(cause)
         elif _disk_full(error):
             message = f"the disk is full ({error}): free some space; what was complete is kept, --ckpt_path last continues"
+        elif (system := _cause(error, OSError)) and system.filename is not None:
+            name = str(system.filename)
+            place = name if len(name) <= _LONGEST_PLACE else f"{name[:_LONGEST_PLACE]}…"
+            message = f"{place}: {system.strerror}: give another place, or yourself the right to this one"
+        elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            message = "memory does not suffice: take fewer or narrower SAEs, or smaller batches"
         else:
             raise
-    print(f"saelight: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    message = " ".join(message.splitlines())
+    print(f"saelight: error: {message if len(message) <= _LONGEST else f'{message[:_LONGEST]}…'}", file=sys.stderr)
     return 1
 
 
@@ -63,9 +75,7 @@ def _dispatch(args: list[str]) -> int:
     if command in ("-h", "--help"):
         print(USAGE.format(commands="\n".join(f"  {name:<10} {text}" for name, text in TRAINING.items())))
     elif command == "--version":
-        from importlib.metadata import version
-
-        print(f"saelight {version('saelight')}")
+        print(f"saelight {version()}")
     elif command in TRAINING:
         from saelight.cli.training import run
 
@@ -89,9 +99,9 @@ def _reader_has_gone() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in stdout.poll(0))
 
 
-def _user_error(error: BaseException | None) -> UserError | None:
+def _cause(error: BaseException | None, kind: type[Error]) -> Error | None:
     # jsonargparse wraps what a class raises when it is built in an error of its own.
-    while error is not None and not isinstance(error, UserError):
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
 

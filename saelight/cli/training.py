@@ -8,15 +8,45 @@ import lightning as L
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+# It imports what a config may name in short.
+import saelight.run.build  # noqa: F401
 from saelight.bank import SAEBank
-from saelight.files import write_text
-from saelight.parsing.messages import OneLineErrors, refuse_duplicate_keys
-from saelight.run.build import silence_lightning
+from saelight.errors import UserError
+from saelight.files import check_path, write_text
+from saelight.parsing import config_files, yaml_files
+from saelight.parsing.messages import OneLineParser, read_yaml_strictly
+from saelight.run import lightnings_own
+from saelight.run.quiet import silence_lightning
 from saelight.run.trainer import Trainer
+from saelight.saes.plain_data import variants
 
 
-class _Parser(OneLineErrors, LightningArgumentParser):
-    pass
+class _Parser(OneLineParser, LightningArgumentParser):
+    """A training's: SAEs of several config files are merged by name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._saes: dict[str, Any] = {}
+
+    def read_config(self, path: str) -> dict[str, Any]:
+        config = config_files.merge_saes(self._saes, config_files.read(path), path)
+        model = config.get("model")
+        if isinstance(model, dict):
+            self._saes = model.get("saes") or self._saes
+        return config
+
+    def dump(self, *args: Any, skip_default: bool = False, **kwargs: Any) -> str:
+        text = super().dump(*args, skip_default=skip_default, **kwargs)
+        if not skip_default:
+            return text
+        # jsonargparse does not look for defaults inside of what is kept by name.
+        config = yaml_files.parse(text)
+        ours = {kind.__name__: kind for kind in variants() if kind.__module__.startswith("saelight.")}
+        for spec in config.get("model", {}).get("saes", {}).values():
+            if kind := ours.get(spec["class_path"].rpartition(".")[2]):
+                defaults = kind().spec()["init_args"]
+                spec["init_args"] = {k: v for k, v in spec.get("init_args", {}).items() if v != defaults[k]}
+        return yaml_files.dump(config)
 
 
 class _SaveConfig(SaveConfigCallback):
@@ -27,10 +57,14 @@ class _SaveConfig(SaveConfigCallback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(trainer, Trainer)
-        assert trainer.folder is not None
+        if trainer.folder is None:  # with no root, nothing is written
+            return
         path = trainer.folder / "config.yaml"
         if trainer.is_global_zero and not path.exists():
             write_text(path, self.parser.dump(self.config, skip_none=False))
+
+
+_SEEDS = "set model.seed, of the SAEs' weights and noise, and data.seed, of the rows and their order"
 
 
 class _CLI(LightningCLI):
@@ -45,6 +79,9 @@ class _CLI(LightningCLI):
         parser.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML config; several are merged in order.")
         return parser
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed_everything", type=Any, default=False, help=f"Not taken: {_SEEDS}.")
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.d_in", "model.d_in", apply_on="instantiate")
         # A data module without targets need not say so.
@@ -52,9 +89,18 @@ class _CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        if config.get("seed_everything") not in (None, False):
+            raise UserError(f"seed_everything would seed nothing here: {_SEEDS}")
+        if config.get("data") is None:
+            raise UserError("which data? give data.class_path and its init_args, or --data.path, a folder of shards")
         # Lightning would replace the model's config by the checkpoint's, explicit flags included, and import whatever that
         # names. The two have to be equal anyway: the bank compares them when it loads the checkpoint.
         self._ckpt_path = self.config[self.config.subcommand].pop("ckpt_path")
+
+    def instantiate_classes(self) -> None:
+        with lightnings_own.instantiating():
+            super().instantiate_classes()
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]
@@ -67,7 +113,9 @@ class _CLI(LightningCLI):
 
 def run() -> None:
     """Run the training command that the command line names."""
-    refuse_duplicate_keys()
+    for word in sys.argv:
+        check_path(word, "the argument")
+    read_yaml_strictly()
     silence_lightning()
     # Help shows the fields' docstrings; reading them off the sources takes half a second.
     explains = any("help" in word or "print_config" in word for word in sys.argv)

@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
@@ -10,6 +10,7 @@ from saelight.data.pairs import PairedRows
 from saelight.data.shards.reader import ShardedRows
 from saelight.data.source import Opened, Rows, Source, Span
 from saelight.errors import UserError
+from saelight.ranges import Range
 
 _SCAN = 1 << 16
 
@@ -25,7 +26,7 @@ class ActivationSource(Source):
     _: KW_ONLY
     val_path: str | None = None
     """Folder of shards to validate on. Default: hold out `val_fraction` of `path`."""
-    val_fraction: float = 0.02
+    val_fraction: Annotated[float, Range(least=0, below=1)] = 0.02
     """Share of the rows held out for validation, in [0, 1): the last whole documents in harvest order, rows when there are
     no documents; never trained on. 0: no validation. Unused with `val_path`."""
     target_path: str | None = None
@@ -36,8 +37,6 @@ class ActivationSource(Source):
 
     def check(self) -> None:
         super().check()
-        if not 0 <= self.val_fraction < 1:
-            raise UserError(f"data.val_fraction must be in [0, 1), got {self.val_fraction}")
         if self.target_val_path is not None and (self.target_path is None or self.val_path is None):
             missing = "target_path" if self.target_path is None else "val_path"
             raise UserError(

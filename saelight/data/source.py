@@ -7,18 +7,18 @@ Shapes: N rows, D d_in, G true features.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from saelight.data.field_types import typed, types_of
 from saelight.data.moments import Sums
 from saelight.data.pairs import PairedRows
 from saelight.data.shards.reader import ShardedRows
 from saelight.data.stream.order import BLOCK, WINDOW
 from saelight.errors import UserError
 from saelight.ops.normalisation import Kind
+from saelight.ranges import LONGEST, SEED, Range, checked, hints_of
 
 _WINDOWS = 2.6
 """Windows that a training stream holds: one that is read from, one that is filled, and what is on its way (measured)."""
@@ -113,33 +113,28 @@ class Source(ABC):
     evaluation_only: ClassVar[frozenset[str]] = frozenset({"val_batch_size", "predict_rows"})
     """Settings that no weight depends on."""
 
-    batch_size: int = 4096
+    batch_size: Annotated[int, Range(least=1, most=2**24)] = 4096
     """Rows (tokens) of a batch on each process. 4096 draws on all blocks in memory, few rows from each."""
-    val_batch_size: int | None = None
+    val_batch_size: Annotated[int | None, Range(least=1, most=2**24)] = None
     """Rows of a validation, test or prediction batch on each process. Default: `batch_size`."""
-    max_samples: int | None = None
+    max_samples: Annotated[int | None, Range(least=1, most=LONGEST)] = None
     """Train on this many rows at most, a seeded uniform choice of blocks. Default: on all."""
     normalise: Kind = "standard"
     """standard: subtract the mean and scale by one number so that E‖x‖² = d_in, which makes learning rates and sparsity
     coefficients carry over between models. rms: scale alone, for rows without much of a mean. none: as stored."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of the order, of `max_samples`, of the sample that SAEs are initialised from, and of rows that are made."""
-    predict_rows: int | None = None
+    predict_rows: Annotated[int | None, Range(least=1, most=LONGEST)] = None
     """Rows that `predict` runs over, from the first on. Default: all, validation's last."""
 
     def __post_init__(self) -> None:
-        types = types_of(type(self))
+        hints = hints_of(type(self))
         for field in fields(self):
-            setattr(self, field.name, typed(f"data.{field.name}", getattr(self, field.name), types[field.name]))
+            setattr(self, field.name, checked(f"data.{field.name}", getattr(self, field.name), hints[field.name]))
         self.check()
 
-    def check(self) -> None:
-        """Raise `UserError` for values that make no sense."""
-        for name in ("batch_size", "val_batch_size", "max_samples", "predict_rows"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(f"data.{name} must be at least 1, got {value}")
-        if self.seed < 0:
-            raise UserError(f"data.seed must be at least 0, got {self.seed}")
+    def check(self) -> None:  # noqa: B027 (most have nothing to add)
+        """Raise `UserError` for values that make no sense together; each by itself has been checked."""
 
     @abstractmethod
     def open(self) -> Opened:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from saelight.errors import UserError
+from saelight.ranges import SEED, Range, check_fields
 
 BLOCK = 512
 _DIRECTIONS, _ROWS = 0, 1
@@ -31,24 +33,24 @@ _MANY_FEATURES = 4096
 class SyntheticSettings:
     """What decides the rows, beside how many there are and a seed."""
 
-    d_in: int = 64
+    d_in: Annotated[int, Range(least=1, most=2**20)] = 64
     """Width of an activation (D)."""
-    n_features: int = 256
+    n_features: Annotated[int, Range(least=1, most=2**24)] = 256
     """True directions (G): random unit vectors, the ground truth that MMCS compares with."""
-    mean_l0: float = 8.0
+    mean_l0: Annotated[float, Range(above=0)] = 8.0
     """Features that fire in a row, on average."""
-    zipf_exponent: float = 0.5
+    zipf_exponent: Annotated[float, Range(least=0, most=100)] = 0.5
     """How fast frequencies fall with rank: p_i ∝ (i + 1)^-zipf_exponent. 0 makes all equal."""
-    magnitude_mean: float = 1.0
+    magnitude_mean: Annotated[float, Range(least=0, most=1e6)] = 1.0
     """Mean of the normal law whose absolute value is a firing feature's magnitude."""
-    magnitude_std: float = 0.25
+    magnitude_std: Annotated[float, Range(least=0, most=1e6)] = 0.25
     """Standard deviation of that law."""
-    correlation: float = 0.0
+    correlation: Annotated[float, Range(least=0, below=1)] = 0.0
     """Correlation, in [0, 1), of the Gaussian factors that make features of one group fire together. Frequencies stay as
     they are."""
-    group_size: int = 8
+    group_size: Annotated[int, Range(least=1, most=2**24)] = 8
     """Consecutive features that form a group; matters with `correlation` only."""
-    noise: float = 0.0
+    noise: Annotated[float, Range(least=0, most=1e6)] = 0.0
     """Standard deviation of Gaussian noise on each coordinate."""
 
 
@@ -56,22 +58,15 @@ class SyntheticSettings:
 class SyntheticRows(SyntheticSettings):
     """Rows that are a pure function of these settings. Raises `UserError` for settings that make no sense."""
 
-    rows: int
+    rows: Annotated[int, Range(least=1)]
     """Rows in all (N)."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of directions and rows."""
 
     def __post_init__(self) -> None:
-        for name in ("d_in", "n_features", "rows", "group_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"data.{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.mean_l0 <= self.n_features:
-            raise UserError(f"data.mean_l0 must be in (0, n_features = {self.n_features}], got {self.mean_l0}")
-        if not 0 <= self.correlation < 1:
-            raise UserError(f"data.correlation must be in [0, 1), got {self.correlation}")
-        for name in ("zipf_exponent", "magnitude_mean", "magnitude_std", "noise"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"data.{name} must be at least 0, got {getattr(self, name)}")
+        check_fields(self, "data.")
+        if self.mean_l0 > self.n_features:
+            raise UserError(f"data.mean_l0 must be at most n_features = {self.n_features}, got {self.mean_l0}")
 
     @property
     def n_rows(self) -> int:

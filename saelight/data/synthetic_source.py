@@ -1,12 +1,12 @@
 """Synthetic activations as a source: training rows first, validation rows behind them."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 from saelight.data.sampled_sums import sampled_sums
 from saelight.data.source import Description, Opened, Source, Span
 from saelight.data.synthetic import BLOCK, SyntheticRows, SyntheticSettings
-from saelight.errors import UserError
+from saelight.ranges import LONGEST, Range
 
 _SUMMED = 16 * BLOCK
 """Rows that normalisation is computed from. They are drawn independently: few tell as much as many."""
@@ -16,17 +16,13 @@ _SUMMED = 16 * BLOCK
 class SyntheticSource(SyntheticSettings, Source):
     """Sparse combinations of known directions, x = Σ a_i g_i + noise, made on demand (nothing is stored)."""
 
-    rows: int = 200_000
+    rows: Annotated[int, Range(least=1, most=LONGEST)] = 200_000
     """Training rows; an epoch goes through them once."""
-    val_rows: int = 16_384
+    val_rows: Annotated[int, Range(least=0, most=LONGEST)] = 16_384
     """Validation rows, drawn beside the training rows. 0: no validation."""
 
     def check(self) -> None:
         super().check()
-        if self.rows < 1 or self.val_rows < 0:
-            raise UserError(
-                f"data.rows must be at least 1 and data.val_rows at least 0, got {self.rows} and {self.val_rows}"
-            )
         self._all_rows()
 
     def open(self) -> Opened:

@@ -23,8 +23,8 @@ class PerSAE(Logger):
     """Fans metrics named `<sae>/<metric>` out to one run per SAE, under the tag `<metric>`.
 
     `topk-32/train/l0` is the tag `train/l0` of the run `topk-32`, in `<save_dir>/logs/topk-32/`. A metric of no SAE
-    (`tokens`, `throughput/…`) goes to the run `bank`, and in W&B, which has runs of SAEs only, into each of them.
-    Lightning's `epoch` is dropped.
+    (`tokens`) goes to the run `bank`, and in W&B, which has runs of SAEs only, into each of them. Lightning's `epoch` is
+    dropped.
 
     The SAEs are those of `set_saes`, or of the hyper-parameters that Lightning logs; as long as none are known, the
     first component of any name with a slash is taken for one.

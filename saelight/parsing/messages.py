@@ -1,5 +1,6 @@
 """Parse errors as one clear line: where the key stands, and the nearest name for one that is not known."""
 
+import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -12,28 +13,39 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
 
-from saelight.errors import did_you_mean
+from saelight.errors import UserError, did_you_mean
+from saelight.parsing import config_files, yaml_files
+from saelight.parsing.config_files import SECTIONS
 from saelight.parsing.wrong_file import sweep_among
-from saelight.parsing.yaml_files import check_unique
 
 # How jsonargparse words a key, a class or a set of values it does not know.
 _UNKNOWN_KEY = re.compile(r"(?:[Oo]ption|Key|unrecognized arguments:) ['\"]?(?:--)?(?P<name>[\w.+-]+)")
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\S+)")
-_WRONG_VALUE = re.compile(r"Literal\[(?P<known>[^\]]*)\]\. Got value: (?P<name>\S+)")
-_SECTIONS = ("trainer", "model", "data")
-"""The groups of a config's keys."""
+_LONGEST = 500
+_NO_VARIANT = re.compile(r"SAEConfig is abstract")
+_PRINT_CONFIG = re.compile(r"unrecognized arguments: (?P<name>skip_default|skip_null|comments)\b")
+_TYPE = r"Expected a (?:<class '\w+'>|typing\.Literal\[[^\]]*\]) ?"
+_WRONG_VALUE = re.compile(r'(?P<quoted>"(?P<key>[\w.+-]+)": )(?P<known>expected [^:]*), got (?P<name>\S+)$')
 
 
-class OneLineErrors:
-    """Mixin of a jsonargparse parser: an error is one line on stderr, and exit code 2."""
+class OneLineParser(ArgumentParser):
+    """jsonargparse's parser: an error is one line on stderr, and exit code 2; config files are read by our own reader."""
+
+    def read_config(self, path: str) -> dict[str, Any]:
+        """What a config file holds. Raises `UserError`."""
+        return config_files.read_mapping(path)
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        text = yaml_files.dump(self.read_config(path))
+        # Configs that it names in turn lie beside it.
+        with contextlib.chdir(Path(path).parent):
+            return self.parse_string(text, str(path), *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print(f"saelight: error: {explain(message, sys.argv[1:])}", file=sys.stderr)
+        line = explain(message, sys.argv[1:])
+        # A value of thousands of characters is named in each place where it does not fit.
+        print(f"saelight: error: {line if len(line) <= _LONGEST else f'{line[:_LONGEST]}…'}", file=sys.stderr)
         sys.exit(2)
-
-
-class OneLineParser(OneLineErrors, ArgumentParser):
-    """jsonargparse's parser with errors in one line."""
 
 
 def explain(message: str, args: list[str]) -> str:
@@ -43,11 +55,21 @@ def explain(message: str, args: list[str]) -> str:
     line = " ".join(part.strip(" -") for part in message.splitlines() if part.strip())
     line = re.sub(r"\bParser key ", "", line)
     line = re.sub(r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: ", "", line)
+    line = line.replace("required: fit.", "required: ").partition(" Subclass types expect one of")[0]
+    if _NO_VARIANT.search(line):
+        return _without_variant(args)
+    if match := _PRINT_CONFIG.search(line):
+        return f"write --print_config={match['name']}, in one word"
     # of a union's errors, one per member, the types and the value are what helps
-    line = re.sub(r"(Expected a <class '\w+'> )+Given value type: .*?Given value: ", _expected, line)
+    line = re.sub(rf"(?:{_TYPE})+(?:\.? ?Got value: |Given value type: .*?Given value: )", _expected, line)
     line = re.sub(r" Given value type: .*", "", line)
+    line = re.sub(r"(expected [^:]*, got (\S+))(?: expected [^:]*, got \2)+$", r"\1", line)
     if match := _WRONG_VALUE.search(line):
-        return line + did_you_mean(match["name"], re.findall(r"[\w.+-]+", match["known"]))
+        key, value = match["key"], match["name"]
+        where = _locate(lambda k, v: k == key.rpartition(".")[2] and str(v) == value, args)
+        line = f"{where}{line.removeprefix(match['quoted']) if where else line}"
+        choices = set(re.findall(r"[\w.+-]+", match["known"].partition("one of ")[2]))
+        return line + did_you_mean(value, choices - {value, "or", "null"})
     if match := _UNKNOWN_CLASS.search(line):
         unknown = match["name"]
         where = _locate(lambda key, value: value == unknown, args)
@@ -55,43 +77,60 @@ def explain(message: str, args: list[str]) -> str:
     if match := _UNKNOWN_KEY.search(line):
         parts = match["name"].split(".")
         known = _known_keys()
-        if len(parts) > 1 and parts[0] not in _SECTIONS:
-            known = set(_SECTIONS)
+        if len(parts) > 1 and parts[0] not in SECTIONS:
+            known = set(SECTIONS)
         name = next((part for part in parts if part not in known), parts[-1])
         where = _locate(lambda key, value: key == name, args)
-        return f"{where}{line}{did_you_mean(name, known)}"
+        if name in known and len(parts) == 1:
+            return f"{where}{name!r} is no setting of the class that is configured here"
+        return f"{where}{line}{did_you_mean(name, known - {name})}"
     return line
 
 
 def _expected(errors: re.Match) -> str:
-    types = re.findall(r"Expected a <class '(\w+)'>", errors[0])
-    return f"expected {' or '.join('null' if name == 'NoneType' else name for name in types)}, got "
+    types = re.findall(r"Expected a (?:<class '(\w+)'>|typing\.Literal\[([^\]]*)\])", errors[0])
+    words = {f"one of {known.replace(chr(39), '')}" if known else name.replace("NoneType", "null") for name, known in types}
+    return f"expected {' or '.join(sorted(words))}, got "
 
 
-def refuse_duplicate_keys() -> None:
-    """Make every config with one key twice an error; YAML itself would keep the last, silently."""
+def _without_variant(args: list[str]) -> str:
+    """Where an SAE is configured whose variant nobody has named: a flag may have missed its name."""
+    content = [content for _, content in _configs(args)]
+    known = {name for config in content for path, saes in _pairs(config) if path == ("model", "saes") for name in saes}
+    for flag in re.findall(r"--model\.saes\.([^\s=]+)\.\w+", " ".join(args)):
+        if any("." in name and flag.startswith(name) for name in known):
+            return f"--model.saes.{flag}: a flag cannot set an SAE with a dot in its name; write it into a second --config"
+        if flag not in known:
+            return f"no SAE is called {flag!r}{did_you_mean(flag, known)}; a new one needs a class_path, as TopK"
+    return "an SAE has no class_path: name its variant, as class_path: TopK"
+
+
+def read_yaml_strictly() -> None:
+    """Hold the YAML of every argument to the rules of our files (`yaml_files.check`)."""
     load = get_loader("yaml")
 
     def strict(text: str) -> Any:
-        check_unique(yaml.compose(text))
+        yaml_files.check(text)
         return load(text)
 
-    set_loader("yaml", strict, exceptions=(yaml.YAMLError,))
+    set_loader("yaml", strict, exceptions=(yaml.YAMLError, ValueError))
 
 
 def _locate(found: Callable[[str, Any], bool], args: list[str]) -> str:
     """`"file: dotted.key: "` of the first pair in the named configs that `found(key, value)` accepts, or nothing."""
-    files = [b for a, b in itertools.pairwise(args) if a in ("-c", "--config")]
-    files += [a.partition("=")[2] for a in args if a.startswith("--config=")]
-    for file in files:
-        try:
-            content = yaml.safe_load(Path(file).read_text())
-        except (OSError, yaml.YAMLError):
-            continue
+    for file, content in _configs(args):
         for path, value in _pairs(content):
             if found(path[-1], value):
                 return f"{file}: {'.'.join(path)}: "
     return ""
+
+
+def _configs(args: list[str]) -> Iterator[tuple[str, Any]]:
+    """The configs that `args` name, and what is in them."""
+    files = [b for a, b in itertools.pairwise(args) if a in ("-c", "--config")]
+    for file in files + [a.partition("=")[2] for a in args if a.startswith("--config=")]:
+        with contextlib.suppress(UserError):
+            yield file, yaml_files.read(file)
 
 
 def _pairs(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -114,7 +153,7 @@ def _known_classes() -> list[str]:
 
 def _known_keys() -> set[str]:
     """Fields and parameters of every class a config may name, and the top-level keys."""
-    keys = {*_SECTIONS, "config", "ckpt_path", "class_path", "init_args"}
+    keys = {*SECTIONS, "config", "ckpt_path", "class_path", "init_args"}
     for cls in _saelight_classes():
         if dataclasses.is_dataclass(cls):
             keys |= {field.name for field in dataclasses.fields(cls)}

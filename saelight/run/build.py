@@ -1,8 +1,5 @@
 """Trainer, bank and data from a complete config, in Python: what the command line builds, without one."""
 
-import logging
-import os
-import warnings
 from typing import Any
 
 import lightning as L
@@ -15,10 +12,9 @@ from saelight.bank import SAEBank
 from saelight.callbacks import *  # noqa: F403
 from saelight.errors import UserError
 from saelight.parsing.messages import explain
+from saelight.run.quiet import silence_lightning
 from saelight.run.trainer import Trainer
 from saelight.saes import SAEConfig
-
-_NOISE = ("💡", "TPU available", "`weights_only` was not set")
 
 
 def build(config: dict[str, Any]) -> tuple[Trainer, SAEBank, L.LightningDataModule]:
@@ -41,13 +37,3 @@ def build(config: dict[str, Any]) -> tuple[Trainer, SAEBank, L.LightningDataModu
     data = built.data
     widths = {"d_in": data.d_in, "d_out": getattr(data, "d_out", None)}
     return built.trainer, SAEBank(saes=built.saes, **(model | widths)), data
-
-
-def silence_lightning() -> None:
-    """Hold back what Lightning says to everyone and a user of saelight can do nothing about."""
-    # Lightning calls methods that jsonargparse will rename.
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(lambda record: not record.getMessage().startswith(_NOISE))

@@ -31,6 +31,7 @@ from saelight.saes.sae_folder import (
     published,
 )
 from saelight.saes.trained import read
+from saelight.version import version
 
 if TYPE_CHECKING:
     import lightning as L
@@ -119,8 +120,8 @@ def load(folder: str | Path, fold_normalisation: bool = True, allow_nan: bool = 
 
 
 def _versions() -> dict[str, str]:
-    packages = {name: importlib.metadata.version(name) for name in ("saelight", "torch", "lightning")}
-    return {"python": platform.python_version(), **packages}
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "lightning")}
+    return {"python": platform.python_version(), "saelight": version(), **packages}
 
 
 @functools.cache

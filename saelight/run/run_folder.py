@@ -21,24 +21,32 @@ def of(trainer: "L.Trainer") -> Path:
 
 
 def claim(root: Path, name: str) -> Path:
-    """Create and return `root/name`, or `root/name-2`, … when that exists. Two runs started at once get two folders."""
-    root.mkdir(parents=True, exist_ok=True)
+    """Create and return `root/name`, or `root/name-2`, … when that exists. Two runs started at once get two folders.
+
+    Raises `UserError` where no folder can be made.
+    """
     n = 1
     while True:
         folder = root / (name if n == 1 else f"{name}-{n}")
         try:
+            root.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
             return folder
-        except FileExistsError:
+        except OSError as error:
+            # A file in the root's place exists too.
+            if not (isinstance(error, FileExistsError) and root.is_dir()):
+                raise _cannot_make(folder, error) from None
             n += 1
 
 
 def claim_exactly(folder: Path) -> Path:
-    """Create and return `folder`, refusing one that exists."""
+    """Create and return `folder`. Raises `UserError` for one that exists, or cannot be made."""
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise exists(folder) from None
+    except OSError as error:
+        raise _cannot_make(folder, error) from None
     return folder
 
 
@@ -47,6 +55,12 @@ def only_trainer(folder: Path) -> IO[str]:
     if (lock := hold(folder / ".lock")) is None:
         raise UserError(f"another process trains in {folder}: wait for it or stop it, then --ckpt_path last goes on")
     return lock
+
+
+def _cannot_make(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"run folder {folder} cannot be made ({error.strerror}): set trainer.root, or trainer.folder, to where you may write"
+    )
 
 
 def exists(folder: Path) -> UserError:

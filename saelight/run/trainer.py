@@ -1,23 +1,21 @@
 """saelight's Trainer: Lightning's, with a run folder, per-SAE logs, exports, exact checkpoints and a table at the end."""
 
-import contextlib
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from saelight.bank import SAEBank
 from saelight.bank.restore import restoring
 from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteProgress, WriteTopLatents
 from saelight.errors import UserError
+from saelight.files import check_name, check_path
 from saelight.loggers import PerSAE
-from saelight.run import run_folder, slurm_job
+from saelight.run import lightnings_own, run_folder, slurm_job
+from saelight.run.quiet import silence_lightning
 from saelight.run.report import results, table, write_results
 from saelight.run.room_to_train import check_room_to_train
 from saelight.saes.sae_folder import WEIGHTS
@@ -36,7 +34,7 @@ def _evaluation(method: str, data: str) -> Callable[..., Any]:
         weights_only: bool | None = True,
     ) -> Any:
         ckpt_path, run = self._place(ckpt_path), getattr(super(Trainer, self), method)
-        with restoring(ckpt_path):
+        with lightnings_own.running(), restoring(ckpt_path):
             values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
         if verbose and self.is_global_zero:
             assert isinstance(self.lightning_module, SAEBank)
@@ -72,6 +70,14 @@ class Trainer(L.Trainer):
             folder: The run's folder itself, in place of root and name; refused when it exists.
             **kwargs: Lightning's own settings. The default logger is `saelight.loggers.PerSAE`.
         """
+        silence_lightning()
+        # As in a config, None is the default.
+        kwargs = {key: value for key, value in kwargs.items() if value is not None}
+        lightnings_own.check(kwargs)
+        if name is not None:
+            check_name(name, "trainer.name")
+        for what, path in (("trainer.root", root), ("trainer.folder", folder)):
+            check_path(path or "", what)
         if str(kwargs.get("precision")) in ("16-mixed", "16"):
             # Lightning would train in another precision where there is no GPU.
             raise UserError(
@@ -97,10 +103,12 @@ class Trainer(L.Trainer):
             kwargs["enable_model_summary"] = False
         kwargs["callbacks"] = _with_defaults(kwargs, self.writes)
         kwargs["plugins"] = slurm_job.plugins(kwargs.get("plugins"), kwargs.get("strategy"))
-        # Lightning's advice to all who have srun installed, in a job or not; it comes again in fit. Without srun, nothing
-        # waits in vain here.
-        warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
-        super().__init__(**kwargs)
+        with lightnings_own.building():
+            super().__init__(**kwargs)
+        lightnings_own.check_processes(self)
+        # A bank lowers it to what max_tokens come to.
+        self._given_max_steps = self.max_steps
+        self._fitted = False
 
     def fit(
         self,
@@ -130,8 +138,10 @@ class Trainer(L.Trainer):
                 raise run_folder.exists(self.wanted_folder)
         check_room_to_train(self, model, datamodule or train_dataloaders)
         ckpt_path = self._place(ckpt_path)
+        lightnings_own.check_monitors(self, model, getattr(datamodule or train_dataloaders, "features", None))
+        self._begin_anew()
         try:
-            with _ctrl_c(), restoring(ckpt_path):
+            with lightnings_own.running(), restoring(ckpt_path):
                 super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         finally:
             if self.lock is not None:
@@ -141,7 +151,7 @@ class Trainer(L.Trainer):
             loaders: dict[str, Any] = (
                 {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
             )
-            with _ctrl_c():
+            with lightnings_own.running():
                 super().validate(model, verbose=False, weights_only=weights_only, **loaders)
         if self.is_global_zero and not self.fast_dev_run:
             model.measure_latents()
@@ -149,6 +159,7 @@ class Trainer(L.Trainer):
             if self.writes:
                 assert self.folder is not None
                 write_results(self.folder / "results.jsonl", self.results)
+                clock.close(self, model, self.results)
                 print(table(self.results), flush=True)
 
     validate = _evaluation("validate", "validation")
@@ -170,7 +181,7 @@ class Trainer(L.Trainer):
             ckpt_path: The checkpoint whose SAEs predict; `last`: the one of this name's newest run.
         """
         ckpt_path = self._place(ckpt_path)
-        with restoring(ckpt_path):
+        with lightnings_own.running(), restoring(ckpt_path):
             predictions = self._without_loggers(
                 super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only
             )
@@ -178,12 +189,19 @@ class Trainer(L.Trainer):
             print(f"Top latents written to {run_folder.of(self) / 'predictions'}/", flush=True)
         return predictions
 
+    def _begin_anew(self) -> None:
+        """Let another `fit` train: Lightning's loops would take the first one's end for its own."""
+        if self._fitted:
+            steps = self.fit_loop.epoch_loop
+            self.fit_loop = type(self.fit_loop)(self, self.fit_loop.min_epochs, self.fit_loop.max_epochs)
+            self.fit_loop.epoch_loop = type(steps)(self, steps.min_steps, self._given_max_steps)
+        self._fitted, self.should_stop = True, False
+
     def _without_loggers(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # An evaluation after training is no part of the training curves.
         loggers, self.loggers = self.loggers, []
         try:
-            with _ctrl_c():
-                return run(*args, **kwargs)
+            return run(*args, **kwargs)
         finally:
             self.loggers = loggers
 
@@ -211,21 +229,6 @@ class Trainer(L.Trainer):
         return ckpt_path
 
 
-@contextlib.contextmanager
-def _ctrl_c() -> Iterator[None]:
-    """Leave Ctrl-C what it is: Lightning makes an exit of it, and has the next one ignored."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
-
-
 def _with_defaults(kwargs: dict[str, Any], writes: bool) -> list[L.Callback]:
     """The user's callbacks, and those of ours that they do not replace or turn off."""
     callbacks = kwargs.get("callbacks") or []
@@ -238,11 +241,18 @@ def _with_defaults(kwargs: dict[str, Any], writes: bool) -> list[L.Callback]:
     if kwargs.get("enable_checkpointing") is not False:
         ours[SaveCheckpoint] = SaveCheckpoint
     missing = [make() for kind, make in ours.items() if not any(isinstance(c, kind) for c in callbacks)]
-    return [*([_RunFolder()] if writes else []), *callbacks, *missing]
+    return [*([_RunFolder(callbacks)] if writes else []), *callbacks, *missing]
 
 
 class _RunFolder(L.Callback):
-    """Claims the run folder once all is known to be well, tells the other ranks, and points the loggers to it."""
+    """Claims the run folder once all is known to be well, tells the other ranks, and points to it what writes.
+
+    Args:
+        callbacks: The run's. Lightning gives its ModelCheckpoint a place before there is a run folder.
+    """
+
+    def __init__(self, callbacks: list[L.Callback]) -> None:
+        self._without_place = [c for c in callbacks if isinstance(c, ModelCheckpoint) and c.dirpath is None]
 
     def _claim(self, trainer: L.Trainer) -> Path:
         assert isinstance(trainer, Trainer)
@@ -264,6 +274,8 @@ class _RunFolder(L.Callback):
             for logger in _per_sae(trainer):
                 logger.set_folder(folder)
                 logger.resume(bank.position.steps)
+            for callback in self._without_place:
+                callback.dirpath = str(run_folder.checkpoint(folder).parent.resolve())
 
     def on_predict_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._claim(trainer)

@@ -1,10 +1,11 @@
 """The fields that every variant has."""
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from saelight.errors import UserError
 from saelight.ops.init import Centre
+from saelight.ranges import LONGEST, SEED, Range, check_fields, short
 from saelight.schedules import Horizon, Schedule
 
 _LR, _LR_POWER = 0.057, 3 / 8  # fitted on a language model's activations (docs/quality.md)
@@ -23,38 +24,38 @@ class CommonFields:
     lr_factor: ClassVar[float] = 1.0
     """The variant's own factor on the default learning rate."""
 
-    expansion: float | None = None
+    expansion: Annotated[float | None, Range(above=0, most=65536)] = None
     """Width as a multiple of d_in. Default: 8, unless d_sae is given."""
-    d_sae: int | None = None
+    d_sae: Annotated[int | None, Range(least=1, most=2**27)] = None
     """Width in latents, in place of expansion."""
-    lr: float | None = None
+    lr: Annotated[float | None, Range(above=0, most=10)] = None
     """Peak learning rate. Default: from the length of training, the width of the data and the variant (docs/training.md)."""
     optimizer: Literal["latent_adamw", "adamw"] = "latent_adamw"
     """latent_adamw: AdamW with one second moment for each latent's weights, and steps of W_enc in which the activations'
     covariance is undone (docs/quality.md: what it brings). adamw: with one for each entry."""
-    betas: tuple[float, float] | None = None
+    betas: Annotated[tuple[float, float] | None, Range(least=0, below=1)] = None
     """The moments' decays. Default: 0.8 and 0.98 for latent_adamw; 0.9 and 0.999 for adamw."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Range(least=0, most=100)] = 0.0
     """AdamW's decoupled weight decay, on W_enc and on a W_dec without constraint; never on biases, thresholds, gates."""
-    clip: float | None = 1.0
+    clip: Annotated[float | None, Range(above=0, most=1e6)] = 1.0
     """Largest L2 norm of this SAE's whole gradient; null for no clipping."""
     schedule: Schedule = field(default_factory=Schedule)
     """How the learning rate moves over training."""
-    seed: int | None = None
+    seed: Annotated[int | None, SEED] = None
     """Seed of the initial weights and of any noise. Default: derived from the run's seed and this SAE's name."""
     b_dec_init: Centre = "geometric_median"
     """Where b_dec starts: the geometric median or mean of a sample of the training data, or zero."""
     tied_init: bool = True
     """Start W_enc as W_dec transposed; false: as random unit columns of its own. Transcoders always start untied."""
-    datapoint_init: float = 0.0
+    datapoint_init: Annotated[float, Range(least=0, most=1)] = 0.0
     """Share of the training data in the starting directions, in [0, 1]: 0 random rows, 1 centred samples themselves."""
-    encoder_scale: float = 1.0
+    encoder_scale: Annotated[float, Range(above=0, most=1000)] = 1.0
     """Factor on the starting W_enc, after the scale that fits the initial sample (TopK kinds start from unit columns)."""
-    decoder_scale: float = 1.0
+    decoder_scale: Annotated[float, Range(above=0, most=1000)] = 1.0
     """The same for W_dec. Only for decoders without constraint; the others keep norm 1."""
     skip: bool = False
     """Transcoders: add x @ W_skip, a linear path past the latents that starts at zero (arXiv 2501.18823)."""
-    dead_after: int | None = None
+    dead_after: Annotated[int | None, Range(least=1, most=LONGEST)] = None
     """Tokens without firing after which a latent counts as dead. Default: 10M, at most 5 % of training."""
     init_from: str | None = None
     """Start from this trained SAE's folder (`runs/<name>/saes/<sae>`), of the same variant and widths: its weights, brought
@@ -62,32 +63,26 @@ class CommonFields:
 
     def check(self) -> None:
         """Raise `UserError` for values that make no sense; called when the SAE is built, which can name it."""
+        check_fields(self)
+        if not isinstance(self.schedule, Schedule):
+            raise UserError(f"schedule must be a Schedule, got {short(self.schedule)}")
         self.schedule.check()
+        if self.lr is not None:
+            self.schedule.check_lowest(self.lr)
         if self.expansion is not None and self.d_sae is not None:
             raise UserError("expansion and d_sae exclude each other: give one of them")
-        for name in ("expansion", "d_sae", "lr", "clip", "dead_after", "encoder_scale", "decoder_scale"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name} must be positive, got {value}")
-        self.check_not_negative("weight_decay")
-        if not 0 <= self.datapoint_init <= 1:
-            raise UserError(f"datapoint_init must be in [0, 1], got {self.datapoint_init}")
         if self.init_from is not None:
             for f in fields(CommonFields):
                 if f.name in _OF_A_NEW_START and getattr(self, f.name) != f.default:
                     raise UserError(f"{f.name} is for weights that start anew: drop it, or init_from")
 
-    def check_not_negative(self, *names: str) -> None:
-        """Raise `UserError` for a field below 0."""
-        for name in names:
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
-
     def width(self, d_in: int) -> int:
-        """d_sae for activations of width `d_in`."""
+        """d_sae for activations of width `d_in`. Raises `UserError` for none."""
         if self.d_sae is not None:
             return self.d_sae
-        return max(1, round(d_in * (8 if self.expansion is None else self.expansion)))
+        if width := round(d_in * (8 if self.expansion is None else self.expansion)):
+            return width
+        raise UserError(f"expansion {self.expansion} of d_in = {d_in} leaves no latent: raise it, or give d_sae")
 
     def default_lr(self, d_out: int, horizon: Horizon) -> float:
         """The peak learning rate when none is given: what more steps, and noisier ones, bear (docs/training.md)."""

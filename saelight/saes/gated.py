@@ -10,12 +10,13 @@ Shapes: B batch, D d_in, F d_sae.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from saelight.ops.entries import AllEntries
+from saelight.ranges import Range
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.penalised import Penalised, PenalisedSAE
 
@@ -27,12 +28,8 @@ class Gated(Penalised):
     default_sparsity = 0.2
     lr_factor: ClassVar[float] = 1.5
 
-    aux_coefficient: float = 1.0
+    aux_coefficient: Annotated[float, Range(least=0, most=1000)] = 1.0
     """α, the weight of the auxiliary reconstruction. The paper's value."""
-
-    def check(self) -> None:
-        super().check()
-        self.check_not_negative("aux_coefficient")
 
 
 class GatedSAE(PenalisedSAE, config=Gated):

@@ -10,6 +10,7 @@ Shapes: B batch, D d_in, F d_sae.
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from saelight.ops import gates
 from saelight.ops.counts import firing_counts
 from saelight.ops.entries import AllEntries
+from saelight.ranges import Range
 from saelight.saes.hard_concrete import GatesAtRandom, HardConcretePenalised
 from saelight.saes.losses import Losses, Moment
 
@@ -25,12 +27,8 @@ from saelight.saes.losses import Losses, Moment
 class GatedHardConcrete(HardConcretePenalised):
     """Random gates and magnitudes from one encoder, an auxiliary reconstruction from the gates."""
 
-    aux_coefficient: float = 1.0
+    aux_coefficient: Annotated[float, Range(least=0, most=1000)] = 1.0
     """α, the weight of the auxiliary reconstruction."""
-
-    def check(self) -> None:
-        super().check()
-        self.check_not_negative("aux_coefficient")
 
 
 class GatedHardConcreteSAE(GatesAtRandom, config=GatedHardConcrete):

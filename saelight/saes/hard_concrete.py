@@ -9,7 +9,7 @@ latents, and leaves the sparsity of the rest to ReLU. Shapes: B batch, D d_in, F
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from saelight.ops import gates
 from saelight.ops.counts import firing_counts
 from saelight.ops.entries import AllEntries
 from saelight.ops.noise import uniform
+from saelight.ranges import Range
 from saelight.saes.losses import Losses, Moment
 from saelight.saes.penalised import Penalised, PenalisedSAE
 
@@ -29,18 +30,11 @@ class HardConcretePenalised(Penalised):
 
     lr_factor: ClassVar[float] = 4.0
 
-    initial_beta: float = 0.2
+    initial_beta: Annotated[float, Range(above=0, most=100)] = 0.2
     """The gates' temperature β at the start; low is nearer to on/off, with less gradient. At the paper's 2/3 gates that
     depend on the token stay undecided until the penalty closes most of them for good."""
-    final_beta: float | None = None
+    final_beta: Annotated[float | None, Range(above=0, most=100)] = None
     """β at the end of training, reached linearly. Default: β stays."""
-
-    def check(self) -> None:
-        super().check()
-        for name in ("initial_beta", "final_beta"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name} must be positive, got {value}")
 
 
 @dataclass(kw_only=True)

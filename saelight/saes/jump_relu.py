@@ -12,13 +12,14 @@ Shapes: B batch, D d_in, F d_sae.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.jump import jump, step
+from saelight.ranges import Range
 from saelight.saes.auxk import AUX_COEFFICIENT, auxk, dead_used
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.penalised import Penalised, PenalisedSAE
@@ -39,19 +40,19 @@ class JumpReLU(Penalised):
     penalty: Literal["step", "tanh", "target"] = "step"
     """step: the L0 itself, decoder rows of norm 1. tanh: a smooth stand-in for it, decoder without constraint. target: the
     squared distance to target_l0, relative, with λ = 4 unless sparsity says otherwise."""
-    bandwidth: float | None = None
+    bandwidth: Annotated[float | None, Range(above=0, most=1000)] = None
     """ε, the width around the threshold in which it has gradient. Default: 0.025 √d_in for step and target, in which tokens
     enough fall in short runs (the paper's is 0.001 √d_in); 2 for tanh."""
-    initial_threshold: float | None = None
+    initial_threshold: Annotated[float | None, Range(above=0, most=1000)] = None
     """θ at the start. Default: 0.005 √d_in for step and target (the paper's is 0.001 √d_in); 0.1 for tanh."""
-    threshold_lr: float | None = None
+    threshold_lr: Annotated[float | None, Range(above=0, most=10)] = None
     """Peak learning rate of log θ. Default: enough for θ to grow by e^10 in the whole of training, at least lr: thresholds
     start far below what they come to, and AdamW moves log θ by no more than its learning rate in a step."""
-    aux_coefficient: float | None = None
+    aux_coefficient: Annotated[float | None, Range(least=0, most=1000)] = None
     """α, the weight of AuxK. Default: 1/32, TopK's, or 0 with `pre_activation_coefficient`."""
-    k_aux: int | None = None
+    k_aux: Annotated[int | None, Range(least=1)] = None
     """Dead latents used by AuxK per token. Default: half of d_in (d_out of a transcoder)."""
-    pre_activation_coefficient: float = 0.0
+    pre_activation_coefficient: Annotated[float, Range(least=0, most=1000)] = 0.0
     """λ_P, the weight of another loss that brings dead latents back; Anthropic's is 3e-6."""
 
     @property
@@ -60,13 +61,6 @@ class JumpReLU(Penalised):
 
     def check(self) -> None:
         super().check()
-        for name in ("bandwidth", "initial_threshold", "threshold_lr", "k_aux"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name} must be positive, got {value}")
-        self.check_not_negative("pre_activation_coefficient")
-        if self.aux_coefficient is not None:
-            self.check_not_negative("aux_coefficient")
         if self.aux_coefficient and self.pre_activation_coefficient:
             raise UserError("aux_coefficient and pre_activation_coefficient exclude each other: give one of them")
 
@@ -83,6 +77,8 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
 
     def __init__(self, config: JumpReLU, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
+        if (config.k_aux or 0) > self.d_sae:
+            raise UserError(f"k_aux = {config.k_aux} exceeds d_sae = {self.d_sae}; lower it or widen the SAE")
         smooth, size = config.penalty == "tanh", math.sqrt(d_in)
         self.bandwidth = config.bandwidth or (2.0 if smooth else 0.025 * size)
         threshold = config.initial_threshold or (0.1 if smooth else 0.005 * size)

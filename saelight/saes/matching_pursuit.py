@@ -9,6 +9,7 @@ through all steps. Shapes: B batch, D d_in, F d_sae, K steps.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from saelight.errors import UserError
 from saelight.ops.counts import firing_counts
 from saelight.ops.normalisation import Normalisation
+from saelight.ranges import Range
 from saelight.saes.losses import Losses, Moment
 from saelight.saes.memory_factors import KEPT
 from saelight.saes.sae import SAE, SAEConfig
@@ -27,13 +29,11 @@ _EXPLAINED = 0.01  # a residual below this share of ‖x‖² is noise
 class MatchingPursuit(SAEConfig):
     """Greedy pursuit with a tied dictionary: encoding takes k passes over it."""
 
-    k: int = 32
+    k: Annotated[int, Range(least=1)] = 32
     """Steps, and so latents, per token at most."""
 
     def check(self) -> None:
         super().check()
-        if self.k < 1:
-            raise UserError(f"k must be at least 1, got {self.k}")
         for name, only in (("tied_init", True), ("encoder_scale", 1.0)):
             if getattr(self, name) != only:
                 raise UserError(f"{name} means nothing here, where the encoder is the decoder: drop it")

@@ -12,13 +12,14 @@ Shapes: B batch, D d_out, F d_sae.
 from dataclasses import dataclass, field, fields
 from functools import cache
 from itertools import accumulate
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from saelight.errors import UserError
 from saelight.ops.noise import generator
+from saelight.ranges import Range, short
 from saelight.saes.batch_topk import BatchTopK
 from saelight.saes.losses import Entries, Moment, Reconstruction
 from saelight.saes.plain_data import variants
@@ -34,9 +35,11 @@ class Matryoshka(SAEConfig):
 
     base: SAEConfig = field(default_factory=BatchTopK)
     """The variant underneath with its own settings (k, sparsity, ...); width, lr and the like are set here, not there."""
-    group_fractions: list[float] = field(default_factory=lambda: [1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32])
+    group_fractions: Annotated[list[float], Range(above=0, most=1)] = field(
+        default_factory=lambda: [1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32]
+    )
     """Each group's share of the latents, adding up to 1: the prefixes end where groups do."""
-    random_prefixes: int | None = None
+    random_prefixes: Annotated[int | None, Range(least=1, most=10_000)] = None
     """Draw this many prefixes at each step, the whole dictionary among them, in place of groups. The paper's is 10."""
 
     def check(self) -> None:
@@ -48,10 +51,8 @@ class Matryoshka(SAEConfig):
         for f in fields(SAEConfig):
             if getattr(self.base, f.name) != getattr(type(self.base)(), f.name):
                 raise UserError(f"set {f.name} beside base, not in it: it is the whole SAE's")
-        if any(share <= 0 for share in self.group_fractions) or abs(sum(self.group_fractions) - 1) > 1e-3:
-            raise UserError(f"group_fractions must be positive and add up to 1, got {self.group_fractions}")
-        if self.random_prefixes is not None and self.random_prefixes < 1:
-            raise UserError(f"random_prefixes must be at least 1, got {self.random_prefixes}")
+        if abs(sum(self.group_fractions) - 1) > 1e-3:
+            raise UserError(f"group_fractions must add up to 1, got {short(self.group_fractions)}")
 
     def default_lr(self, d_out: int, horizon: Horizon) -> float:
         return self.base.default_lr(d_out, horizon)

@@ -7,7 +7,7 @@ Shapes: B batch, D d_out, F d_sae.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,9 +17,10 @@ from saelight.ops.counts import firing_counts
 from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import KeptEntries
 from saelight.ops.select import above
+from saelight.ranges import Duration, Range
 from saelight.saes.losses import Entries, Losses, Moment, Reconstruction
 from saelight.saes.sae import SAE, SAEConfig
-from saelight.schedules import Horizon, Time, check_time, in_steps, ramp
+from saelight.schedules import Horizon, Time, in_steps, ramp
 
 # The controller of log λ: proportional to the distance of log L0 from its set-point, and to the sum of that. Gates and
 # thresholds that close hardly open again, so that λ rises with care and falls at once. Tuned on MiniLM's layer 3.
@@ -38,11 +39,11 @@ class Penalised(SAEConfig):
     """An SAE whose sparsity comes from a penalty, of a given weight or aimed at a given L0."""
 
     without_size: ClassVar[frozenset[str]] = SAEConfig.without_size | {"sparsity", "sparsity_warmup"}
-    sparsity: float | None = None
+    sparsity: Annotated[float | None, Range(least=0, most=10_000)] = None
     """The penalty's coefficient λ, in units that do not depend on d_in (docs/training.md). Default: the variant's own."""
-    target_l0: float | None = None
+    target_l0: Annotated[float | None, Range(above=0)] = None
     """The L0 to reach, in place of sparsity: λ is moved during training until the SAE fires that many latents per token."""
-    sparsity_warmup: Time = 0.05
+    sparsity_warmup: Annotated[Time, Duration()] = 0.05
     """λ ramps linearly from 0 over this time, so that latents are of use before they are penalised."""
 
     @property
@@ -52,12 +53,7 @@ class Penalised(SAEConfig):
 
     def check(self) -> None:
         super().check()
-        if self.sparsity is not None:
-            self.check_not_negative("sparsity")
-        if self.target_l0 is not None and not self.target_l0 > 0:
-            raise UserError(f"target_l0 must be positive, got {self.target_l0}")
         self.check_target()
-        check_time(self.sparsity_warmup, "sparsity_warmup")
 
     def check_target(self) -> None:
         """Raise `UserError` for a target that goes with a weight."""
@@ -181,9 +177,9 @@ class PenalisedSAE(SAE):
         self.log_factor.add_(self.l0_gap.clamp(-_BELOW, _ABOVE) * gain)
 
     def concerns(self, horizon: Horizon) -> list[str]:
+        concerns = super().concerns(horizon)
         if not self.aims_at_l0:
-            return []
-        concerns = []
+            return concerns
         if horizon.steps < _FEWEST_STEPS:
             concerns.append(
                 f"training has {horizon.steps} optimizer steps, and target_l0 is met from {_FEWEST_STEPS} on: train longer, "

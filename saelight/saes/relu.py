@@ -10,17 +10,17 @@ Shapes: B batch, D d_in, F d_sae.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from saelight.errors import UserError
+from saelight.ranges import Duration, Range
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.memory_factors import MemoryFactors
 from saelight.saes.penalised import Penalised, PenalisedSAE
 from saelight.saes.resampling import Resampling
-from saelight.schedules import Horizon, Time, check_time, in_steps
+from saelight.schedules import Horizon, Time, in_steps
 
 _ZERO = torch.tensor(0.0)
 _WINDOW = 10  # batches over which the penalties are compared when p moves
@@ -33,28 +33,16 @@ class ReLU(Penalised):
     nests: ClassVar[bool] = True
     lr_factor: ClassVar[float] = 1.5
 
-    p: float = 1.0
+    p: Annotated[float, Range(above=0, most=1)] = 1.0
     """The penalty's power. Below 1 it is closer to L0, and shrinks strong latents less."""
-    p_end: float | None = None
+    p_end: Annotated[float | None, Range(above=0, most=1)] = None
     """The power at the end: p moves there in equal updates. The paper's choice is 0.2 to 0.5. Default: p stays."""
-    p_updates: int = 10
+    p_updates: Annotated[int, Range(least=1, most=1_000_000)] = 10
     """Updates of p between anneal_start and the end of training."""
-    anneal_start: Time = 0.15
+    anneal_start: Annotated[Time, Duration(whole=False)] = 0.15
     """When p begins to move."""
-    resample_every: Time | None = None
+    resample_every: Annotated[Time | None, Duration(zero=False)] = None
     """Give dead latents a new start from badly reconstructed inputs this often (Bricken et al. 2023). Default: never."""
-
-    def check(self) -> None:
-        super().check()
-        for name in ("p", "p_end"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise UserError(f"{name} must be in (0, 1], got {value}")
-        if self.p_updates < 1:
-            raise UserError(f"p_updates must be at least 1, got {self.p_updates}")
-        check_time(self.anneal_start, "anneal_start")
-        if self.resample_every is not None:
-            check_time(self.resample_every, "resample_every")
 
 
 class ReLUSAE(Resampling, PenalisedSAE, config=ReLU):

@@ -28,7 +28,7 @@ from saelight.saes.common_fields import CommonFields
 from saelight.saes.folding import Foldable
 from saelight.saes.losses import Entries, Losses, Moment, Reconstruction
 from saelight.saes.memory_factors import DENSE, MemoryFactors
-from saelight.schedules import Horizon
+from saelight.schedules import Horizon, in_steps
 
 _CALIBRATION_ROWS = 1024
 _UNTIED_SIZE = 0.1  # of the target's norm; at 1, training takes several times as long to the same FVU
@@ -165,7 +165,10 @@ class SAE(Foldable, ABC):
 
     def concerns(self, horizon: Horizon) -> list[str]:
         """What the user should know about these settings in a training of this length."""
-        return []
+        warmup = in_steps(self.config.schedule.warmup, horizon)
+        if warmup < horizon.steps or horizon.steps == 1:
+            return []
+        return [f"schedule.warmup takes {warmup} steps, training has {horizon.steps}: lr is never reached; shorten it"]
 
     def peak_lr(self, horizon: Horizon) -> float:
         """Peak learning rate of a training of this length."""

@@ -10,7 +10,7 @@ Shapes: B batch, D d_in, F d_sae.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,12 @@ from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import AllEntries
 from saelight.ops.normalisation import Normalisation
 from saelight.ops.select import largest, largest_of_each_token
+from saelight.ranges import Duration, Range
 from saelight.saes.auxk import AUX_COEFFICIENT, auxk, dead_used
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.memory_factors import KEPT
 from saelight.saes.sae import SAE, SAEConfig
-from saelight.schedules import Time, check_time, in_steps, ramp
+from saelight.schedules import Time, in_steps, ramp
 
 _STARTING_NORM = 0.1
 _SHORTEST = 1e-12  # a row of norm 0 is weighed by this
@@ -36,27 +37,18 @@ class TopK(SAEConfig):
 
     nests: ClassVar[bool] = True
 
-    k: int = 32
+    k: Annotated[int, Range(least=1)] = 32
     """Latents kept per token: the L0."""
     decoder: Literal["free", "unit"] = "free"
     """Decoder rows without constraint, which start at norm 0.1 as encoder columns do, or kept at norm 1."""
-    k_aux: int | None = None
+    k_aux: Annotated[int | None, Range(least=1)] = None
     """Dead latents used by AuxK per token. Default: half of d_in (d_out of a transcoder), as in the paper."""
-    aux_coefficient: float = AUX_COEFFICIENT
+    aux_coefficient: Annotated[float, Range(least=0, most=1000)] = AUX_COEFFICIENT
     """α, the weight of AuxK. The paper's value; 0 turns it off."""
-    initial_k: int | None = None
+    initial_k: Annotated[int | None, Range(least=1)] = None
     """k at the start, from where it moves linearly to k: more latents get to learn. Default: k throughout."""
-    k_anneal: Time = 0.1
+    k_anneal: Annotated[Time, Duration()] = 0.1
     """How long k takes from initial_k to k."""
-
-    def check(self) -> None:
-        super().check()
-        for name in ("k", "k_aux", "initial_k"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1, got {value}")
-        self.check_not_negative("aux_coefficient")
-        check_time(self.k_anneal, "k_anneal")
 
 
 class TopKSAE(SAE, config=TopK):
@@ -65,7 +57,7 @@ class TopKSAE(SAE, config=TopK):
 
     def __init__(self, config: TopK, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
-        for name in ("k", "initial_k"):
+        for name in ("k", "initial_k", "k_aux"):
             if (getattr(config, name) or 0) > self.d_sae:
                 raise UserError(f"{name} = {getattr(config, name)} exceeds d_sae = {self.d_sae}; lower it or widen the SAE")
         self.k_aux = dead_used(config.k_aux, self.d_out)

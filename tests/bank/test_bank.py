@@ -22,7 +22,7 @@ def test_one_optimizer_with_each_saes_own_settings(activations):
     (optimizer,) = trainer.optimizers
     groups = {}
     for g in optimizer.param_groups:
-        groups.setdefault((g["name"], g["weight_decay"]), []).append(g)
+        groups.setdefault((g["sae"], g["weight_decay"]), []).append(g)
     assert set(groups) == {("decayed", 0.1), ("decayed", 0.0), ("plain", 0.0)}
     # W_enc and the free W_dec; the biases are not decayed.
     assert [p.ndim for g in groups["decayed", 0.1] for p in g["params"]] == [2, 2]
@@ -138,7 +138,7 @@ def test_geometric_median_resists_outliers():
         ({".hidden": ReLU()}, "cannot name an SAE"),
         ({"a": TopK(d_sae=8, k=9)}, "SAE 'a': k = 9 exceeds d_sae = 8"),
         ({"a": ReLU(d_sae=8, expansion=2)}, "exclude each other"),
-        ({"a": ReLU(sparsity=-1)}, "SAE 'a': sparsity must not be negative"),
+        ({"a": ReLU(sparsity=-1)}, "SAE 'a': sparsity must be at least 0, got -1"),
         ({"a": ReLU(schedule=Schedule(kind="cosine", T_0=5))}, "T_0 and T_mult belong to warm_restarts"),
     ],
 )

@@ -94,7 +94,7 @@ def test_gates_start_able_to_tell_tokens_apart():
         (TopK(k=4, decoder="unit", decoder_scale=0.5), None, "decoder rows are kept at norm 1"),
         (JumpReLU(decoder_scale=0.5), None, "decoder rows are kept at norm 1"),
         (ReLU(datapoint_init=1.5), None, r"datapoint_init must be in \[0, 1\]"),
-        (ReLU(encoder_scale=0.0), None, "encoder_scale must be positive"),
+        (ReLU(encoder_scale=0.0), None, "encoder_scale must be above 0"),
         (ReLU(skip=True), None, "skip is for transcoders"),
         (MatchingPursuit(k=4), 10, "MatchingPursuit cannot be a transcoder"),
         (MatchingPursuit(k=4, tied_init=False), None, "tied_init means nothing here"),

@@ -90,11 +90,11 @@ def test_a_batch_without_any_active_latent_keeps_lambda_finite():
     ("config", "message"),
     [
         (ReLU(sparsity=0.1, target_l0=5), "exclude each other"),
-        (ReLU(target_l0=0), "target_l0 must be positive"),
+        (ReLU(target_l0=0), "target_l0 must be above 0"),
         (HardConcrete(input_dependent=False, target_l0=5), "needs input_dependent gates"),
         (JumpReLU(penalty="target"), "penalty target needs target_l0"),
         (JumpReLU(aux_coefficient=0.1, pre_activation_coefficient=3e-6), "pre_activation_coefficient exclude each other"),
-        (JumpReLU(k_aux=0), "k_aux must be positive"),
+        (JumpReLU(k_aux=0), "k_aux must be at least 1"),
         (Gated(d_sae=32, target_l0=32), "target_l0 = 32 is not below d_sae = 32; lower it or widen the SAE"),
     ],
 )

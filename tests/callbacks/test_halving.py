@@ -170,8 +170,8 @@ def test_a_resumed_run_ends_the_same_saes(step, unbroken, tmp_path):
     [
         ({"rungs": []}, "rungs is empty"),
         ({"rungs": [0.5, 1.5]}, "Halving: rungs: 1.5 is no length of time"),
-        ({"keep": 0.0}, "keep must be between 0 and 1"),
-        ({"keep": 1}, "keep must be between 0 and 1"),
+        ({"keep": 0.0}, r"keep must be in \(0, 1\)"),
+        ({"keep": 1}, r"keep must be in \(0, 1\)"),
         ({"goal": "min"}, "goal must be minimize or maximize"),
     ],
 )
@@ -218,4 +218,4 @@ def test_a_config_names_it_in_short(tmp_path, capsys):
     again = map(json.loads, (tmp_path / "runs" / "cfg-2" / "results.jsonl").read_text().splitlines())
     assert [row["state"] for row in again] == [row["state"] for row in rows]
     assert saelight_("fit", "--config", "cfg.yaml", "--trainer.callbacks.keep", "2") != 0
-    assert "keep must be between 0 and 1" in capsys.readouterr().err
+    assert "keep must be in (0, 1)" in capsys.readouterr().err

@@ -43,7 +43,10 @@ BAD_CONFIGS = {
         changed(model__saes__topk__init_args={"k": 99, "d_sae": 16}),
         "SAE 'topk': k = 99 exceeds d_sae = 16",
     ),
-    "negative sparsity": (changed(model__saes__relu__init_args={"sparsity": -1.0}), "SAE 'relu': sparsity must not"),
+    "negative sparsity": (
+        changed(model__saes__relu__init_args={"sparsity": -1.0}),
+        "SAE 'relu': sparsity must be at least 0",
+    ),
     "no SAEs": (changed(model__saes={}), "name at least one SAE"),
     "bad name": (changed(model__saes={"a b": CONFIG["model"]["saes"]["relu"]}), "'a b' cannot name an SAE"),
     "no length": (changed(trainer__max_epochs=None), "how long to train"),

@@ -116,7 +116,7 @@ def test_an_saes_clusters_are_those_of_its_alive_latents():
     evaluation = Evaluation([sae])
     evaluation.update([sae], x, x)
     evaluation.finish([sae], None)
-    (measured,) = evaluation.latents([sae])
+    measured = evaluation.latents(sae, 0)
     frequency = (sae.encode(x) > 0).double().mean(0)
     assert torch.equal(frequency > 0, alive)
     cosine = torch.cosine_similarity(sae.W_enc.T.double(), sae.W_dec.double()).detach()
@@ -131,7 +131,7 @@ def test_a_transcoder_between_unequal_widths_has_clusters_and_no_correlation():
     evaluation = Evaluation([sae])
     evaluation.update([sae], torch.randn(100, 16), torch.randn(100, 10))
     evaluation.finish([sae], None)
-    (measured,) = evaluation.latents([sae])
+    measured = evaluation.latents(sae, 0)
     assert measured["clusters"] >= 0
     assert measured["weight_correlation"] != measured["weight_correlation"]
 

@@ -110,9 +110,11 @@ class ShardWriter:
         document_ids, each (N,): the same ones in every call. Raises `UserError` on NaN or infinity, naming the row."""
         x_ND = x_ND.detach().to("cpu", self._dtype).contiguous()
         if (bad := first_non_finite(x_ND)) is not None:
+            dtype = self._meta["dtype"]
+            wider = "" if dtype == "float32" else ", or store it as float32"
             raise UserError(
-                f"NaN or infinite activation in row {self.n_rows + bad} of {self._meta['hook']} (stored as "
-                f"{self._meta['dtype']}); check the model, or store it as float32"
+                f"NaN or infinite activation in row {self.n_rows + bad} of {self._meta['hook']} (stored as {dtype}); check "
+                f"the model{wider}"
             )
         if self.n_rows == 0:
             self._columns = {name: torch.empty(0, dtype=TOKEN_COLUMNS[name]) for name in columns}
