@@ -21,8 +21,8 @@ from benchmarks.speed.measure import activations
 from benchmarks.speed.ours import close
 from saelight import saes as variants
 from saelight.bank import SAEBank
+from saelight.run.memory import group_bytes, sae_bytes
 from saelight.saes import SAEConfig
-from saelight.sweep.plan.memory import group_bytes, sae_bytes
 
 T = TypeVar("T")
 SHARE = 0.015

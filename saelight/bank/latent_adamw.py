@@ -56,11 +56,11 @@ class LatentAdamW(torch.optim.AdamW):
                 raise UserError("the checkpoint's optimizer has other groups than this bank's: go on with its own config")
             group.update(settings)
             if not 0 <= as_type(group.get("lr"), float, "the checkpoint's lr") < math.inf:
-                raise UserError(f"the checkpoint's lr of SAE {group['name']!r} is {group['lr']}")
+                raise UserError(f"the checkpoint's lr of SAE {group['sae']!r} is {group['lr']}")
             for p in group["params"]:
                 # An SAE that was quarantined at the first step has none at all.
                 if have_moments.setdefault(group["sae"], bool(self.state.get(p))) != bool(self.state.get(p)):
-                    raise UserError(f"the checkpoint's optimizer lacks moments of SAE {group['name']!r}")
+                    raise UserError(f"the checkpoint's optimizer lacks moments of SAE {group['sae']!r}")
                 if self.state.get(p):
                     _check_moments(p, group, self.state[p])
 
@@ -113,7 +113,7 @@ def _check_moments(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> N
         expected = {"steps": int, "exp_avg": list(p.shape), "exp_avg_sq": of_latents}
     found = {name: list(value.shape) if isinstance(value, Tensor) else type(value) for name, value in state.items()}
     if found != expected:
-        raise UserError(f"the checkpoint's optimizer holds {found} of SAE {group['name']!r}, not {expected}")
+        raise UserError(f"the checkpoint's optimizer holds {found} of SAE {group['sae']!r}, not {expected}")
 
 
 def whitening_of(x_ND: Tensor) -> Tensor:

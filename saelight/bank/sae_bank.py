@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -277,6 +278,8 @@ class SAEBank(Ending):
         self._horizon = Horizon(*state["horizon"]) if state["horizon"] else None
         self.tokens_seen = state["tokens_seen"]
         self.position.load(state["position"], checkpoint)
+        # The time that trainer.max_time gives is this process' own: what went on in earlier ones would leave it none.
+        checkpoint["callbacks"].pop(Timer().state_key, None)
         self.normalisation = Normalisation.from_plain(state["normalisation"])
         target = state["target_normalisation"]
         self.target_normalisation = target and Normalisation.from_plain(target)

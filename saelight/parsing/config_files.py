@@ -6,6 +6,7 @@ from typing import Any
 
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
+from saelight.parsing.wrong_file import refuse_python, refuse_sweep
 from saelight.ranges import short
 
 SECTIONS = ("trainer", "model", "data")
@@ -17,6 +18,7 @@ _SPEC = "name: {class_path: ..., init_args: {...}}"
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """The settings of any command's config file, by name. Raises `UserError` for one that holds none."""
+    refuse_python(path)
     content = yaml_files.read(path)
     if isinstance(content, Mapping):
         return dict(content)
@@ -31,6 +33,7 @@ def read(path: str | Path) -> dict[str, Any]:
         UserError: for a file that is no config, and for settings that nothing would heed.
     """
     config = {key: value for key, value in read_mapping(path).items() if not key.startswith(_ANCHORS)}
+    refuse_sweep(path, config)
     for section in SECTIONS:
         if section in config and not isinstance(config[section], Mapping | str):
             raise UserError(f"{path}: {section} holds no settings: give them, or drop the line")

@@ -16,7 +16,6 @@ from jsonargparse import ArgumentParser, get_loader, set_loader
 from saelight.errors import UserError, did_you_mean
 from saelight.parsing import config_files, yaml_files
 from saelight.parsing.config_files import SECTIONS
-from saelight.parsing.wrong_file import sweep_among
 
 # How jsonargparse words a key, a class or a set of values it does not know.
 _UNKNOWN_KEY = re.compile(r"(?:[Oo]ption|Key|unrecognized arguments:) ['\"]?(?:--)?(?P<name>[\w.+-]+)")
@@ -50,8 +49,6 @@ class OneLineParser(ArgumentParser):
 
 def explain(message: str, args: list[str]) -> str:
     """jsonargparse's message in one line, with the place of the key at fault in the configs that `args` name."""
-    if sweep := sweep_among(args):
-        return sweep
     line = " ".join(part.strip(" -") for part in message.splitlines() if part.strip())
     line = re.sub(r"\bParser key ", "", line)
     line = re.sub(r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: ", "", line)

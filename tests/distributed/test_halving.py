@@ -8,6 +8,7 @@ from tests.support.commands import changed
 from tests.support.processes import script
 
 
+@pytest.mark.slow
 def test_two_processes_end_the_same_saes(tmp_path):
     two = {"devices": 2, "strategy": "ddp", "max_epochs": 3, "accelerator": "cpu", "val_check_interval": 0.5}
     two["callbacks"] = [{"class_path": "Halving", "init_args": {"rungs": [6]}}]

@@ -168,9 +168,18 @@ def test_only_the_planned_length_is_finished(how, tmp_path):
     assert stopped["state"] == "stopped"
     assert stopped["reason"] == f"at step {t.global_step} of 10; --ckpt_path last continues"
     assert exported_state(t) == "stopped"
-    again = fit_on(tmp_path, **({"max_time": {"hours": 1}} if how == "max_time" else {}))
+    again = fit_on(tmp_path)
     assert again.results[0]["state"] == "finished"
     assert again.global_step == 10
+
+
+def test_every_life_of_a_run_has_the_time_of_its_own(tmp_path):
+    t, _ = fit(tmp_path, max_epochs=1, max_time={"milliseconds": 1})
+    steps = [t.global_step]
+    while t.results[0]["state"] == "stopped":
+        t = fit_on(tmp_path, max_time={"milliseconds": 500 if len(steps) > 1 else 1})
+        steps.append(t.global_step)
+    assert steps[0] < steps[1] < steps[-1] == 10
 
 
 def test_a_run_that_trains_is_not_gone_on_with(tmp_path):

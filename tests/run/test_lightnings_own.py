@@ -47,7 +47,7 @@ def bank(**saes) -> saelight.SAEBank:
         ({"name": "../x"}, "trainer.name '../x' cannot be a folder's"),
         ({"callbacks": ModelCheckpoint(save_last=True)}, "ModelCheckpoint: the run keeps its own checkpoints/last.ckpt"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_what_the_trainer_does_not_take(settings, line, tmp_path):
     with pytest.raises(saelight.UserError) as error:
@@ -71,7 +71,7 @@ def test_none_is_the_default(name, tmp_path):
         ({"callbacks": EarlyStopping("topk/val/fvuu")}, "did you mean 'topk/val/fvu'"),
         ({"callbacks": ModelCheckpoint(monitor="loss")}, "ModelCheckpoint: no metric 'loss'"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_what_a_fit_does_not_take(settings, line, tmp_path):
     with pytest.raises(saelight.UserError, match=line):

@@ -14,4 +14,4 @@ def test_the_names_are_those_of_the_metrics():
     x_BD = torch.randn(64, 8)
     evaluation.update([sae], x_BD, x_BD)
     assert evaluation.finish([sae], truth_GD)[0].keys() == {*EVALUATED, TRUTH}
-    assert list(evaluation.latents([sae])[0]) == list(FINAL)
+    assert list(evaluation.latents(sae, 0)) == list(FINAL)

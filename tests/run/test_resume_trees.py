@@ -121,6 +121,9 @@ def branches(tree: Path, settings: dict[str, Any], tmp_path: Path, draw: random.
     for i in range(count):
         parent, depth = draw.choice(parents) if i % 2 else (tree, 0)
         names = [path.name for path in sorted(parent.glob("*.ckpt"))]
+        if names and names[-1].endswith("validated.ckpt"):
+            # Of its step's own all is trained: the validation that is due comes, but is no longer one of training.
+            names = [name for name in names if name[:3] != names[-1][:3]] + names[-1:]
         if not names:
             continue
         first = draw.choice(names)

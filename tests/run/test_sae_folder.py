@@ -93,7 +93,7 @@ def test_a_key_that_is_missing_or_of_another_type_is_named(key, folder):
         ({"d_in": math.nan}, "d_in: expected int, got nan"),
         ({"d_in": "16"}, "d_in: expected int, got '16'"),
         ({"d_sae": 41}, "d_sae is 41, but its fields make it 40"),
-        ({"d_sae": 10**15, "init_args.d_sae": 10**15}, "does not fit config.json: W_dec"),
+        ({"d_sae": 10**15, "init_args.d_sae": 10**15}, "d_sae must be at most"),
         ({"d_out": 3}, "does not fit config.json: W_dec"),
         ({"seed": 2**70}, "can be built"),
         ({"normalisation.scale": 0}, "scale 0.0 is not one"),

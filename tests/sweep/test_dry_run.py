@@ -21,7 +21,7 @@ BIG = {
     "name": "big",
     "base": "base.yaml",
     "sae": {"class_path": "ReLU"},
-    "parameters": {"sae.d_sae": {"values": [16, 10**9]}},
+    "parameters": {"sae.d_sae": {"values": [16, 10**8]}},
 }
 
 
@@ -30,12 +30,12 @@ def test_what_no_device_has_room_for_is_not_to_run(capsys):
     assert saelight_("sweep", "run", file, "--dry-run", "--devices", "cpu") == 0
     said = capsys.readouterr().out
     assert re.search(
-        r"too large: d1000000000 \(group-000, d_sae 1000000000\) takes about [\d.]+ TB, and a run on cpu may", said
+        r"too large: d100000000 \(group-000, d_sae 100000000\) takes about [\d.]+ [GT]B, and a run on cpu may", said
     )
     assert "to run: 1 SAEs in 1 groups on cpu; " in said
     assert "lower its d_sae, " in refused(capsys, "sweep", "run", file, "--devices", "cpu")
     assert not Path("runs").exists()
-    assert saelight_("sweep", "run", file, "--dry-run", "--devices", "cpu", "--filter", "d1000000000") == 0
+    assert saelight_("sweep", "run", file, "--dry-run", "--devices", "cpu", "--filter", "d100000000") == 0
     assert capsys.readouterr().out.endswith("to run: nothing\n")
 
 
@@ -65,8 +65,8 @@ def test_a_gpu_is_judged_by_what_no_run_does_without(device, memory, needed):
     ("changes", "message"),
     [
         (
-            {"model__saes__relu__init_args": {"d_sae": 10**10}},
-            "the SAEs' weights alone would take 640.0 GB, and this machine has",
+            {"model__saes__relu__init_args": {"d_sae": 10**8}, "data__init_args__d_in": 1024},
+            "the SAEs' weights alone would take 819.",
         ),
         (
             # Small weights: it is the latents of a batch that have no room.

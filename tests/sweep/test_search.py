@@ -69,6 +69,7 @@ def test_a_search_learns_from_groups_and_prunes_inside_them(capsys):
     assert f"best: trial-{best.number:04d}" in out
 
 
+@pytest.mark.slow
 def test_two_runners_on_one_journal_and_a_kill():
     file = write(SEARCH, changed(BASE, data__init_args__rows=8_000))
     command = [sys.executable, "-m", "saelight", "sweep", "run", file, "--devices", "cpu", "--journal", "shared.log"]

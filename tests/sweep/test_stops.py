@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from saelight.sweep.execute.child import fit_arguments
+from saelight.sweep.store.sweep_folder import SweepFolder
 from tests.support.commands import changed, refused, saelight_
 from tests.support.processes import start, wait_until
 from tests.support.sweeps import BASE, SWEEP, assert_equal, rows, weights, write
@@ -139,3 +141,18 @@ def test_a_runner_killed_as_it_starts_a_child_leaves_nobody_training():
     runner.communicate()
     wait_until(lambda: not is_alive(pid), 30)
     assert not list(Path("s").rglob("last.ckpt"))
+
+
+def test_a_run_that_its_time_ended_is_gone_on_with():
+    """A group as its child trains it, three steps and a millisecond a life."""
+    base = changed(BASE, trainer__max_epochs=None, trainer__max_steps=3, trainer__max_time={"milliseconds": 1})
+    assert saelight_("sweep", "expand", write(SWEEP, base), "--out", "s") == 0
+    folder, lives = SweepFolder("s"), 0
+    while not folder.finished("group-000"):
+        arguments = fit_arguments(folder, "group-000")
+        assert any(word.startswith("--ckpt_path=") for word in arguments) == (lives > 0)
+        assert saelight_(*arguments) == 0
+        lives += 1
+        assert lives <= 3
+    assert lives > 1
+    assert {row["steps"] for row in map(json.loads, Path("s/runs/group-000/results.jsonl").read_text().splitlines())} == {3}

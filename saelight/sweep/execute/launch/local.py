@@ -117,7 +117,7 @@ class LocalLauncher(Launcher):
             del self._running[group]
             self._idle.append(worker)
             done = code == 0 and self.folder.finished(group)
-            ended.append(Outcome(group, done, None if done else _reason(code, log, said)))
+            ended.append(Outcome(group, done, None if done else _reason(code, log, said), again=code != 0))
         return ended
 
     def cancel(self) -> None:
@@ -148,4 +148,6 @@ class LocalLauncher(Launcher):
 
 def _reason(code: int, log: Path, said: int) -> str:
     """Why a child failed: its own word of the error, or how it ended."""
+    if code == 0:
+        return "it stopped before its planned length, by trainer.max_time or a callback of its own; --resume goes on"
     return last_words(log, f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}", said)
