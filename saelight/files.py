@@ -37,10 +37,10 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
             # A folder does not replace another one.
             _remove(path)
         if durable:
-            _sync(partial)
+            sync(partial)
         partial.replace(path)
         if durable:
-            _sync(path.parent)
+            sync(path.parent)
     except BaseException:
         _remove(partial)
         raise
@@ -53,7 +53,7 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of its files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

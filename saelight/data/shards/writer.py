@@ -29,7 +29,7 @@ from saelight.data.shards.reader import (
     first_decrease,
 )
 from saelight.errors import UserError
-from saelight.files import safetensors_header
+from saelight.files import safetensors_header, sync
 
 SHARD_BYTES = 256 << 20
 _OURS = re.compile(rf"{re.escape(METADATA)}|activations-\d+\.safetensors")
@@ -173,10 +173,10 @@ class ShardWriter:
             with (self.partial / METADATA).open("wb") as file:
                 file.write(sealed(meta))
                 file.flush()
-                _sync(file.fileno())
-            _sync_folder(self.partial)
+                os.fsync(file.fileno())
+            sync(self.partial)
             os.rename(self.partial, self.out)
-            _sync_folder(self.out.parent)
+            sync(self.out.parent)
 
 
 class ShardSums(NamedTuple):
@@ -210,7 +210,7 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor]) -> tuple[int, str
             digest.update(piece)
             file.write(piece)
         file.flush()
-        _sync(file.fileno())
+        os.fsync(file.fileno())
     return len(header) + sum(sizes.values()), digest.hexdigest()
 
 
@@ -235,15 +235,3 @@ def _lock(folder: Path) -> int:
         os.close(fd)
         raise UserError(f"{folder} is being written by another process; wait, or choose another folder") from None
     return fd
-
-
-def _sync(fd: int) -> None:
-    os.fsync(fd)
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
