@@ -28,6 +28,8 @@ class Position:
         self.validated: int | None = None
         """The batches before the last validation."""
         self._validation_due = False
+        self._fault: str | None = None
+        """Why no training can go on from here."""
 
     @property
     def steps(self) -> int:
@@ -35,9 +37,11 @@ class Position:
         return 0 if self.length is None else self.length.all_steps(self.batches)
 
     def begin(self, length: FitLength, resumes: bool) -> None:
-        """A fit of this length begins, or goes on."""
+        """A fit of this length begins, or goes on. Raises `UserError` where it cannot go on."""
         if not resumes:
             self._start()
+        elif self._fault is not None:
+            raise UserError(self._fault)
         elif self.length is not None:
             for what, there, here in zip(FitLength._fields, self.length, length, strict=True):
                 if what != "batches" and there != here:
@@ -66,21 +70,20 @@ class Position:
         }
 
     def load(self, state: dict[str, Any], checkpoint: dict[str, Any]) -> None:
-        """Take over a saved position. Raises `UserError` where the checkpoint's own parts disagree."""
+        """Take over a saved position. Where the checkpoint's own parts disagree, only its weights can be used."""
         self.batches, self.validated, self.length = state["batches"], state["validated"], FitLength(*state["length"])
-        self._validation_due = state["validation_due"]
+        self._validation_due, self._fault = state["validation_due"], None
         loops = checkpoint["loops"]["fit_loop"]
         if self.length.steps(self.batches) != checkpoint["global_step"]:
-            raise UserError(
+            self._fault = (
                 f"the checkpoint was written within an optimizer step (after {self.batches} batches and "
                 f"{checkpoint['global_step']} steps), and what was underway is lost: resume from another one"
             )
-        for name, counters in self._counters().items():
-            if loops[name] != counters:
-                raise UserError(
-                    f"the checkpoint contradicts itself: {name} is {loops[name]} after {self.batches} batches; resume from "
-                    "another one"
-                )
+        elif wrong := [name for name, counters in self._counters().items() if loops[name] != counters]:
+            self._fault = (
+                f"the checkpoint contradicts itself: {wrong[0]} is {loops[wrong[0]]} after {self.batches} batches; resume "
+                "from another one"
+            )
 
     def begin_training(self, trainer: L.Trainer) -> None:
         """Training begins, or goes on: with the validation that was to follow when the checkpoint was written, if one was.

@@ -279,7 +279,7 @@ class SAEBank(Ending):
         self.tokens_seen = state["tokens_seen"]
         self.position.load(state["position"], checkpoint)
         # The time that trainer.max_time gives is this process' own: what went on in earlier ones would leave it none.
-        checkpoint["callbacks"].pop(Timer().state_key, None)
+        checkpoint.get("callbacks", {}).pop(Timer().state_key, None)
         self.normalisation = Normalisation.from_plain(state["normalisation"])
         target = state["target_normalisation"]
         self.target_normalisation = target and Normalisation.from_plain(target)
