@@ -15,6 +15,14 @@ from tests.support.runs import data, trainer
 SAES = {"topk": saelight.TopK(d_sae=32, k=4, lr=1e-3)}
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """What a shell starts in the background ignores Ctrl-C, and so may the tests' own process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Send(L.Callback):
     """A signal to this very process, from one of the trainer's hooks."""
 
