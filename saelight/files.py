@@ -64,16 +64,24 @@ def sync(path: Path) -> None:
 
 def hold(path: Path) -> IO[str] | None:
     """Lock a file, made where it is not there, against other processes, until what is returned is closed or this one ends;
-    None when another one holds it. A file system that knows no locks, as some clusters' do not, lets everyone pass."""
+    None when another one holds it."""
     file = path.open("a")
+    if lock(file):
+        return file
+    file.close()
+    return None
+
+
+def lock(file: IO[Any] | int) -> bool:
+    """Lock an open file against other processes; False when another one holds it. A file system that knows no locks, as some
+    clusters' do not, lets everyone pass."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
-        return None
+        return False
     except OSError:
         pass
-    return file
+    return True
 
 
 def _remove(path: Path) -> None:

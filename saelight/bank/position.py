@@ -91,7 +91,8 @@ class Position:
         Raises:
             UserError: The data are not at this position.
         """
-        if (there := getattr(trainer.train_dataloader, "position", self.batches)) != self.batches:
+        there = getattr(trainer.train_dataloader, "position", self.batches)
+        if trainer.ckpt_path is not None and there != self.batches:
             raise UserError(
                 f"the checkpoint contradicts itself: {self.batches} batches were trained on, and the data stand at {there}; "
                 "it was not written at a batch's end: resume from another one"

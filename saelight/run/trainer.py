@@ -143,24 +143,28 @@ class Trainer(L.Trainer):
         try:
             with lightnings_own.running(), restoring(ckpt_path):
                 super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+            if self.enable_validation and model.evaluated_at != self.global_step:
+                loaders: dict[str, Any] = (
+                    {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
+                )
+                with lightnings_own.running():
+                    super().validate(model, verbose=False, weights_only=weights_only, **loaders)
+            if self.is_global_zero and not self.fast_dev_run:
+                self._report(model)
         finally:
             if self.lock is not None:
                 self.lock.close()
+
+    def _report(self, bank: SAEBank) -> None:
+        """What came of a fit, to `results.jsonl` and as a table."""
         clock = next(callback for callback in self.callbacks if isinstance(callback, WriteProgress))
-        if self.enable_validation and model.evaluated_at != self.global_step:
-            loaders: dict[str, Any] = (
-                {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
-            )
-            with lightnings_own.running():
-                super().validate(model, verbose=False, weights_only=weights_only, **loaders)
-        if self.is_global_zero and not self.fast_dev_run:
-            model.measure_latents()
-            self.results = results(self, model, self.writes, clock)
-            if self.writes:
-                assert self.folder is not None
-                write_results(self.folder / "results.jsonl", self.results)
-                clock.close(self, model, self.results)
-                print(table(self.results), flush=True)
+        bank.measure_latents()
+        self.results = results(self, bank, self.writes, clock)
+        if self.writes:
+            assert self.folder is not None
+            write_results(self.folder / "results.jsonl", self.results)
+            clock.close(self, bank, self.results)
+            print(table(self.results), flush=True)
 
     validate = _evaluation("validate", "validation")
     test = _evaluation("test", "test")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from saelight.bars import bar as progress
 from saelight.data.finite import first_non_finite
 from saelight.data.shards.disk import reading
 from saelight.data.shards.metadata import METADATA
@@ -27,9 +28,7 @@ def verify(path: str | Path) -> str:
     rows = ShardedRows(path)
     squares, sum_D, first = 0.0, torch.zeros(rows.d_in, dtype=torch.float64), 0
     last_document: int | None = None
-    with tqdm(
-        total=sum(e["bytes"] for e in rows.metadata["shards"]), unit="B", unit_scale=True, desc="verify", delay=2
-    ) as bar:
+    with progress(total=sum(e["bytes"] for e in rows.metadata["shards"]), unit="B", desc="verify", delay=2) as bar:
         for entry in rows.metadata["shards"]:
             if (found := _checksum(rows.path / entry["file"], bar)) != entry["sha256"]:
                 raise UserError(

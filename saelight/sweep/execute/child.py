@@ -6,13 +6,13 @@ It holds the group's lock for as long as it trains, decides whether there is a c
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
+from saelight.files import lock
 from saelight.run import run_folder
 from saelight.sweep.store.sweep_folder import SweepFolder
 
@@ -63,20 +63,15 @@ def end_with_parent() -> None:
 
 def _hold_lock(path: Path) -> bool:
     """Hold the lock until this process ends; it survives exec."""
-    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-    os.set_inheritable(lock, True)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    os.set_inheritable(descriptor, True)
     end = time.monotonic() + WAIT
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError as error:
-            if not isinstance(error, BlockingIOError):
-                # A file system that knows no locks, as some clusters' do not. The runner starts a group once.
-                return True
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.2)
+    # Where a file system knows no locks: the runner starts a group once.
+    while not lock(descriptor):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from saelight.errors import UserError
+from saelight.files import lock
 from saelight.sweep.store.sweep_folder import SweepFolder
 
 _PATIENCE = 1.0
@@ -54,28 +54,17 @@ def is_held(folder: SweepFolder) -> bool:
 
 @contextlib.contextmanager
 def _locked(folder: SweepFolder) -> Iterator[None]:
-    with (folder.path / "lock").open("a+") as lock:
+    with (folder.path / "lock").open("a+") as file:
         end = time.monotonic() + _PATIENCE
-        while not _take(lock):
+        while not lock(file):
             if time.monotonic() > end:
-                lock.seek(0)
+                file.seek(0)
                 raise UserError(
-                    f"another runner ({lock.read().strip()}) is at work in {folder.path}: wait for it, stop it, or "
+                    f"another runner ({file.read().strip()}) is at work in {folder.path}: wait for it, stop it, or "
                     "give --out another folder"
                 )
             time.sleep(0.05)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
         yield
-
-
-def _take(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # A file system that knows no locks, as some clusters' do not.
-        return True
-    return True
