@@ -17,6 +17,7 @@ from saelight.sweep.execute.launch.logs import last_words
 from saelight.sweep.show.status import watch
 from saelight.sweep.store import result_files, run_files
 from saelight.sweep.store.journal import Journal
+from saelight.sweep.store.result_rows import collect
 from saelight.sweep.store.runner_lock import only_runner
 from saelight.sweep.store.sweep_folder import SweepFolder
 from tests.support.commands import refused, saelight_
@@ -79,6 +80,32 @@ def test_a_watcher_does_not_wait_for_a_runner_that_is_gone(folder, capsys):
     watch(folder, every=0.01, patience=0.1)
     assert time.monotonic() - start < 5
     assert "nobody trains what waits: `saelight sweep run s --resume` does" in capsys.readouterr().out
+    with only_runner(folder):
+        watcher = threading.Thread(target=watch, args=(folder, 0.01, 0.1))
+        watcher.start()
+        time.sleep(0.4)
+        assert watcher.is_alive()
+    watcher.join(10)
+    assert not watcher.is_alive()
+
+
+def ended_process():
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+@pytest.mark.parametrize(
+    ("pid", "state"), [(os.getpid, "running"), (ended_process, "interrupted"), (lambda: "x", "interrupted")]
+)
+def test_a_group_that_has_just_been_started_runs(pid, state, folder):
+    Journal(folder.path).add("group-000", "submitted", pid=pid(), device="cpu")
+    assert {row["state"] for row in collect(folder, folder.read())} == {state}
+
+
+def test_a_watcher_waits_for_a_runner_whatever_its_groups_are(folder):
+    for group in folder.read().groups:
+        Journal(folder.path).add(group, "submitted", pid=ended_process(), device="cpu")
     with only_runner(folder):
         watcher = threading.Thread(target=watch, args=(folder, 0.01, 0.1))
         watcher.start()

@@ -51,7 +51,7 @@ def watch(folder: SweepFolder, every: float = 2.0, patience: float = 15.0) -> No
         left = Counter(row["state"] for row in rows)
         if left["running"] or Journal(folder.path).jobs() or is_held(folder):
             seen = time.monotonic()
-        if not left["running"] and not left["waiting"]:
+        elif not left["waiting"]:
             return
         if time.monotonic() - seen > patience:
             print(f"nobody trains what waits: `saelight sweep run {folder.path} --resume` does")

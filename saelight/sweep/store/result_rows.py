@@ -1,5 +1,6 @@
 """A row per point: all that is known of it, from the index, the runs' own files and the journal. Light: no torch."""
 
+import os
 from typing import Any
 
 from saelight.run.fvu_mark import disagrees
@@ -91,8 +92,22 @@ def _run_state(folder: SweepFolder, group: Group, progress: dict[str, Any], even
     queued = event.get("event") == "submitted" and "job" in event and not progress
     if queued or not (event or folder.begun(group.id)):
         return "waiting"
-    if event.get("event") == "submitted" and "pid" in event and not folder.is_held(group.id):
+    started = event.get("event") == "submitted" and "pid" in event
+    if started and not folder.is_held(group.id) and not _lives(event["pid"]):
         # Its runner was killed, and it with it.
         return "interrupted"
     kind = event.get("event") or "begun"
     return "running" if kind == "submitted" else kind
+
+
+def _lives(pid: Any) -> bool:
+    """Whether there is such a process on this machine: one that has just been started holds nothing yet."""
+    if not isinstance(pid, int) or pid < 1:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # someone else's
+    return True
