@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import torch
 
 import saelight
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import ours, pages, prepare, runs
+from benchmarks.quality import behaviour, ours, pages, prepare, store
 from benchmarks.quality.data import Data
 from benchmarks.quality.evaluate import evaluate
 from benchmarks.quality.fronts import at, coefficient_for
 from benchmarks.quality.grid import STARTS, Grid, first_rates, following
-from benchmarks.quality.runs import Measured, Result, Run, Store
+from benchmarks.quality.runs import Measured, Result, Run
+from benchmarks.quality.store import Store
 from benchmarks.quality.summary import best_peer, entries
 from saelight.data.shards.writer import ShardWriter
 from tests.support.activations import sparse_activations
@@ -99,7 +101,7 @@ def test_results_are_kept_by_config_and_versions(tmp_path, monkeypatch):
     Store(tmp_path).put([result(run, 0.25)])
     assert Store(tmp_path).results == {run: result(run, 0.25)}
     assert replace(run, seed=1) not in Store(tmp_path).results
-    monkeypatch.setattr(runs, "versions", lambda library: {"saelight": "other"})
+    monkeypatch.setattr(store, "versions", lambda library: {"saelight": "other"})
     assert Store(tmp_path).results == {}
 
 
@@ -108,8 +110,18 @@ def test_code_is_told_from_what_is_said_about_it(tmp_path):
     digests = []
     for text in ('def f():\n    """One."""\n    return 1\n', "def f():  # two\n    return 1\n", "def f():\n    return 2\n"):
         path.write_text(text)
-        digests.append(runs._digest([path]))
+        digests.append(store._digest([path]))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_what_saelight_learns_is_told_from_how_it_is_written(monkeypatch):
+    learnt = behaviour.digest()
+    behaviour.digest.cache_clear()
+    monkeypatch.setitem(ours.PENALISED, "gated", partial(saelight.Gated, encoder_scale=0.9))
+    try:
+        assert behaviour.digest() != learnt
+    finally:
+        behaviour.digest.cache_clear()
 
 
 class TwoLatents:
@@ -154,11 +166,11 @@ def test_all_libraries_get_the_rows_that_saelight_learns_from(data):
 def test_ours_from_rows_to_the_page(data, tmp_path, monkeypatch):
     options = ["--variant", "topk", "relu", "--library", "saelight", "--l0", "8", "--batch", "256", "--extensions", "0"]
     given = command.parsed(options)
-    store = Store(tmp_path / "results")
-    assert not command.search(data, given, store, stop_at=-math.inf)
-    assert store.results == {}
-    assert command.search(data, given, store, stop_at=math.inf)
-    results = list(store.results.values())
+    kept = Store(tmp_path / "results")
+    assert not command.search(data, given, kept, stop_at=-math.inf)
+    assert kept.results == {}
+    assert command.search(data, given, kept, stop_at=math.inf)
+    results = list(kept.results.values())
     first = {lr for variant in ("topk", "relu") for lr in first_rates(STARTS["saelight"][variant].lr, 3)}
     assert {r.run.lr for r in results} == {None, *first}
     assert {r.run.seed for r in results} == {0, 1}

@@ -21,7 +21,8 @@ from benchmarks.quality import ours, pages, theirs
 from benchmarks.quality.data import Data
 from benchmarks.quality.grid import STARTS, VARIANTS, Grid, following
 from benchmarks.quality.prepare import SOURCES, prepare
-from benchmarks.quality.runs import OURS, Result, Run, Store, versions
+from benchmarks.quality.runs import OURS, Result, Run
+from benchmarks.quality.store import Store, versions
 from saelight import UserError
 from saelight.ops.allocator import keep_freed_memory
 

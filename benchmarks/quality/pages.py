@@ -7,7 +7,8 @@ from pathlib import Path
 from benchmarks.pages import insert
 from benchmarks.quality import figure
 from benchmarks.quality.grid import VARIANTS
-from benchmarks.quality.runs import OURS, Result, versions
+from benchmarks.quality.runs import OURS, Result
+from benchmarks.quality.store import versions
 from benchmarks.quality.summary import Entry, best_peer, entries
 
 DOCS = Path(__file__).parents[2] / "docs"
