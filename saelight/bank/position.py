@@ -36,6 +36,11 @@ class Position:
         """The optimizer steps taken."""
         return 0 if self.length is None else self.length.all_steps(self.batches)
 
+    @property
+    def is_validation_due(self) -> bool:
+        """Whether this fit goes on from before a validation."""
+        return self._validation_due and self.validated != self.batches
+
     def begin(self, length: FitLength, resumes: bool) -> None:
         """A fit of this length begins, or goes on. Raises `UserError` where it cannot go on."""
         if not resumes:
@@ -65,7 +70,7 @@ class Position:
         return {
             "batches": self.batches,
             "validated": self.validated,
-            "validation_due": self._is_validation_due(trainer),
+            "validation_due": self._validation_follows(trainer),
             "length": list(self.length),
         }
 
@@ -98,7 +103,7 @@ class Position:
                 "it was not written at a batch's end: resume from another one"
             )
         self.begin_epoch(trainer)
-        if self._validation_due and self.validated != self.batches:
+        if self.is_validation_due:
             # As Lightning does after a batch.
             first = trainer._logger_connector._first_loop_iter
             trainer.validating = True
@@ -129,7 +134,7 @@ class Position:
         done, planned = (self.length.all_steps(batches) for batches in (self.batches, self.length.batches))
         return Outcome("stopped", f"at step {done} of {planned}; --ckpt_path last continues")
 
-    def _is_validation_due(self, trainer: L.Trainer) -> bool:
+    def _validation_follows(self, trainer: L.Trainer) -> bool:
         fetcher = trainer.fit_loop._data_fetcher
         if trainer.state.fn != TrainerFn.FITTING or fetcher is None or not self.batches or self.validated == self.batches:
             return False

@@ -97,8 +97,8 @@ def _dispatch(args: list[str]) -> int:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Import without the garbage collector, which would look through a million objects that stay, again and again, and take a
-    fifth of the time of a start; nor does it look at them later."""
+    """Import without the garbage collector, which would look through a million objects that stay, again and again, and take
+    a fifth of the time of a start; nor does it look at them later."""
     if "torch" in sys.modules:  # a caller's own process
         yield
         return

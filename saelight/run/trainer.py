@@ -15,6 +15,7 @@ from saelight.errors import UserError
 from saelight.files import check_name, check_path
 from saelight.loggers import PerSAE
 from saelight.run import lightnings_own, run_folder, slurm_job
+from saelight.run.fit_loop import FitLoop
 from saelight.run.quiet import silence_lightning
 from saelight.run.report import results, table, write_results
 from saelight.run.room_to_train import check_room_to_train
@@ -108,7 +109,6 @@ class Trainer(L.Trainer):
         lightnings_own.check_processes(self)
         # A bank lowers it to what max_tokens come to.
         self._given_max_steps = self.max_steps
-        self._fitted = False
 
     def fit(
         self,
@@ -195,11 +195,10 @@ class Trainer(L.Trainer):
 
     def _begin_anew(self) -> None:
         """Let another `fit` train: Lightning's loops would take the first one's end for its own."""
-        if self._fitted:
-            steps = self.fit_loop.epoch_loop
-            self.fit_loop = type(self.fit_loop)(self, self.fit_loop.min_epochs, self.fit_loop.max_epochs)
-            self.fit_loop.epoch_loop = type(steps)(self, steps.min_steps, self._given_max_steps)
-        self._fitted, self.should_stop = True, False
+        steps = self.fit_loop.epoch_loop
+        self.fit_loop = FitLoop(self, self.fit_loop.min_epochs, self.fit_loop.max_epochs)
+        self.fit_loop.epoch_loop = type(steps)(self, steps.min_steps, self._given_max_steps)
+        self.should_stop = False
 
     def _without_loggers(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # An evaluation after training is no part of the training curves.
