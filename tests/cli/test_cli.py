@@ -1,7 +1,9 @@
 """The command line: configs go in and come back, and bad input gets one clear line."""
 
+import gc
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import saelight
+from saelight.cli import main as front_door
 from tests.support.commands import CONFIG, changed, saelight_, write
 from tests.support.variants import VARIANTS
 
@@ -197,3 +200,16 @@ def test_nan_activations_name_shard_and_row(shards, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(rf"saelight: error: .*{path.name}, row 17", error)
     assert not list(Path().rglob("*.partial"))
+
+
+def test_what_a_start_imports_is_left_alone_by_the_collector(monkeypatch):
+    with front_door._uncollected():
+        assert gc.isenabled()  # here torch is imported, and this is not a process of the command's own
+    monkeypatch.delitem(sys.modules, "torch")
+    try:
+        with front_door._uncollected():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

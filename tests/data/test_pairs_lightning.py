@@ -79,6 +79,7 @@ def test_resume_sees_exactly_the_pairs_that_are_left(tmp_path, folders, fields, 
         assert run(tmp_path, folders, ckpt=path, **fields).seen == whole.seen[trained:], f"saved after {trained} batches"
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_pairs(tmp_path, folders):
     command = [sys.executable, "-W", "ignore", "-m", __name__, str(tmp_path), json.dumps(folders)]
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=200, capture_output=True)

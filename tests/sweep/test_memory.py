@@ -61,8 +61,9 @@ DENSE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-@pytest.mark.parametrize("sweep", [MIXED, pytest.param(DENSE, marks=pytest.mark.slow)], ids=["mixed", "dense variants"])
+@pytest.mark.parametrize("sweep", [MIXED, DENSE], ids=["mixed", "dense variants"])
 def test_the_prediction_is_within_a_fifth(sweep):
     from saelight.sweep.store.sweep_folder import config_of
 

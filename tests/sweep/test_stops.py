@@ -22,6 +22,7 @@ LONGER = changed(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:SAE 'relu-lr0.00.'. L0 has stayed")  # a run so short leaves it no time to fall
 def test_killed_twice_and_resumed_equals_unbroken():
     file = write(SWEEP, LONGER)
