@@ -52,6 +52,7 @@ STYLE: dict[Any, Any] = {
 }
 DPI = 150
 ROUND = (1, 2, 2.5, 5, 10)  # steps between ticks
+LOG_STEPS = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))  # of each power of ten
 SIZE = (8.6, 5.0)  # inches, of a figure with one panel
 FVU = "FVU (fraction of variance unexplained)"
 
@@ -61,7 +62,7 @@ class NothingToDraw(Exception):
 
 
 class Look:
-    """One colour per variant, by its place in the sweep: the same on every figure of these rows."""
+    """One colour and one shape per variant, by its place in the sweep: the same on every figure of these rows."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.variants = variants(rows)
@@ -70,13 +71,18 @@ class Look:
         """The variant's colour; after ten variants they begin again."""
         return COLOURS[self.variants.index(variant) % len(COLOURS)]
 
+    def marker(self, variant: str) -> str:
+        """The variant's shape, which tells it apart without its colour; after eight variants they begin again."""
+        return MARKERS[self.variants.index(variant) % len(MARKERS)]
+
     def line(self, variant: str) -> str:
         """The variant's line style, which tells apart variants of one colour."""
         return DASHES[self.variants.index(variant) // len(COLOURS) % len(DASHES)]
 
     def key(self, variant: str, line: bool = False) -> Line2D:
-        """The variant's entry in a legend: its dot, and its line where the figure draws lines."""
-        return key(variant, color=self.colour(variant), linestyle=self.line(variant) if line else "none", marker="o")
+        """The variant's entry in a legend: its mark, and its line where the figure draws lines."""
+        style = self.line(variant) if line else "none"
+        return key(variant, color=self.colour(variant), linestyle=style, marker=self.marker(variant))
 
 
 def key(label: str, **look: Any) -> Line2D:
@@ -128,11 +134,11 @@ def scale(axes: Axes, which: str, values: Sequence[float], log: bool, ticks: Seq
         margin = (high / low) ** 0.06 if high > low else 1.5
         limits = low / margin, high * margin
         axis.set_minor_locator(NullLocator())
-        spread = limits[1] / limits[0]
         grid = axes.get_gridspec()
-        room = 5 if which == "x" and grid is not None and grid.ncols > 1 else 8  # labels that fit
-        steps = next((steps for steps in ((1, 2, 5), (1, 3)) if len(steps) * math.log10(spread) <= room), (1,))
-        axis.set_major_locator(LogLocator(subs=steps) if spread > 8 else MaxNLocator(5, steps=ROUND))
+        room = 5 if which == "x" and grid is not None and grid.ncols > 1 else 9  # labels that fit
+        steps = next((steps for steps in LOG_STEPS if _ticks(steps, *limits) <= room), LOG_STEPS[-1])
+        few = limits[1] < 2 * limits[0]
+        axis.set_major_locator(MaxNLocator(5, steps=ROUND) if few else LogLocator(subs=steps))
     else:
         margin = 0.06 * (high - low) or 0.1 * abs(high) or 1
         limits = low - margin if low else 0, high + margin
@@ -141,6 +147,12 @@ def scale(axes: Axes, which: str, values: Sequence[float], log: bool, ticks: Seq
         axis.set_major_locator(FixedLocator(_apart(ticks, math.log(high / low) if log else high - low, log)))
     getattr(axes, f"set_{which}lim")(*limits)
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+
+
+def _ticks(steps: Sequence[float], low: float, high: float) -> int:
+    """How many ticks of these steps lie on a logarithmic axis."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return sum(low <= step * 10**power <= high for power in powers for step in steps)
 
 
 def _apart(ticks: Sequence[float], span: float, log: bool) -> list[float]:

@@ -12,6 +12,7 @@ from saelight.sweep.show.figures.canvas import (
     INK,
     MARKERS,
     SIZE,
+    SMALL,
     Look,
     NothingToDraw,
     census,
@@ -23,7 +24,7 @@ from saelight.sweep.show.figures.canvas import (
     styled,
     wide,
 )
-from saelight.sweep.show.figures.selection import Row, finished, number, setting, variant, width
+from saelight.sweep.show.figures.selection import Row, about, finished, number, setting, variant, width
 
 LOSS = "last training loss"
 
@@ -36,7 +37,7 @@ class _Trained(NamedTuple):
 
 @styled()
 def time_loss(rows: Sequence[Row]) -> Figure:
-    """Training time against FVU, or against the last training loss where no point has an FVU."""
+    """An SAE's share of its group's training time against FVU, or against the last training loss where no point has one."""
     look = Look(rows)
     label, done = _trained(rows)
     if not done:
@@ -48,7 +49,7 @@ def time_loss(rows: Sequence[Row]) -> Figure:
         [
             census(rows),
             f"{left_out} not finished or not measured left out" if left_out else "",
-            "The points of a group train together, in the same time" if shared else "",
+            "SAEs of a group train together: each is given an equal share of its time" if shared else "",
         ],
         SIZE,
     )
@@ -60,6 +61,7 @@ def time_loss(rows: Sequence[Row]) -> Figure:
             [point.seconds / size for point in own],
             [point.y for point in own],
             s=dot_area(len(done)),
+            marker=look.marker(name),
             color=look.colour(name),
             alpha=0.65,
             edgecolors="white",
@@ -68,7 +70,8 @@ def time_loss(rows: Sequence[Row]) -> Figure:
     xs, ys = [point.seconds / size for point in done], [point.y for point in done]
     scale(axes, "x", xs, log=wide(xs))
     scale(axes, "y", ys, log=wide(ys))
-    axes.set_xlabel(f"training time ({unit})")
+    axes.set_xlabel(f"training time of the SAE ({unit})")
+    axes.set_title(about(rows), loc="left", fontsize=8.5, color=SMALL)
     axes.set_ylabel(label)
     legend(figure, {"variant": [look.key(name) for name in shown]})
     return figure
@@ -76,7 +79,14 @@ def time_loss(rows: Sequence[Row]) -> Figure:
 
 def _trained(rows: Sequence[Row]) -> tuple[str, list[_Trained]]:
     """What training came to, as the axis has it, and the finished points that have it and their time."""
-    timed = [(row, seconds) for row in rows if finished(row) and (seconds := number(row, "seconds"))]
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row.get("group")].append(row)
+    timed = [
+        (row, seconds / (_saes(groups[row["group"]]) if row.get("group") else 1))
+        for row in rows
+        if finished(row) and (seconds := number(row, "seconds"))
+    ]
     found = [_Trained(row, s, fvu) for row, s in timed if (fvu := number(row["metrics"], "fvu")) is not None]
     if found:
         return FVU, found
@@ -92,7 +102,8 @@ def _unit(seconds: float) -> tuple[str, int]:
 
 @styled()
 def throughput(rows: Sequence[Row]) -> Figure:
-    """Tokens per second of each group against its batch size or, if that is the same, the latents that it trained."""
+    """Tokens per second, times the SAEs that each trains, of each group against its batch size or, if that is the same, the
+    latents that it trained."""
     look, groups = Look(rows), defaultdict(list)
     for i, row in enumerate(rows):
         groups[row.get("group") or i].append(row)
@@ -111,7 +122,7 @@ def throughput(rows: Sequence[Row]) -> Figure:
     figure = new_figure(
         "Throughput",
         [
-            f"{len(xs)} groups{on}: a group's SAEs read the same batches, and share one mark",
+            f"{len(xs)} groups{on}: a group's SAEs read the same batches and share one mark, at the tokens of all of them",
             f"{left_out} not finished or not measured left out" if left_out else "",
         ],
         SIZE,
@@ -132,12 +143,13 @@ def throughput(rows: Sequence[Row]) -> Figure:
             zorder=3,
         )
         middles = [(x, median([y for x_, y in own if x_ == x])) for x in sorted({x for x, _ in own})]
-        axes.plot(*zip(*middles, strict=True), color=colour, alpha=0.5)
+        if len(middles) > 2:  # two points make no trend
+            axes.plot(*zip(*middles, strict=True), color=colour, alpha=0.5)
     x_values, y_values = list(xs.values()), [y for own in series.values() for _, y in own]
     scale(axes, "x", x_values, log=wide(x_values), ticks=sorted(set(x_values)))
     scale(axes, "y", y_values if wide(y_values) else [0, *y_values], log=wide(y_values))
     axes.set_xlabel(label)
-    axes.set_ylabel("throughput (tokens/s)")
+    axes.set_ylabel("throughput (SAEs × tokens/s)")
     shown = [name for name in look.variants if any(name == who for who, _ in series)]
     mixed = [key("several variants", color=INK, marker="o")] if any(who is None for who, _ in series) else []
     marks = [key(str(device), color=INK, marker=MARKERS[i % len(MARKERS)]) for i, device in enumerate(devices)]
@@ -155,8 +167,14 @@ def _first_that_varies(groups: dict[Any, list[Row]]) -> tuple[str, dict[Any, flo
 
 
 def _speed(group: Sequence[Row]) -> float | None:
-    """Tokens per second of a group, as any of its finished points has it."""
-    return next((speed for row in group if finished(row) and (speed := number(row, "tokens_per_second"))), None)
+    """Tokens per second of a group, as any of its finished points has it, of all its SAEs together."""
+    speed = next((speed for row in group if finished(row) and (speed := number(row, "tokens_per_second"))), None)
+    return speed and _saes(group) * speed
+
+
+def _saes(group: Sequence[Row]) -> int:
+    """The SAEs that trained together: points that are the same SAE have trained once."""
+    return len({row["hash"] for row in group})
 
 
 def _batch_size(group: Sequence[Row]) -> float | None:

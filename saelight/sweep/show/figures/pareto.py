@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from saelight.sweep.show.figures.canvas import (
     FVU,
     INK,
-    MARKERS,
     SIZE,
+    SMALL,
     Look,
     NothingToDraw,
     census,
@@ -23,15 +23,16 @@ from saelight.sweep.show.figures.canvas import (
     scale,
     styled,
 )
-from saelight.sweep.show.figures.selection import Row, finished, front, number, variant, width
+from saelight.sweep.show.figures.selection import Row, about, finished, number, variant, width
+from saelight.sweep.show.fronts import Place, beaten, front
 
 OVERALL: dict[str, Any] = {"color": "#dedede", "linewidth": 7.0, "solid_capstyle": "round", "solid_joinstyle": "round"}
 BEATEN = 0.28  # opacity
 STOPPED = 0.65
-
-
-Place = tuple[float, float]
-"""L0 and FVU."""
+TIE = 0.01
+"""Points that differ by less than this share, a few seeds' noise, are as good as each other."""
+MOST_NAMED = 10
+LONGEST_NAME = 28
 
 
 class _Point(NamedTuple):
@@ -41,7 +42,10 @@ class _Point(NamedTuple):
 
 @styled()
 def pareto(rows: Sequence[Row]) -> Figure:
-    """L0 against FVU, with each variant's front: its finished points that none of its others beats in both."""
+    """L0 against FVU, with each variant's front: its finished points that none of its others beats in both.
+
+    Points within 1 % of each other count as one on a line; those of the front of all are numbered, and named beside it.
+    """
     look = Look(rows)
     points = [_Point(row, place) for row in rows if (place := _place(row))]
     done = [point for point in points if finished(point.row)]
@@ -53,53 +57,73 @@ def pareto(rows: Sequence[Row]) -> Figure:
         [census(rows), f"{left_out} without an L0 or FVU left out" if left_out else ""],
         SIZE,
     )
-    axes, widths = figure.subplots(), _Widths([point.row for point in points])
-    dots = _Dots(axes, widths, dot_area(len(points)))
+    axes, widths = figure.subplots(), _Widths([point.row for point in points], dot_area(len(points)))
+    axes.set_title(about(rows), loc="left", fontsize=8.5, color=SMALL)
     shown = [name for name in look.variants if any(variant(point.row) == name for point in points)]
+    best = _front(done)
     if len(shown) > 1:
-        axes.plot(*_lines(_front(done)), zorder=1, **OVERALL)
-    beaten = [_draw_variant(dots, look, name, [p for p in points if variant(p.row) == name]) for name in shown]
+        axes.plot(*_lines(best), zorder=1, **OVERALL)
+    off = [_draw_variant(axes, widths, look, name, [p for p in points if variant(p.row) == name]) for name in shown]
+    named = best[:: -(-len(best) // MOST_NAMED)]
+    for i, point in enumerate(named, 1):
+        # By turns on either side of the front: neighbours may be close.
+        place, align = ((-5, -11), "right") if i % 2 else ((5, 4), "left")
+        axes.annotate(str(i), point.place, place, textcoords="offset points", ha=align, fontsize=8, color=INK, zorder=5)
     scale(axes, "x", [l0 for _, (l0, _) in points], log=True)
     scale(axes, "y", [fvu for _, (_, fvu) in points], log=True)
     axes.set_xlabel("L0 (active latents per token)")
     axes.set_ylabel(FVU)
-    marks = _marks(several=len(shown) > 1, beaten=any(beaten), stopped=len(done) < len(points))
-    legend(figure, {"variant": [look.key(name, line=True) for name in shown], "width": widths.keys(), "mark": marks})
+    marks = _marks(several=len(shown) > 1, off=any(off), stopped=len(done) < len(points))
+    names = [key(f"{i}  {_short(point.row['name'])}") for i, point in enumerate(named, 1)]
+    keys = {"variant": [look.key(name, line=True) for name in shown], "width": widths.keys(), "mark": marks}
+    legend(figure, keys | {"on the front of all" if len(shown) > 1 else "on the front": names})
     return figure
 
 
-def _draw_variant(dots: "_Dots", look: Look, name: str, points: list[_Point]) -> int:
-    """A variant's front, and all its points by what became of them; how many are off the front."""
-    colour = look.colour(name)
-    done = [point for point in points if finished(point.row)]
-    best = _front(done)
-    on_front = {id(point) for point in best}
-    beaten = [point for point in done if id(point) not in on_front]
-    dots.axes.plot(*_lines(best), look.line(name), color=colour, zorder=3)
-    stopped = [point for point in points if not finished(point.row)]
-    dots.draw(stopped, 0.8, facecolors="none", edgecolors=colour, linewidths=0.8, alpha=STOPPED, zorder=2)
-    dots.draw(beaten, color=colour, alpha=BEATEN, linewidths=0, zorder=2)
-    dots.draw(best, 1.3, color=colour, edgecolors="white", linewidths=0.6, zorder=4)
-    return len(beaten)
+def _draw_variant(axes: Axes, widths: "_Widths", look: Look, name: str, points: list[_Point]) -> int:
+    """A variant's front, and all its points by what became of them; how many are clearly off the front."""
+    colour, marker = look.colour(name), look.marker(name)
+    done, stopped = _split(points, [finished(point.row) for point in points])
+    places = [point.place for point in done]
+    off, good = _split(done, [beaten(point.place, places, TIE) for point in done])
+    axes.plot(*_lines(_front(done)), look.line(name), color=colour, zorder=3)
+
+    def draw(some: list[_Point], bigger: float = 1, **how: Any) -> None:
+        areas = [bigger * widths.area(point.row) for point in some]
+        axes.scatter(*_lines(some), s=areas, marker=marker, **how)
+
+    draw(stopped, 0.8, facecolors="none", edgecolors=colour, linewidths=0.8, alpha=STOPPED, zorder=2)
+    draw(off, color=colour, alpha=BEATEN, linewidths=0, zorder=2)
+    draw(good, 1.3, color=colour, edgecolors="white", linewidths=0.6, zorder=4)
+    return len(off)
 
 
-def _marks(several: bool, beaten: bool, stopped: bool) -> list[Line2D]:
+def _split(points: list[_Point], first: list[bool]) -> tuple[list[_Point], list[_Point]]:
+    pairs = list(zip(points, first, strict=True))
+    return [point for point, is_first in pairs if is_first], [point for point, is_first in pairs if not is_first]
+
+
+def _marks(several: bool, off: bool, stopped: bool) -> list[Line2D]:
     """The legend of what a line or a dot stands for, of those that are drawn."""
     marks = [
         (several, key("front of all variants", linestyle="-", **OVERALL)),
-        (beaten, key("beaten by its own variant", color=INK, marker="o", alpha=BEATEN)),
+        (off, key("beaten by its own variant", color=INK, marker="o", alpha=BEATEN)),
         (stopped, key("not finished", color=INK, marker="o", markerfacecolor="none", alpha=STOPPED)),
     ]
     return [mark for drawn, mark in marks if drawn]
 
 
 def _front(points: list[_Point]) -> list[_Point]:
-    return [points[i] for i in front([point.place for point in points])]
+    return [points[i] for i in front([point.place for point in points], TIE)]
 
 
 def _lines(points: list[_Point]) -> tuple[list[float], list[float]]:
     """Their coordinates, for matplotlib."""
     return [l0 for _, (l0, _) in points], [fvu for _, (_, fvu) in points]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2 - 1]}…{name[-LONGEST_NAME // 2 :]}"
 
 
 def _place(row: Row) -> Place | None:
@@ -108,31 +132,28 @@ def _place(row: Row) -> Place | None:
     return (l0, fvu) if l0 and fvu and l0 > 0 and fvu > 0 else None
 
 
-class _Dots:
-    """Draws points, each with the marker of its width."""
-
-    def __init__(self, axes: Axes, widths: "_Widths", area: float) -> None:
-        self.axes, self.widths, self.area = axes, widths, area
-
-    def draw(self, points: list[_Point], bigger: float = 1, **look: Any) -> None:
-        for marker in MARKERS:
-            if own := [point for point in points if self.widths.marker(point.row) == marker]:
-                self.axes.scatter(*_lines(own), s=bigger * self.area, marker=marker, **look)
-
-
 class _Widths:
-    """A marker for each width, where the sweep has several, and not more than there are markers."""
+    """Larger marks for wider SAEs, where the sweep has several widths."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        found = sorted({w for row in rows if (w := width(row))})
-        self.found = found if 1 < len(found) <= len(MARKERS) else []
+    def __init__(self, rows: Sequence[Row], area: float) -> None:
+        self.found = sorted({w for row in rows if (w := width(row))})
+        self._areas = {w: area * (0.5 + 1.5 * i / max(1, len(self.found) - 1)) for i, w in enumerate(self.found)}
+        self._usual = area
 
-    def marker(self, row: Row) -> str:
+    def area(self, row: Row) -> float:
+        """In points²."""
         own = width(row)
-        return MARKERS[self.found.index(own)] if own in self.found else MARKERS[0]
+        return self._areas[own] if own and len(self.found) > 1 else self._usual
 
     def keys(self) -> list[Line2D]:
+        if len(self.found) < 2:
+            return []
         return [
-            key(f"{plain(value)} latents" if field == "d_sae" else f"×{plain(value)}", color=INK, marker=marker)
-            for (field, value), marker in zip(self.found, MARKERS, strict=False)
+            key(
+                f"{plain(value)} latents" if field == "d_sae" else f"×{plain(value)}",
+                color=INK,
+                marker="o",
+                markersize=self._areas[field, value] ** 0.5,
+            )
+            for field, value in self.found
         ]

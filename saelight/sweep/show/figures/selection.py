@@ -1,7 +1,7 @@
 """What the figures read from the rows of a sweep's results: one dict per point (docs/sweeps.md)."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 Row = Mapping[str, Any]
@@ -50,10 +50,24 @@ def setting(row: Row, key: str) -> Any:
     return value
 
 
-def front(points: list[tuple[float, float]]) -> list[int]:
-    """Indices of the points that no other dominates (at most as large in both, smaller in one), by the first coordinate."""
-    kept: list[int] = []
-    for i in sorted(range(len(points)), key=lambda i: points[i]):
-        if not kept or points[i][1] < points[kept[-1]][1] or points[i] == points[kept[-1]]:
-            kept.append(i)
-    return kept
+def about(rows: Sequence[Row]) -> str:
+    """What all these points have in common, in words: the model and hook of the activations, tokens and width."""
+    model, hook, tokens, d_sae = (_common(rows, key) for key in ("model", "hook", "tokens", "d_sae"))
+    known = [
+        model and _model_name(str(model)),
+        hook,
+        tokens and f"{tokens:,} tokens",
+        d_sae and f"{d_sae:,} latents",
+    ]
+    return " · ".join(filter(None, known))
+
+
+def _model_name(model: str) -> str:
+    """The last part of a path or a hub's name; of `{package:NAME}/folder` the package."""
+    return model.partition("{package:")[2].partition("}")[0] or model.rstrip("/").rpartition("/")[2]
+
+
+def _common(rows: Sequence[Row], key: str) -> Any:
+    """The one value that all finished points have."""
+    values = {row.get(key) for row in rows if finished(row)}
+    return values.pop() if len(values) == 1 else None
