@@ -11,3 +11,10 @@ def bar(**settings: Any) -> tqdm:
     interval = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10.0
     settings = {"file": sys.stderr, "mininterval": interval, "dynamic_ncols": True, "unit_scale": True} | settings
     return tqdm(**settings)
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03`, or `4:05` under an hour."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -23,3 +23,8 @@ TRUTH = "mmcs"
 
 FINAL = ("weight_correlation", "clusters", "silhouette")
 """Measured once, when training is over; in a run's results, and in no log."""
+
+LARGER_IS_BETTER = frozenset(
+    {"explained_variance", "explained_variance_centered", "explained_variance_per_token", "cosine", "mmcs", "silhouette"}
+)
+"""Of the others that judge an SAE, smaller is."""

@@ -157,7 +157,7 @@ def shards():
 def test_shards_are_trained_on(shards, capsys):
     assert saelight_("shards", "verify", "shards") == 0
     assert saelight_("fit", "--config", "cfg.yaml", "--data.max_samples", "500") == 0
-    assert "runs/cfg/saes/topk" in capsys.readouterr().out
+    assert "the SAEs are in runs/cfg/saes/\n" in capsys.readouterr().out
 
 
 def corrupt_missing(first: Path) -> None:

@@ -31,10 +31,11 @@ def test_the_table_shows_the_median_where_one_disagrees():
     found = rows(
         {"l0": 32.0, "fvu": 0.0022, "fvu_median": 0.41, "dead": 0}, {"l0": 30.0, "fvu": 0.3, "fvu_median": 0.4, "dead": 0}
     )
-    head, first, second, note = table(found).splitlines()
-    assert head.split() == ["name", "L0", "FVU", "median", "dead", "%", "folder"]
-    assert first.split()[1:4] == ["32.0", f"0.0022{MARK}", "0.4100"]
-    assert second.split()[1:4] == ["30.0", "0.3000", "0.4000"]
+    head, first, second, note, place = table(found).splitlines()
+    assert head.split() == ["name", "variant", "d_sae", "L0", "FVU", "median", "dead", "%", "time"]
+    assert first.split()[3:6] == ["32.0", f"0.0022{MARK}", "0.4100"]
+    assert second.split()[3:6] == ["30.0", "0.3000", "0.4000"]
+    assert place == "the SAEs are in saes/"
     assert note == NOTE
     assert "median" not in table(found[1:])
 

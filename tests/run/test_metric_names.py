@@ -3,7 +3,8 @@
 import torch
 
 from saelight.bank.evaluation import Evaluation
-from saelight.run.metric_names import EVALUATED, FINAL, TRUTH
+from saelight.metrics import token_metrics
+from saelight.run.metric_names import EVALUATED, FINAL, LARGER_IS_BETTER, TRUTH
 from saelight.saes import TopK
 
 
@@ -15,3 +16,8 @@ def test_the_names_are_those_of_the_metrics():
     evaluation.update([sae], x_BD, x_BD)
     assert evaluation.finish([sae], truth_GD)[0].keys() == {*EVALUATED, TRUTH}
     assert list(evaluation.latents(sae, 0)) == list(FINAL)
+
+
+def test_which_way_is_better_is_what_the_metrics_say():
+    said = {name: metric.higher_is_better for name, metric in token_metrics(8, 16).items()}
+    assert {name for name, larger in said.items() if larger} == LARGER_IS_BETTER - {TRUTH, *FINAL}

@@ -77,7 +77,10 @@ def test_the_final_weights_are_validated_when_training_ends_inside_an_epoch(tmp_
     bank = saelight.SAEBank({"a": VARIANTS["topk"]}, d_in=16)
     t.fit(bank, d)
     assert bank.evaluated_at == 7
-    assert capsys.readouterr().out.splitlines()[0].split() == ["name", "L0", "wanted", "FVU", "MMCS", "dead", "%", "folder"]
+    head, row, place = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "variant", "d_sae", "L0", "wanted", "FVU", "MMCS", "dead", "%", "time"]
+    assert row.split()[:3] == ["a", "TopK", "40"]
+    assert place == f"the SAEs are in {t.folder}/saes/"
 
 
 def test_names_are_numbered_and_explicit_folders_refused(tmp_path):
@@ -101,7 +104,7 @@ def test_evaluation_needs_no_training_and_writes_no_logs(finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in t.folder.rglob("*")}
     again = trainer(t.folder.parent)
     again.validate(saelight.SAEBank(dict(VARIANTS), d_in=16), datamodule=d, ckpt_path=str(run_folder.checkpoint(t.folder)))
-    assert "first/saes/topk" in capsys.readouterr().out
+    assert "first/saes/\n" in capsys.readouterr().out
     again.test(datamodule=d, model=bank)
     assert bank.last_metrics["relu"].keys() == {"mmcs"} | bank.last_metrics["relu"].keys()
     assert {path: path.stat().st_mtime_ns for path in t.folder.rglob("*")} == before

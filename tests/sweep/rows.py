@@ -38,6 +38,8 @@ def make_row(i: int, settings: dict, rng: random.Random, group: str = "group-000
         "reason": None,
         "error": None,
         "seed": i,
+        "variant": kind,
+        "d_sae": 64 * fields["expansion"],
         "config": {"class_path": f"saelight.saes.{kind.lower()}.{kind}", "init_args": fields},
         "settings": settings | {"sae.class_path": kind},
         "metrics": {"l0": l0, "fvu": fvu, "dead": 0.02, "silhouette": None},

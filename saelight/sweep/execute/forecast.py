@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from saelight.bars import duration
 from saelight.files import table
 from saelight.run.memory import moments, size
 from saelight.sweep.execute.devices import Device
 from saelight.sweep.execute.launch import Launcher
 from saelight.sweep.execute.oversize import too_large
-from saelight.sweep.execute.progress_line import duration
 from saelight.sweep.plan.entry import Entry
 from saelight.sweep.store.sweep_folder import Group
 

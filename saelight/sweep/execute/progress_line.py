@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from saelight.bars import duration
+
 _SHOWN = 3
 """The most runs that the line names."""
 
@@ -51,10 +53,3 @@ def line(rows: Sequence[dict[str, Any]]) -> str:
     if len(running) > _SHOWN:
         parts.append(f"{len(running) - _SHOWN} more run")
     return "; ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03`, or `4:05` under an hour."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -5,11 +5,11 @@ import time
 from collections import Counter
 from typing import Any
 
+from saelight.bars import duration
 from saelight.files import table
 from saelight.run.fvu_mark import MARK, NOTE
 from saelight.run.wanted_l0 import wanted_l0
 from saelight.sweep.execute.launch.reconcile import reconcile_jobs
-from saelight.sweep.execute.progress_line import duration
 from saelight.sweep.store.journal import Journal
 from saelight.sweep.store.result_rows import collect
 from saelight.sweep.store.runner_lock import is_held

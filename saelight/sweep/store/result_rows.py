@@ -70,6 +70,8 @@ def _row(
     }
     if event.get("device"):
         row["device"] = event["device"]
+    for key in ("model", "hook"):
+        row[key] = (result or {}).get(key)
     if result is not None:
         row |= {key: result[key] for key in ("state", "reason", "config", "seed", "metrics", "steps", "tokens", "seconds")}
     row["fvu_disagrees"] = disagrees(row["metrics"])
