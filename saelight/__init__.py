@@ -17,6 +17,7 @@ _HOMES = {
     "Trainer": "saelight.run.trainer",
     "UserError": "saelight.errors",
     "load": "saelight.run.export",
+    "results": "saelight.sweep.store.results_table",
 }
 _ROOMS = ("metrics", "saes", "sweep")
 __all__ = list(_HOMES)

@@ -13,3 +13,4 @@ from saelight.loggers import PerSAE as PerSAE
 from saelight.run.export import load as load
 from saelight.run.trainer import Trainer as Trainer
 from saelight.saes import *  # noqa: F403  # the variants: a new one is a line there, and none here
+from saelight.sweep.store.results_table import results as results

@@ -26,7 +26,7 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
 {commands}
   shards harvest | filter | info | verify
              make activation shards from a model, leave out rows, describe them, check them
-  sweep expand | run | status | results | plot | export-wandb
+  sweep expand | run | status | results | best | compare | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
   devices    the devices of this machine
 

@@ -80,6 +80,13 @@ def _parser(launcher: str = "local") -> argparse.ArgumentParser:
     state.add_argument("--watch", action="store_true", help="again every two seconds, until all has ended")
     result = _command(commands, "results", "bring results.csv, .json and .parquet up to date", _results)
     result.add_argument("folder", help="a sweep's folder")
+    good = _command(commands, "best", "the best SAEs of each variant, by a metric, at an L0 or along the front", _best)
+    good.add_argument("folder", help="a sweep's folder, or a run's")
+    good.add_argument("--metric", default="fvu", metavar="NAME", help="of a validation (default: fvu)")
+    good.add_argument("--at-l0", type=float, metavar="L0", help="only SAEs with at most this L0 (and 5 %% grace)")
+    both = _command(commands, "compare", "two sweeps' FVU at the same L0s, by variant", _compare)
+    both.add_argument("first", help="a sweep's folder, or a run's")
+    both.add_argument("second", help="another one")
     draw = _command(commands, "plot", "draw the Pareto front, time, sensitivity and throughput", _plot)
     draw.add_argument("folder", help="a sweep's folder")
     return parser
@@ -240,6 +247,22 @@ def _plot(given: argparse.Namespace) -> int:
     folder = SweepFolder.existing(given.folder)
     for path in plot(collect(folder, folder.read()), folder.path / "figures"):
         print(path)
+    return 0
+
+
+def _best(given: argparse.Namespace) -> int:
+    from saelight.sweep.show.best import best
+    from saelight.sweep.store.results_table import rows_of
+
+    print(best(rows_of(given.folder), given.metric, given.at_l0))
+    return 0
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from saelight.sweep.show.best import compare
+    from saelight.sweep.store.results_table import rows_of
+
+    print(compare(rows_of(given.first), rows_of(given.second), (given.first, given.second)))
     return 0
 
 
