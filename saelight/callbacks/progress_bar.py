@@ -1,5 +1,6 @@
-"""Progress bars in tokens: rate and time left for the whole of training, not for an epoch."""
+"""Progress in tokens: rate and time left for all of training, not for an epoch, and how the best and the worst SAE fare."""
 
+import math
 import sys
 from typing import Any
 
@@ -15,7 +16,8 @@ from saelight.data.pairs import as_pair
 
 
 class TokenProgress(NoSettings, SAECallback, ProgressBar):
-    """One bar for training, one for each validation, test or prediction that takes more than two seconds."""
+    """A line that says what is trained where, a bar for training, and one for each validation, test or prediction that takes
+    more than two seconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +40,17 @@ class TokenProgress(NoSettings, SAECallback, ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
+        if trainer.is_global_zero:
+            self.print(_what(trainer, bank))
         self._training = self._bar(desc="train", total=bank.horizon.tokens, initial=bank.tokens_seen)
+
+    def on_record(self, trainer: L.Trainer, bank: L.LightningModule, values: dict[str, float]) -> None:
+        assert isinstance(bank, SAEBank)
+        fvu = {name: value for name in bank.names if math.isfinite(value := values.get(f"{name}/train/fvu", math.nan))}
+        if self._training is not None and fvu:
+            best, worst = min(fvu, key=fvu.__getitem__), max(fvu, key=fvu.__getitem__)
+            chosen = {"best": best, "worst": worst} if best != worst else {"": best}
+            self._training.set_postfix_str(" · ".join(_how(*pair, values) for pair in chosen.items()), refresh=False)
 
     def on_train_batch_end(self, trainer: L.Trainer, bank: L.LightningModule, *_: Any) -> None:
         assert isinstance(bank, SAEBank)
@@ -90,3 +102,22 @@ class TokenProgress(NoSettings, SAECallback, ProgressBar):
         self._evaluation = None
 
     on_test_end = on_predict_end = on_validation_end
+
+
+def _what(trainer: L.Trainer, bank: SAEBank) -> str:
+    """`9 SAEs, 64 → 256, on cpu, in runs/quickstart`."""
+    widths = [sae.d_sae for sae in bank.saes]
+    spread = f"{min(widths):,}" if min(widths) == max(widths) else f"{min(widths):,} to {max(widths):,}"
+    devices = f"{trainer.world_size} × {bank.device.type}" if trainer.world_size > 1 else str(bank.device)
+    folder = getattr(trainer, "folder", None)
+    parts = [f"{len(widths)} SAE{'s' * (len(widths) > 1)}", f"{bank.saes[0].d_in:,} → {spread}", f"on {devices}"]
+    parts += [f"in {folder}"] if folder else []
+    parts += [f"from step {trainer.global_step:,} on"] if trainer.global_step else []
+    return ", ".join(parts)
+
+
+def _how(which: str, name: str, values: dict[str, float]) -> str:
+    """`best topk-8: FVU 0.050, L0 8.0, loss 3.1`."""
+    kinds = {"fvu": "FVU {:.3f}", "l0": "L0 {:.1f}", "loss": "loss {:.3g}"}
+    said = [text.format(value) for key, text in kinds.items() if (value := values.get(f"{name}/train/{key}")) is not None]
+    return f"{which} {name}: {', '.join(said)}".strip()

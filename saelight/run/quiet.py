@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 
-_NOISE = ("💡", "TPU available", "`weights_only` was not set")
+_NOISE = ("💡", "TPU available", "`weights_only` was not set", "`Trainer.fit` stopped: `max_")
 
 
 class _Filter(logging.Filter):
