@@ -1,5 +1,6 @@
 """The `saelight` command: a light front door that imports no more than the command at hand needs."""
 
+import atexit
 import contextlib
 import errno
 import gc
@@ -79,6 +80,7 @@ def _dispatch(args: list[str]) -> int:
     elif command == "--version":
         print(f"saelight {version()}")
     elif command in TRAINING:
+        _check_configs(args[1:])
         with _uncollected():
             from saelight.cli.training import run
         run()
@@ -95,6 +97,14 @@ def _dispatch(args: list[str]) -> int:
     return 0
 
 
+def _check_configs(args: list[str]) -> None:
+    """Raise `UserError` for a config file that is not there, before the seconds that importing torch takes."""
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        path = following if word == "--config" else word.partition("=")[2] if word.startswith("--config=") else ""
+        if path.endswith((".yaml", ".yml", ".json")) and not os.path.exists(path):
+            raise UserError(f"{path}: there is no such config file; give one that is there, or `saelight fit --help`")
+
+
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
     """Import without the garbage collector, which would look through a million objects that stay, again and again, and take
@@ -108,6 +118,8 @@ def _uncollected() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+        # What binds C++ would take what is frozen at the end for leaks, and say so.
+        atexit.register(gc.unfreeze)
 
 
 def _reader_has_gone() -> bool:

@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def test_a_name_given_twice_is_refused(capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["fit", "--config", "missing.yaml"], "missing.yaml"),
+        (["fit", "--config", "missing.yaml"], "^saelight: error: missing.yaml: there is no such config file"),
+        (["validate", "--config=cfg.yaml", "--config=missing.json"], "missing.json: there is no such config file"),
         (["fit", "--config", "cfg.yaml", "--trainer.max_step", "3"], r"max_step.*did you mean 'max_steps'\?"),
         (["fit", "--config", "cfg.yaml", "--model.saes.relu.sparsty", "3"], r"sparsty.*did you mean 'sparsity'\?"),
         (["fit", "--config", "cfg.yaml", "--ckpt_path", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
@@ -90,6 +92,14 @@ def test_a_name_given_twice_is_refused(capsys):
 def test_a_bad_command_is_refused_in_one_line(args, message, capsys):
     write(CONFIG)
     assert re.search(message, refused(capsys, *args))
+
+
+def test_a_process_of_its_own_says_one_line_and_no_more():
+    command = [sys.executable, "-m", "saelight", "fit", "--config", write(CONFIG), "--trainer.max_step", "3"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert re.fullmatch(r"saelight: error: .*did you mean 'max_steps'\?\n", ended.stderr)
 
 
 def test_one_sae_is_edited_from_the_command_line():
