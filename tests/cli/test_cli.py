@@ -97,7 +97,7 @@ def test_a_bad_command_is_refused_in_one_line(args, message, capsys):
 def test_a_process_of_its_own_says_one_line_and_no_more():
     command = [sys.executable, "-m", "saelight", "fit", "--config", write(CONFIG), "--trainer.max_step", "3"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert ended.stdout == ""
     assert re.fullmatch(r"saelight: error: .*did you mean 'max_steps'\?\n", ended.stderr)
 
