@@ -16,9 +16,9 @@ _HOMES = {
     "SyntheticDataModule": "saelight.data.datamodule",
     "Trainer": "saelight.run.trainer",
     "UserError": "saelight.errors",
-    "load": "saelight.run.export",
+    "load": "saelight.convert.reading",
 }
-_ROOMS = ("metrics", "saes", "sweep")
+_ROOMS = ("convert", "metrics", "saes", "sweep")
 __all__ = list(_HOMES)
 
 
