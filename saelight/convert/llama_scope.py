@@ -1,8 +1,8 @@
 """Llama Scope, read only: `hyperparams.json` and `checkpoints/final.safetensors`.
 
 JumpReLU with one threshold for all: encoder.weight (F, D), encoder.bias (F), decoder.weight (D, F), decoder.bias (D), which
-is not subtracted from the input. Rows were scaled to the norm √D by `dataset_average_activation_norm`, in and out each by its
-own; the threshold is in the model's own units, as SAELens reads it too. Shapes: D d_in, F d_sae.
+is not subtracted from the input. Rows were scaled to the norm √D by `dataset_average_activation_norm`, in and out each by
+its own; the threshold is in the model's own units, as SAELens reads it too. Shapes: D d_in, F d_sae.
 """
 
 import math

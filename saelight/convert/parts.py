@@ -24,6 +24,7 @@ from saelight.saes.sae_folder import check_finite, published
 
 _SMALLEST, _LARGEST = 2e-38, 1e38
 """Of thresholds, whose logarithm is kept: 0 and less let pass what exceeds 0."""
+_ONE = 1e-5  # of the norm that all rows have
 _UNIT = 1e-4
 """How far from 1 norms may be that are to be 1: they decide no selection."""
 
@@ -121,7 +122,8 @@ def ready(sae: SAE, *, unit_rows: bool = False, subtracts_b_dec: bool = True) ->
 
     Args:
         unit_rows: Fold the norms of decoder rows into the latents, where that changes no selection: of ReLU, Gated and
-            JumpReLU. The free rows of TopK kinds, which selects by them, are always folded.
+            JumpReLU, and of TopK kinds where all rows have one norm. Free rows of TopK kinds, which select by them, are
+            always folded.
         subtracts_b_dec: Whether the reader's encoder takes b_dec from x; else its share moves into the biases.
 
     Raises:
@@ -129,8 +131,8 @@ def ready(sae: SAE, *, unit_rows: bool = False, subtracts_b_dec: bool = True) ->
     """
     sae = copy.deepcopy(sae).cpu().float().requires_grad_(False)
     check_finite(published(sae), "the SAE")
-    free_topk = getattr(sae.config, "decoder", None) == "free"
-    if free_topk or (unit_rows and hasattr(sae, "W_enc") and not hasattr(sae.config, "k")):
+    selects_by_norms = getattr(sae.config, "decoder", None) == "free"
+    if selects_by_norms or (unit_rows and (variant(sae.config) not in TOPK_KINDS or _have_one_norm(sae.W_dec))):
         sae.fold_norms()
     if not sae.is_transcoder and not subtracts_b_dec:
         sae.add_to_z(-(sae.b_dec.double() @ sae.W_enc.double()))
@@ -140,6 +142,11 @@ def ready(sae: SAE, *, unit_rows: bool = False, subtracts_b_dec: bool = True) ->
     elif isinstance(sae, BatchTopKSAE):
         tensors["threshold"] = tensors["threshold"].expand(sae.d_sae).contiguous()
     return sae, tensors
+
+
+def _have_one_norm(W_dec_FD: Tensor) -> bool:
+    norms_F = W_dec_FD.norm(dim=1)
+    return bool(norms_F.max() - norms_F.min() < _ONE * norms_F.max())
 
 
 def rows_are_unit(W_dec_FD: Tensor) -> bool:

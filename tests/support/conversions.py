@@ -38,8 +38,8 @@ CONFIGS: dict[str, SAEConfig] = {
 
 @torch.no_grad()
 def trained(config: SAEConfig, d_out: int | None = None, layer: int = 3) -> SAE:
-    """An SAE trained on normalised rows, as `saelight.load` gives it: in the model's own units, with its provenance. No bias is
-    0, encoder and decoder are apart, free rows have norms of their own."""
+    """An SAE trained on normalised rows, as `saelight.load` gives it, in the model's own units, with its provenance: no bias
+    is 0, encoder and decoder are apart, free rows have norms of their own."""
     sae = config.build(D, seed=1, d_out=d_out)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in sae.named_parameters():
@@ -75,8 +75,8 @@ def same(left: Tensor, right: Tensor, tolerance: float = 1e-5) -> bool:
 
 
 def same_sae(sae: SAE, encode, reconstruct, x: Tensor) -> None:
-    """Assert that another SAE has the latents of this one, times the norms of its decoder's rows where it has folded them, and
-    its reconstructions."""
+    """Assert that another SAE has the latents of this one, times the norms of its decoder's rows where it has folded them,
+    and its reconstructions."""
     f_BF, other_BF = sae.encode(x), encode(x)
     assert 0.02 < (f_BF != 0).double().mean() < 0.8  # there is something to tell apart
     norms_F = sae.W_dec.norm(dim=1)

@@ -1,4 +1,4 @@
-"""Folders that saelight writes open in dictionary_learning, and its own in saelight: the same latents and reconstructions."""
+"""Folders that saelight writes open in dictionary_learning, and its own here: the same latents and reconstructions."""
 
 import json
 
@@ -62,9 +62,7 @@ def save(ae, folder, **trainer):
 
 def own(name: str):
     modules = ("dictionary", "trainers.top_k", "trainers.batch_top_k", "trainers.matryoshka_batch_top_k")
-    kind = next(
-        getattr(module, name) for m in modules if hasattr(module := peer(f"dictionary_learning.{m}"), name)
-    )
+    kind = next(getattr(module, name) for m in modules if hasattr(module := peer(f"dictionary_learning.{m}"), name))
     settings = {"AutoEncoderTopK": [K], "BatchTopKSAE": [K], "MatryoshkaBatchTopKSAE": [K, [8, 12, 20]]}.get(name, [])
     return away(kind(D, F, *settings))
 

@@ -36,7 +36,9 @@ def test_its_own_folder_opens_here(transcode, skip, dtype, tmp_path):
         for parameter in coder.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     coder.save_to_disk(tmp_path / "run" / "layers.3")
-    (tmp_path / "run" / "config.json").write_text('{"model": "EleutherAI/pythia-70m", "dataset": "some/text", "ctx_len": 64}')
+    (tmp_path / "run" / "config.json").write_text(
+        '{"model": "EleutherAI/pythia-70m", "dataset": "some/text", "ctx_len": 64}'
+    )
     ours, x = read(tmp_path / "run" / "layers.3"), rows()
     # In float32: its own products in bfloat16 are other than those of the same weights.
     coder = coder.float()
