@@ -6,6 +6,7 @@ Every failure is one line: a file that is missing, damaged, holds code, or lacks
 import io
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,9 @@ def torch_file(path: Path, skip: int = 0) -> dict[Any, Any]:
     """The dict that torch.save wrote, of plain data only, after `skip` bytes of something else. Raises `UserError`."""
     _regular(path)
     try:
-        if skip:
-            content = torch.load(io.BytesIO(path.read_bytes()[skip:]), map_location="cpu", weights_only=True)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's, over what a file might be
+            source = io.BytesIO(path.read_bytes()[skip:]) if skip else path
+            content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} holds more than tensors, or is damaged: nothing in it is run; save its state_dict"
@@ -124,7 +124,7 @@ def npz(path: Path) -> Tensors:
     """Every array of an .npz file. Raises `UserError`."""
     _regular(path)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Tensors({name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}, path)
     except Exception as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from None

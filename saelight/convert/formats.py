@@ -69,6 +69,8 @@ def at(path: Path, format: str | None = None) -> Found | None:
     Raises:
         UserError: for a path that cannot be looked at.
     """
+    if "\0" in str(path):
+        raise UserError(f"{str(path)!r} cannot be read: a NUL is in no path")
     if re.match(r"\w\w+:/", str(path)):
         raise UserError(f"{path} is not on this machine: download the folder, and give its path")
     try:
