@@ -25,4 +25,7 @@ def run(args: list[str]) -> None:
     from saelight.convert.writing import convert
 
     made = convert(given.source, given.out, to=given.to, format=given.format, leave_out=given.leave_out)
-    print(f"{given.out}: {f'{len(made)} SAEs' if len(made) > 1 else 'one SAE'} in {given.to}'s format")
+    n = len(made.folders)
+    print(f"{given.out}: {f'{n} SAEs' if n > 1 else 'one SAE'} in {given.to}'s format")
+    for note in made.notes:
+        print(note)

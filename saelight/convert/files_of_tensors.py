@@ -62,6 +62,10 @@ class Tensors:
         del self._left[name]
         return float(tensor)
 
+    def everything(self) -> dict[str, Tensor]:
+        """All that is left, as float32, whatever its shape. Raises `UserError` for what is no tensor."""
+        return {name: self.take(name, *self._tensor(name).shape) for name in self.names()}
+
     def drop(self, name: str) -> None:
         """Leave a tensor out, where it is there."""
         self._left.pop(name, None)

@@ -19,8 +19,8 @@ class Format:
     """Whether the path (a folder, or a file) is one SAE of this format, as far as a look at names tells."""
     read: Callable[[Path, bool, bool], SAE]
     """The SAE at a path; with its units folded in, if the second is true; if the third, also one that is not finite."""
-    write: Callable[[SAE, Provenance, Path], None] | None = None
-    """Into an empty folder; None where saelight only reads it."""
+    write: Callable[[SAE, Provenance, Path], str | None] | None = None
+    """Into an empty folder; what the user has to know of it, or None. No function where saelight only reads the format."""
     write_set: Callable[[dict[str, tuple[SAE, Provenance]], Path], None] | None = None
     """Several SAEs, by name, into one empty folder that is one thing to the other library."""
     several: str | None = None

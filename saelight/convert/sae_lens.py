@@ -7,12 +7,14 @@
 | Gated | gated | W_enc, b_gate, b_mag, r_mag, W_dec, b_dec |
 | TopK, AbsTopK | topk, abstopk | as standard; k in the config |
 | transcoders of the first two | transcoder, jumprelu_transcoder, with W_skip (d_out, d_in) *skip_transcoder | as there |
+| every other variant | saelight, which `in_sae_lens.py` makes SAELens know | saelight's own |
 
 Its autoencoders subtract b_dec where the config says so (by default), its transcoders never. Shapes: D d_in, F d_sae.
 """
 
 import json
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
@@ -21,10 +23,12 @@ from torch import Tensor
 from saelight.convert import beside, origin
 from saelight.convert.files_of_tensors import json_file, part, safetensors, value
 from saelight.convert.format import Format, from_parts
-from saelight.convert.parts import TOPK_KINDS, Parts, make, ready, refused, variant, with_norms_in_latents
+from saelight.convert.parts import TOPK_KINDS, Parts, make, ready, variant, variant_name, with_norms_in_latents
 from saelight.errors import UserError
+from saelight.saes.plain_data import from_spec
 from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE
+from saelight.saes.sae_folder import published
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 VERSION = "6.54.12"
@@ -60,7 +64,7 @@ _READ = {
     "jumprelu_transcoder": _Architecture("JumpReLU", (*_STANDARD, "threshold"), True),
     "jumprelu_skip_transcoder": _Architecture("JumpReLU", (*_STANDARD, "threshold", "W_skip"), True),
 }
-_NO_TRANSCODER = "SAELens has transcoders of ReLU and JumpReLU only; sparsify has them of TopK"
+ARCHITECTURE = "saelight"
 _RELATIVE = (
     "SAELens' matching pursuit stops at a residual of a fixed length, saelight's at a share of each token's own: neither "
     "says the other's"
@@ -75,6 +79,8 @@ def _read(folder: Path) -> Parts:
     where = folder / CONFIG
     config = _of_any_version(json_file(where))
     name = value(config, "architecture", str, where, "standard")
+    if name == ARCHITECTURE:
+        return _read_own(folder, config)
     if name == "matching_pursuit":
         raise UserError(f"{folder} cannot be read: {_RELATIVE}")
     if name not in _READ:
@@ -100,6 +106,26 @@ def _read(folder: Path) -> Parts:
         tensors=tensors,
         subtracts_b_dec=d_out is None and value(config, "apply_b_dec_to_input", bool, where, True),
         provenance=_provenance(folder, config, metadata),
+        where=folder / WEIGHTS,
+        beside=folder / beside.NAME,
+    )
+
+
+def _read_own(folder: Path, config: dict[str, Any]) -> Parts:
+    """What saelight alone computes, in SAELens too."""
+    where = folder / CONFIG
+    d_out = value(config, "d_out", (int, NoneType), where)
+    try:
+        made = from_spec(config.get("spec"))
+    except UserError as error:
+        raise UserError(f"{where} does not describe an SAE: {error}") from None
+    return Parts(
+        config=made,
+        d_in=value(config, "d_in", int, where),
+        d_out=d_out,
+        tensors=safetensors(folder / WEIGHTS).everything(),
+        subtracts_b_dec=d_out is None,
+        provenance=_provenance(folder, config, part(config, "metadata")),
         where=folder / WEIGHTS,
         beside=folder / beside.NAME,
     )
@@ -168,17 +194,12 @@ def _provenance(folder: Path, config: dict[str, Any], metadata: dict[str, Any]) 
     )
 
 
-def _write(sae: SAE, provenance: Provenance, folder: Path) -> None:
-    kind = variant(sae.config)
-    if sae.is_transcoder and kind not in _TRANSCODERS:
-        raise refused(sae, "SAELens", _NO_TRANSCODER)
-    if kind not in _AUTOENCODERS:
-        raise refused(sae, "SAELens", _RELATIVE if kind == "MatchingPursuit" else "it has no such architecture")
-    architecture = _AUTOENCODERS[kind]
-    if sae.is_transcoder:
-        architecture = f"{_TRANSCODERS[kind]}{'skip_' if sae.W_skip is not None else ''}transcoder"
-    sae, tensors = ready(sae, unit_rows=True)
-    if "W_skip" in tensors:
+def _write(sae: SAE, provenance: Provenance, folder: Path) -> str | None:
+    architecture = _architecture(sae)
+    sae, tensors = ready(sae, unit_rows=architecture != ARCHITECTURE)
+    if architecture == ARCHITECTURE:
+        tensors = {name: tensor.contiguous() for name, tensor in published(sae).items()}
+    elif "W_skip" in tensors:
         tensors["W_skip"] = tensors["W_skip"].T.contiguous()
     config: dict[str, Any] = {
         "architecture": architecture,
@@ -186,18 +207,32 @@ def _write(sae: SAE, provenance: Provenance, folder: Path) -> None:
         "d_sae": sae.d_sae,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": not sae.is_transcoder,
+        "apply_b_dec_to_input": not sae.is_transcoder and architecture != ARCHITECTURE,
         "normalize_activations": "none",
         "reshape_activations": origin.config_of(provenance, "sae_lens").get("reshape_activations", "none"),
         "metadata": _metadata(provenance),
     }
-    if sae.is_transcoder:
-        config["d_out"] = sae.d_out
+    if sae.is_transcoder or architecture == ARCHITECTURE:
+        config["d_out"] = sae.d_out if sae.is_transcoder else None
     if architecture in ("topk", "abstopk"):
         config |= {"k": getattr(sae.config, "k"), "rescale_acts_by_decoder_norm": False}  # noqa: B009 (through Matryoshka)
+    if architecture == ARCHITECTURE:
+        config["spec"] = sae.config.spec()
     save_file(tensors, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     beside.write(sae, provenance, folder / beside.NAME)
+    if architecture != ARCHITECTURE:
+        return None
+    return f"SAELens has no {variant_name(sae)} of its own: there, `import saelight.convert.in_sae_lens` before it is loaded"
+
+
+def _architecture(sae: SAE) -> str:
+    kind = variant(sae.config)
+    if not sae.is_transcoder:
+        return _AUTOENCODERS.get(kind, ARCHITECTURE)
+    if kind not in _TRANSCODERS:
+        return ARCHITECTURE
+    return f"{_TRANSCODERS[kind]}{'skip_' if sae.W_skip is not None else ''}transcoder"
 
 
 def _metadata(provenance: Provenance) -> dict[str, Any]:

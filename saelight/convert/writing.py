@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from saelight.bars import bar
 from saelight.convert import formats, origin
@@ -12,6 +13,14 @@ from saelight.errors import UserError, did_you_mean
 from saelight.files import check_path, replacing
 from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE
+
+
+class Converted(NamedTuple):
+    """What was made."""
+
+    folders: list[Path]
+    notes: list[str]
+    """What the user has to know of it."""
 
 
 def write(sae: SAE, path: str | os.PathLike[str], to: str = "saelight") -> None:
@@ -41,8 +50,8 @@ def convert(
     to: str,
     format: str | None = None,
     leave_out: Collection[str] = (),
-) -> list[Path]:
-    """Convert the SAE at `source`, or all that it holds (a run, a sweep), into `out`: the folders made.
+) -> Converted:
+    """Convert the SAE at `source`, or all that it holds (a run, a sweep), into `out`.
 
     Args:
         to: The format to write.
@@ -65,6 +74,7 @@ def convert(
         raise UserError(f"{source} holds no other SAE than those left out")
     _check_new(out)
     saes: dict[str, tuple[SAE, Provenance]] = {}
+    notes: dict[str, None] = {}
     try:
         with replacing(out) as partial, bar(total=len(chosen), unit=" SAEs", desc="convert", delay=2) as progress:
             for name, (kind, path) in chosen.items():
@@ -72,30 +82,31 @@ def convert(
                 if target.write_set:
                     saes[name] = sae, _provenance(sae, name)
                 else:
-                    _write_named(target, sae, name, partial if one else partial / name, hint=not one)
+                    note = _write_named(target, sae, name, partial if one else partial / name, hint=not one)
+                    notes |= {note: None} if note else {}
                 progress.update()
             if target.write_set:
                 partial.mkdir()
                 target.write_set(saes, partial)
     except OSError as error:
         raise _cannot_be_made(out, error) from None
-    return [out] if one or target.write_set else [out / name for name in chosen]
+    return Converted([out] if one or target.write_set else [out / name for name in chosen], [*notes])
 
 
-def _write_named(format: Format, sae: SAE, name: str, folder: Path, hint: bool) -> None:
+def _write_named(format: Format, sae: SAE, name: str, folder: Path, hint: bool) -> str | None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _write_one(format, sae, _provenance(sae, name), folder)
+        return _write_one(format, sae, _provenance(sae, name), folder)
     except UserError as error:
         raise UserError(f"{name}: {error}{f' (--leave-out {name} converts the others)' if hint else ''}") from None
 
 
-def _write_one(format: Format, sae: SAE, provenance: Provenance, folder: Path) -> None:
+def _write_one(format: Format, sae: SAE, provenance: Provenance, folder: Path) -> str | None:
     folder.mkdir()
     if format.write_set:
         format.write_set({provenance.name: (sae, provenance)}, folder)
-    elif format.write:
-        format.write(sae, provenance, folder)
+        return None
+    return format.write(sae, provenance, folder) if format.write else None
 
 
 def _provenance(sae: SAE, name: str) -> Provenance:

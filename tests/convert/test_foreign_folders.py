@@ -281,7 +281,7 @@ def test_a_set_for_circuit_tracer(name, skip, tmp_path):
     with pytest.raises(saelight.UserError, match=r"3 inside \(layer_0, layer_1, layer_2\): give the path of one"):
         read(tmp_path / "set")
     made = saelight.convert.convert(tmp_path / "set", tmp_path / "back", to="saelight")
-    assert [path.name for path in made] == ["layer_0", "layer_1", "layer_2"]
+    assert [path.name for path in made.folders] == ["layer_0", "layer_1", "layer_2"]
 
 
 def test_single_layers_as_they_are_published(w, tmp_path):

@@ -216,5 +216,5 @@ def test_a_variant_of_ones_own_has_no_form(tmp_path):
     class Mine(topk.TopKSAE, config=TopK):
         pass
 
-    with pytest.raises(saelight.UserError, match=r"test_refused.*TopK has no form in SAELens"):
-        write(TopK(d_sae=F, k=4).build(D), tmp_path / "out", to="sae_lens")
+    with pytest.raises(saelight.UserError, match=r"test_refused.*TopK has no form in sparsify"):
+        write(TopK(d_sae=F, k=4).build(D), tmp_path / "out", to="sparsify")

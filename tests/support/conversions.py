@@ -14,7 +14,6 @@ from saelight.saes.provenance import Provenance
 
 D, F, K = 16, 40, 4
 UNITS = Normalisation("standard", 0.7, torch.linspace(-1, 1, D).double())
-TARGETS = Normalisation("standard", 1.3, torch.linspace(0, 1, D).double())
 SOURCE = {"model": "EleutherAI/pythia-70m", "hook": "gpt_neox.layers.3.mlp", "context": 128, "dataset": "some/text"}
 """As a harvest notes it."""
 
@@ -52,7 +51,7 @@ def trained(config: SAEConfig, d_out: int | None = None, layer: int = 3) -> SAE:
     sae.constrain_weights()
     if hasattr(sae, "threshold_updates"):
         sae.threshold.fill_(0.4)
-    sae.fold_for_use(UNITS, TARGETS if d_out else None)
+    sae.fold_for_use(UNITS, Normalisation("standard", 1.3, torch.linspace(0, 1, d_out).double()) if d_out else None)
     hook = SOURCE["hook"].replace("3", str(layer))
     source, target = SOURCE | {"hook": f"{hook}.input" if d_out else hook}, SOURCE | {"hook": hook} if d_out else None
     sae.provenance = Provenance(name="a", seed=1, source=source, target_source=target, training={"state": "finished"})

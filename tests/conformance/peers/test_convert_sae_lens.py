@@ -1,5 +1,6 @@
 """Folders that saelight writes open in SAELens, and SAELens's in saelight: the same latents and reconstructions."""
 
+import importlib
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 import saelight
 from saelight.convert import read, write
-from saelight.saes import BatchTopK, Gated, JumpReLU, ReLU, TopK
+from saelight.saes import BatchTopK, Gated, GatedHardConcrete, HardConcrete, JumpReLU, MatchingPursuit, ReLU, TopK
 from tests.conformance.peers.support import peer
 from tests.support.conversions import CONFIGS, D, F, K, rows, same, same_sae, trained, with_skip
 
@@ -35,12 +36,51 @@ def test_an_autoencoder_opens(name, tmp_path):
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("name", TRANSCODERS)
 def test_a_transcoder_opens(name, skip, tmp_path):
-    sae = trained(with_skip(CONFIGS[name]) if skip else CONFIGS[name], d_out=D)
+    sae = trained(with_skip(CONFIGS[name]) if skip else CONFIGS[name], d_out=D - 4)
     write(sae, tmp_path / "out", to="sae_lens")
     theirs = sae_lens.SAE.load_from_disk(tmp_path / "out")
     same_sae(sae, theirs.encode, theirs, rows())
     assert theirs.cfg.metadata.hook_name == "blocks.3.mlp.hook_in"
     assert theirs.cfg.metadata.hook_name_out == "blocks.3.hook_mlp_out"
+
+
+OWN_VARIANTS = {
+    "hard_concrete": HardConcrete(d_sae=F),
+    "hard_concrete_free": HardConcrete(d_sae=F, input_dependent=False),
+    "gated_hard_concrete": GatedHardConcrete(d_sae=F),
+    "matching_pursuit": MatchingPursuit(d_sae=F, k=K),
+}
+
+
+def check_own(sae, folder) -> None:
+    write(sae, folder, to="sae_lens")
+    theirs, x = sae_lens.SAE.load_from_disk(folder), rows()
+    assert torch.equal(sae.encode(x), theirs.encode(x))
+    assert same(sae(x), theirs(x), 1e-6)
+    theirs.save_model(folder / "again")
+    assert torch.equal(sae_lens.SAE.load_from_disk(folder / "again").encode(x), sae.encode(x))
+    back = read(folder / "again")
+    assert back.config == sae.config
+    assert torch.equal(back.encode(x), sae.encode(x))
+
+
+@pytest.fixture
+def registered():
+    importlib.import_module("saelight.convert.in_sae_lens")
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("name", OWN_VARIANTS)
+def test_a_variant_that_it_has_not_opens_where_saelight_is(name, tmp_path):
+    check_own(trained(OWN_VARIANTS[name]), tmp_path / "out")
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("name", ["gated", "topk", "abs_topk", "matryoshka_topk", "hard_concrete", "gated_hard_concrete"])
+def test_so_does_a_transcoder_that_it_has_not(name, skip, tmp_path):
+    config = (CONFIGS | OWN_VARIANTS)[name]
+    check_own(trained(with_skip(config) if skip else config, d_out=D - 4), tmp_path / "out")
 
 
 def theirs(architecture: str, **settings):
