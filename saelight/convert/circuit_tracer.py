@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import save_file
 
 from saelight.convert import beside, origin
-from saelight.convert.files_of_tensors import safetensors, safetensors_names, value, yaml_file
+from saelight.convert.files_of_tensors import safetensors, safetensors_names, whole, yaml_file
 from saelight.convert.format import Format, from_parts
 from saelight.convert.parts import Parts, make, ready, refused, variant
 from saelight.errors import UserError
@@ -56,7 +56,7 @@ def _read(path: Path) -> Parts:
     fields: dict[str, Any] = {"d_sae": d_sae, "skip": "W_skip" in tensors}
     activation = config.get("activation")
     if activation == "topk" or "k" in file:
-        k = int(file.number("k")) if "k" in file else value(config, "k", int, where)
+        k = file.whole("k") if "k" in file else whole(config, "k", where)
         made = make("TopK", **fields, k=k, decoder="unit")
     elif _THRESHOLD in file and activation != "relu":
         tensors["threshold"] = file.take(_THRESHOLD, d_sae)

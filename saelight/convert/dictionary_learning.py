@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from saelight.convert import beside, origin
-from saelight.convert.files_of_tensors import Tensors, json_file, part, torch_file, value
+from saelight.convert.files_of_tensors import Tensors, json_file, part, torch_file, value, whole
 from saelight.convert.format import Format, from_parts
 from saelight.convert.parts import Parts, make, ready, refused, variant
 from saelight.errors import UserError, did_you_mean
@@ -96,7 +96,7 @@ def _read(path: Path) -> Parts:
     tensors = _tensors(file, dictionary, d_in, d_sae)
     fields: dict[str, Any] = {"d_sae": d_sae}
     if "k" in dictionary.numbers:
-        fields |= {"k": int(file.number("k")) if "k" in file else value(trainer, "k", int, where), "decoder": "unit"}
+        fields |= {"k": file.whole("k") if "k" in file else whole(trainer, "k", where), "decoder": "unit"}
         threshold = file.number("threshold") if "threshold" in file else _NEVER_SET
         if dictionary.kind == "BatchTopK":
             tensors["threshold"] = torch.tensor(threshold).expand(d_sae)
@@ -127,8 +127,8 @@ def _state(weights: Path) -> tuple[Tensors, float]:
     content = torch_file(weights)
     if not isinstance(state := content.get("ae"), dict):
         return Tensors(content, weights), 1.0
-    factor = content.get("norm_factor")
-    return Tensors(state, weights), float(factor) if isinstance(factor, (int, float, Tensor)) else 1.0
+    rest = Tensors({"norm_factor": torch.as_tensor(content.get("norm_factor") or 1.0)}, weights)
+    return Tensors(state, weights), rest.number("norm_factor")
 
 
 def _tensors(file: Tensors, dictionary: _Class, d_in: int, d_sae: int) -> dict[str, Tensor]:

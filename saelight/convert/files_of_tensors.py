@@ -19,6 +19,7 @@ from torch import Tensor
 
 from saelight.errors import UserError, one_line
 
+_LARGEST = 1e300
 _LARGEST_TEXT = 16 * 2**20  # bytes; configs are some thousands
 
 
@@ -54,6 +55,10 @@ class Tensors:
         del self._left[name]
         return tensor.detach().float()
 
+    def whole(self, name: str) -> int:
+        """The same, a whole number. Raises `UserError`."""
+        return _whole(self.number(name), name, self.where)
+
     def number(self, name: str) -> float:
         """The one number of a tensor without dimensions, or with one entry. Raises `UserError`."""
         tensor = self._tensor(name)
@@ -79,10 +84,14 @@ class Tensors:
 
     def _tensor(self, name: str) -> Tensor:
         tensor = self._left.get(name)
-        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
+        if not isinstance(tensor, Tensor) or _is_odd(tensor):
             there = ", ".join(map(str, self._left))[:200] or "nothing"
             raise UserError(f"{self.where} has no tensor {name}: found {there}")
         return tensor
+
+
+def _is_odd(tensor: Tensor) -> bool:
+    return tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta
 
 
 def safetensors(path: Path) -> Tensors:
@@ -140,8 +149,8 @@ def json_file(path: Path) -> dict[str, Any]:
 
 
 def yaml_file(path: Path) -> dict[str, Any]:
-    """A YAML mapping. Raises `UserError`."""
-    return _mapping(path, yaml.safe_load)
+    """A YAML mapping, what JSON has no form for as text. Raises `UserError`."""
+    return _mapping(path, lambda text: json.loads(json.dumps(yaml.safe_load(text), default=str)))
 
 
 def _mapping(path: Path, parse: Any) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def _mapping(path: Path, parse: Any) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: it has more than {_LARGEST_TEXT:,} bytes")
     try:
         content = parse(path.read_bytes().decode())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no object of keys and values: it is damaged, or of another program")
@@ -171,6 +180,25 @@ def value(config: dict[str, Any], key: str, kind: type | tuple[type, ...], where
     if found is not default and (not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool)):
         raise UserError(f"{where}: {key} is {str(found)[:80]!r}, which it cannot be")
     return found
+
+
+def whole(config: dict[str, Any], key: str, where: Path, default: Any = ...) -> int:
+    """A whole number of a config, at least 0. Raises `UserError`."""
+    return _whole(value(config, key, (int, float), where, default), key, where)
+
+
+def positive(config: dict[str, Any], key: str, where: Path) -> float:
+    """A positive, finite number of a config. Raises `UserError`."""
+    found = value(config, key, (int, float), where)
+    if not 0 < found < _LARGEST:
+        raise UserError(f"{where}: {key} is {str(found)[:80]!r}, not a positive, finite number")
+    return float(found)
+
+
+def _whole(number: float, name: str, where: Path | str) -> int:
+    if not 0 <= number < 2**31 or number != int(number):
+        raise UserError(f"{where}: {name} is {str(number)[:80]!r}, not a whole number of at least 0")
+    return int(number)
 
 
 def part(config: dict[str, Any], key: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from saelight.convert.beside import restored
 from saelight.convert.parts import Parts, assemble
+from saelight.errors import UserError, one_line
 from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE
 
@@ -29,4 +30,14 @@ class Format:
 
 def from_parts(read: Callable[[Path], Parts]) -> Callable[[Path, bool, bool], SAE]:
     """A `Format.read` that puts together what `read` takes apart, and what saelight has left beside it."""
-    return lambda path, fold, allow_nan: assemble(restored(read(path)), fold, allow_nan)
+
+    def read_whole(path: Path, fold: bool, allow_nan: bool) -> SAE:
+        try:
+            return assemble(restored(read(path)), fold, allow_nan)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            # Whatever goes wrong over what a file says, the file is at fault.
+            raise UserError(f"{path} cannot be read: {one_line(error)}") from error
+
+    return read_whole

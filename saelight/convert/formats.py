@@ -82,13 +82,22 @@ def at(path: Path, format: str | None = None) -> Found | None:
 def inside(path: Path, format: str | None = None) -> dict[str, Found]:
     """The SAEs that a folder (a run, a sweep) holds, by a name for each. Raises `UserError` where it cannot be looked at."""
     try:
-        return dict(_walk(path, _asked(format), "", _DEEPEST))
+        found: dict[str, Found] = {}
+        for name, one in _walk(path, _asked(format), "", _DEEPEST):
+            # Under their own names, where those that say more are the same.
+            found[name if name not in found else str(one.path.relative_to(path))] = one
+        return found
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from None
 
 
 def none_at(path: Path, format: str | None = None) -> UserError:
     """The refusal of a path where no SAE is."""
+    if format in (None, saelight_folders.FORMAT.name) and saelight_folders.has_a_file(path):
+        try:
+            saelight_folders.read(path)
+        except UserError as error:
+            return error
     if not path.exists():
         return UserError(f"{path} holds no trained SAE: there is no such file or folder")
     if format:

@@ -13,7 +13,7 @@ blocks and what is in them differently; a name that is in no table here has no c
 """
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class _Family(NamedTuple):
@@ -90,17 +90,19 @@ def is_transformer_lens(name: str) -> bool:
     return "hook_" in name
 
 
-def layer(name: str | None) -> int | None:
+def layer(name: Any) -> int | None:
     """The number of the block that a name of either kind is in; None where it is in none."""
-    match = _TL_BLOCK.fullmatch(name or "") or _DOTTED_BLOCK.fullmatch(name or "")
+    name = name if isinstance(name, str) else ""
+    match = _TL_BLOCK.fullmatch(name) or _DOTTED_BLOCK.fullmatch(name)
     return int(match[1]) if match else None
 
 
-def both(name: str | None, model: str | None) -> dict[str, str]:
+def both(name: Any, model: Any) -> dict[str, str]:
     """A place's names as a `source` has them: `hook` (dotted, where it is known, else as given) and `hook_name`
-    (TransformerLens's, where it is known)."""
+    (TransformerLens's, where it is known); none of what is no name."""
     if not isinstance(name, str) or not name:
         return {}
+    model = model if isinstance(model, str) else None
     if is_transformer_lens(name):
         return {"hook": dotted(name, model) or name, "hook_name": name}
     known = transformer_lens(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from saelight.convert import origin
-from saelight.convert.files_of_tensors import json_file, part, safetensors, value
+from saelight.convert.files_of_tensors import json_file, part, positive, safetensors, value
 from saelight.convert.format import Format, from_parts
 from saelight.convert.parts import Parts, make
 from saelight.errors import UserError
@@ -36,11 +36,8 @@ def _read(folder: Path) -> Parts:
     file = safetensors(weights)
     d_sae, d_in = file.shape("encoder.weight")
     norms = part(config, "dataset_average_activation_norm")
-    scale_in, scale_out = (
-        math.sqrt(width) / _positive(value(norms, side, (int, float), where), where)
-        for side, width in (("in", d_in), ("out", d_in))
-    )
-    threshold = value(config, "jump_relu_threshold", (int, float), where) * scale_in
+    scale_in, scale_out = (math.sqrt(d_in) / positive(norms, side, where) for side in ("in", "out"))
+    threshold = positive(config, "jump_relu_threshold", where) * scale_in
     hooks = [config.get(f"hook_point_{side}") for side in ("in", "out")]
     transcodes = hooks[1] is not None and hooks[0] != hooks[1]
     tensors = {
@@ -48,7 +45,7 @@ def _read(folder: Path) -> Parts:
         "b_enc": file.take("encoder.bias", d_sae),
         "W_dec": file.take("decoder.weight", d_in, d_sae).T,
         "b_dec": file.take("decoder.bias", d_in),
-        "threshold": torch.full((d_sae,), float(threshold)),
+        "threshold": torch.full((d_sae,), threshold),
     }
     file.nothing_left()
     facts = {"model": _MODEL, "dataset": "cerebras/SlimPajama-627B", "context": 1024}
@@ -67,12 +64,6 @@ def _read(folder: Path) -> Parts:
         ),
         where=weights,
     )
-
-
-def _positive(number: float, where: Path) -> float:
-    if not 0 < number < math.inf:
-        raise UserError(f"{where}: dataset_average_activation_norm {number} is no norm of rows")
-    return number
 
 
 FORMAT = Format(name="llama_scope", is_one=_is_one, read=from_parts(_read))

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from saelight.convert import beside, origin
-from saelight.convert.files_of_tensors import Tensors, json_file, safetensors, torch_file, value
+from saelight.convert.files_of_tensors import Tensors, json_file, positive, safetensors, torch_file, value, whole
 from saelight.convert.format import Format, from_parts
 from saelight.convert.parts import Parts, make, ready, refused, rows_are_unit, variant, with_norms_in_latents
 from saelight.errors import UserError
@@ -57,8 +57,8 @@ def _read(folder: Path) -> Parts:
         raise UserError(
             f"{where}: a {kind if kind != 'sae' else 'gated linear'} dictionary has no variant here, only 'sae' has"
         )
-    d_in = value(config, "d_model", int, where)
-    d_sae = int(d_in * value(config, "expansion_factor", (int, float), where))
+    d_in = whole(config, "d_model", where)
+    d_sae = int(d_in * positive(config, "expansion_factor", where))
     hooks = [value(config, f"hook_point_{side}", str, where) for side in ("in", "out")]
     transcodes = hooks[0] != hooks[1]
     file = _file(weights)
@@ -108,7 +108,7 @@ def _activation(
             threshold_F = threshold_F / tensors["W_dec"].double().norm(dim=1).clamp_min(1e-12)
         return make("JumpReLU", d_sae=d_sae), tensors | {"threshold": threshold_F.float()}
     if name == "topk":
-        made = make("TopK", d_sae=d_sae, k=value(config, "top_k", int, where), decoder="unit")
+        made = make("TopK", d_sae=d_sae, k=whole(config, "top_k", where), decoder="unit")
         return made, with_norms_in_latents(tensors) if by_norm and not rows_are_unit(tensors["W_dec"]) else tensors
     raise UserError(
         f"{where}: act_fn {name!r} selects among a batch, with no threshold for one token: make it jumprelu there first"

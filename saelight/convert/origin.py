@@ -28,8 +28,8 @@ def source(
         hook_name: TransformerLens's name for it, where the format has both.
         config: The format's own config.
     """
-    told = {key: fact for key, fact in facts.items() if fact is not None}
-    names = hook_names.both(hook, facts.get("model")) | ({"hook_name": hook_name} if hook_name else {})
+    told = {key: fact for key, fact in facts.items() if isinstance(fact, str | int)}
+    names = hook_names.both(hook, told.get("model")) | ({"hook_name": hook_name} if isinstance(hook_name, str) else {})
     return told | names | {_FROM: {"format": format} | ({"config": config} if config else {})}
 
 

@@ -116,6 +116,13 @@ def _one(threshold_F: Tensor, where: Path) -> Tensor:
     return first.clone()
 
 
+def plain_copy(sae: SAE) -> SAE:
+    """A copy of an SAE, on the CPU and in float32. Raises `UserError` for weights that are not finite."""
+    sae = copy.deepcopy(sae).cpu().float().requires_grad_(False)
+    check_finite(published(sae), "the SAE")
+    return sae
+
+
 @torch.no_grad()
 def ready(sae: SAE, *, unit_rows: bool = False, subtracts_b_dec: bool = True) -> tuple[SAE, dict[str, Tensor]]:
     """A copy of an SAE, on the CPU and in float32, and its tensors as `Parts` has them.
@@ -129,8 +136,7 @@ def ready(sae: SAE, *, unit_rows: bool = False, subtracts_b_dec: bool = True) ->
     Raises:
         UserError: for weights that are not finite.
     """
-    sae = copy.deepcopy(sae).cpu().float().requires_grad_(False)
-    check_finite(published(sae), "the SAE")
+    sae = plain_copy(sae)
     selects_by_norms = getattr(sae.config, "decoder", None) == "free"
     if selects_by_norms or (unit_rows and (variant(sae.config) not in TOPK_KINDS or _have_one_norm(sae.W_dec))):
         sae.fold_norms()

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from saelight.convert import formats, saelight_folders
+from saelight.convert import formats
 from saelight.errors import UserError
 from saelight.saes.sae import SAE
 
@@ -43,8 +43,6 @@ def read(path: str | os.PathLike[str], format: str | None = None, *, fold: bool 
     path = Path(path)
     if (one := formats.at(path, format)) is not None:
         return one.format.read(one.path, fold, allow_nan)
-    if format in (None, saelight_folders.FORMAT.name) and saelight_folders.has_a_file(path):
-        return saelight_folders.read(path, fold, allow_nan)  # which says what is wrong with it
     if names := [*formats.inside(path, format)]:
         shown = f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
         raise UserError(f"{path} holds no trained SAE itself, but {len(names)} inside ({shown}): give the path of one")

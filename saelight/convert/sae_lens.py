@@ -14,14 +14,13 @@ Its autoencoders subtract b_dec where the config says so (by default), its trans
 
 import json
 from pathlib import Path
-from types import NoneType
 from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
 from torch import Tensor
 
 from saelight.convert import beside, origin
-from saelight.convert.files_of_tensors import json_file, part, safetensors, value
+from saelight.convert.files_of_tensors import json_file, part, safetensors, value, whole
 from saelight.convert.format import Format, from_parts
 from saelight.convert.parts import TOPK_KINDS, Parts, make, ready, variant, variant_name, with_norms_in_latents
 from saelight.errors import UserError
@@ -86,9 +85,9 @@ def _read(folder: Path) -> Parts:
     if name not in _READ:
         raise UserError(f"{where}: architecture {name!r} has no variant here; those that have: {', '.join(_READ)}")
     _check_runs_as_stored(config, where)
-    d_in, d_sae = (value(config, key, int, where) for key in ("d_in", "d_sae"))
+    d_in, d_sae = (whole(config, key, where) for key in ("d_in", "d_sae"))
     architecture = _READ[name]
-    d_out = value(config, "d_out", int, where) if architecture.transcodes else None
+    d_out = whole(config, "d_out", where) if architecture.transcodes else None
     tensors = _tensors(folder, architecture, d_in, d_sae, d_in if d_out is None else d_out)
     if "W_skip" in tensors:
         tensors["W_skip"] = tensors["W_skip"].T
@@ -97,7 +96,7 @@ def _read(folder: Path) -> Parts:
         tensors = with_norms_in_latents(tensors)
     fields: dict[str, Any] = {"d_sae": d_sae, "skip": "W_skip" in tensors}
     if architecture.kind in TOPK_KINDS:
-        fields |= {"k": int(value(config, "k", (int, float), where)), "decoder": "unit"}
+        fields |= {"k": whole(config, "k", where), "decoder": "unit"}
     metadata = part(config, "metadata")
     return Parts(
         config=make(architecture.kind, **fields),
@@ -114,14 +113,14 @@ def _read(folder: Path) -> Parts:
 def _read_own(folder: Path, config: dict[str, Any]) -> Parts:
     """What saelight alone computes, in SAELens too."""
     where = folder / CONFIG
-    d_out = value(config, "d_out", (int, NoneType), where)
+    d_out = None if config.get("d_out") is None else whole(config, "d_out", where)
     try:
         made = from_spec(config.get("spec"))
     except UserError as error:
         raise UserError(f"{where} does not describe an SAE: {error}") from None
     return Parts(
         config=made,
-        d_in=value(config, "d_in", int, where),
+        d_in=whole(config, "d_in", where),
         d_out=d_out,
         tensors=safetensors(folder / WEIGHTS).everything(),
         subtracts_b_dec=d_out is None,

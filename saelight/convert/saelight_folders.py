@@ -5,6 +5,7 @@ from pathlib import Path
 
 from saelight.convert.files_of_tensors import json_file
 from saelight.convert.format import Format
+from saelight.convert.parts import plain_copy
 from saelight.errors import UserError
 from saelight.ops.normalisation import Normalisation
 from saelight.run import export
@@ -43,7 +44,7 @@ def read(folder: Path, fold: bool = True, allow_nan: bool = False) -> SAE:
 
 def _write(sae: SAE, provenance: Provenance, folder: Path) -> None:
     export.write(
-        sae.cpu(),
+        plain_copy(sae),
         folder,
         name=provenance.name,
         seed=provenance.seed,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saelight.convert import origin
-from saelight.convert.files_of_tensors import Tensors, part, torch_file, value
+from saelight.convert.files_of_tensors import Tensors, part, torch_file, whole
 from saelight.convert.format import Format, from_parts
 from saelight.convert.parts import Parts, make
 from saelight.errors import UserError
@@ -95,7 +95,7 @@ def _activation(header: dict[str, Any], where: Path) -> tuple[str, int]:
         name, settings = activation.get("cls", "Relu" if "schema" not in header else None), part(activation, "params")
     if name not in ("Relu", "TopK", "BatchTopK"):
         raise UserError(f"{where}: activation {name!r} is none of saev's Relu, TopK and BatchTopK")
-    return name, value(settings, "top_k", int, where, 32)
+    return name, whole(settings, "top_k", where, 32)
 
 
 FORMAT = Format(name="saev", is_one=_is_one, read=from_parts(_read))

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from saelight.convert import beside, origin
-from saelight.convert.files_of_tensors import json_file, safetensors, value
+from saelight.convert.files_of_tensors import json_file, safetensors, value, whole
 from saelight.convert.format import Format, from_parts
 from saelight.convert.parts import Parts, make, ready, refused, rows_are_unit, variant
 from saelight.errors import UserError
@@ -36,10 +36,10 @@ def _read(folder: Path) -> Parts:
     config = json_file(where)
     if (activation := value(config, "activation", str, where, "topk")) != "topk" or config.get("signed"):
         raise UserError(f"{where}: activation {activation!r} has no variant here, only 'topk' without sign has")
-    d_in, k = (value(config, key, int, where) for key in ("d_in", "k"))
+    d_in, k = (whole(config, key, where) for key in ("d_in", "k"))
     file = safetensors(folder / WEIGHTS)
     d_sae, _ = file.shape("encoder.weight")
-    stated = value(config, "num_latents", int, where, 0) or value(config, "expansion_factor", int, where, 0) * d_in
+    stated = whole(config, "num_latents", where, 0) or whole(config, "expansion_factor", where, 0) * d_in
     if stated and stated != d_sae:
         raise UserError(f"{where} states {stated} latents, {WEIGHTS} has {d_sae}: they do not belong together")
     tensors = {

@@ -34,6 +34,8 @@ def write(sae: SAE, path: str | os.PathLike[str], to: str = "saelight") -> None:
     Raises:
         UserError: for a format that cannot say this SAE, and for a path that exists.
     """
+    if not isinstance(sae, SAE):
+        raise UserError(f"write takes an SAE, as saelight.load gives it, not a {type(sae).__name__}")
     format, path = formats.named(to, to_write=True), Path(path)
     _check_new(path)
     provenance = _provenance(sae, path.name)
