@@ -148,7 +148,8 @@ def _config(provenance: Provenance) -> dict[str, Any]:
         "feature_output_hook": hook_out or _OUT,
         "scan": provenance.name,
     }
-    return config | origin.config_of(provenance, "circuit_tracer")
+    before = origin.config_of(provenance, "circuit_tracer")
+    return config | {key: before[key] for key in ("scan", "feature_input_hook", "feature_output_hook") if key in before}
 
 
 FORMAT = Format(

@@ -145,9 +145,8 @@ def _write(sae: SAE, provenance: Provenance, folder: Path) -> None:
     state = {theirs: tensors[ours] for ours, theirs in names.items()}
     if "threshold" in tensors:
         state[_THRESHOLD] = tensors["threshold"].double().clamp_min(2e-38).log().float()
-    source, target = provenance.source, provenance.target_source or {}
-    hook_in = source.get("hook_name") or source.get("hook") or "unknown"
-    hook_out = target.get("hook_name") or target.get("hook") or f"{hook_in}.out"
+    hook_in = origin.name(provenance.source) or "unknown"
+    hook_out = origin.name(provenance.target_source or {}) or f"{hook_in}.out"
     config = {
         "sae_type": "sae",
         "d_model": sae.d_in,

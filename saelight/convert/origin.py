@@ -53,6 +53,11 @@ def dotted(source: dict[str, Any]) -> str | None:
     return None if not isinstance(hook, str) or hook_names.is_transformer_lens(hook) else hook
 
 
+def name(source: dict[str, Any]) -> str | None:
+    """The place in the model by TransformerLens's name, else by the dotted path; None where neither is known."""
+    return next((hook for key in ("hook_name", "hook") if isinstance(hook := source.get(key), str) and hook), None)
+
+
 def layer(source: dict[str, Any]) -> int | None:
     """The number of the block that the place in the model is in; None where it is in none, or not known."""
     numbers = (hook_names.layer(source.get(key)) for key in ("hook_name", "hook"))

@@ -200,6 +200,7 @@ def _write(sae: SAE, provenance: Provenance, folder: Path) -> str | None:
         tensors = {name: tensor.contiguous() for name, tensor in published(sae).items()}
     elif "W_skip" in tensors:
         tensors["W_skip"] = tensors["W_skip"].T.contiguous()
+    before = origin.config_of(provenance, "sae_lens")
     config: dict[str, Any] = {
         "architecture": architecture,
         "d_in": sae.d_in,
@@ -208,7 +209,7 @@ def _write(sae: SAE, provenance: Provenance, folder: Path) -> str | None:
         "device": "cpu",
         "apply_b_dec_to_input": not sae.is_transcoder and architecture != ARCHITECTURE,
         "normalize_activations": "none",
-        "reshape_activations": origin.config_of(provenance, "sae_lens").get("reshape_activations", "none"),
+        "reshape_activations": "hook_z" if before.get("reshape_activations") == "hook_z" else "none",
         "metadata": _metadata(provenance),
     }
     if sae.is_transcoder or architecture == ARCHITECTURE:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 import saelight
 from saelight.convert import write
@@ -89,3 +90,17 @@ def test_a_set_that_is_not_whole(layers, says, capsys, tmp_path, monkeypatch):
         write(trained(CONFIGS["relu"], d_out=D, layer=layer), f"saes/{i}")
     assert says in refused(capsys, "convert", "saes", "out", "--to", "circuit_tracer")
     assert not Path("out").exists()
+
+
+def test_what_goes_back_keeps_what_only_the_other_library_knows(tmp_path):
+    """A set that named its files on a hub names them no more: they are others now."""
+    write(trained(CONFIGS["relu"], d_out=D, layer=0), tmp_path / "set", to="circuit_tracer")
+    config = yaml.safe_load((path := tmp_path / "set" / "config.yaml").read_text())
+    (tmp_path / "set" / "layer_0.saelight.json").unlink()
+    hub = {"transcoders": ["hf://a/b/layer_0.safetensors"], "feature_input_hook": "ln2.hook_normalized", "scan": "x"}
+    path.write_text(yaml.safe_dump(config | hub))
+    sae = saelight.load(tmp_path / "set" / "layer_0.safetensors")
+    assert sae.provenance.source["hook_name"] == "blocks.0.ln2.hook_normalized"
+    write(sae, tmp_path / "again", to="circuit_tracer")
+    again = yaml.safe_load((tmp_path / "again" / "config.yaml").read_text())
+    assert again == config | {"feature_input_hook": "ln2.hook_normalized", "scan": "x"}
