@@ -104,3 +104,16 @@ def test_what_goes_back_keeps_what_only_the_other_library_knows(tmp_path):
     write(sae, tmp_path / "again", to="circuit_tracer")
     again = yaml.safe_load((tmp_path / "again" / "config.yaml").read_text())
     assert again == config | {"feature_input_hook": "ln2.hook_normalized", "scan": "x"}
+
+
+def test_what_needs_saelight_there_says_so(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        write(HardConcrete(d_sae=F).build(D), f"saes/{name}")
+    assert saelight_("convert", "saes", "out", "--to", "sae_lens") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "out: 2 SAEs in sae_lens's format"
+    assert said[1:] == [
+        "SAELens has no HardConcrete of its own: there, `import saelight.convert.in_sae_lens` before it is loaded"
+    ]
+    assert saelight.load("out/a").config == HardConcrete(d_sae=F)
