@@ -94,7 +94,8 @@ def _beside(layer: int) -> str:
 def _write_set(saes: dict[str, tuple[SAE, Provenance]], folder: Path) -> None:
     by_layer: dict[int, tuple[str, SAE, Provenance]] = {}
     for name, (sae, provenance) in saes.items():
-        _check(sae)
+        if why := _why_not(sae):
+            raise UserError(f"{name}: {refused(sae, 'circuit-tracer', why)}")
         if (layer := origin.layer(provenance.source)) is None:
             raise UserError(
                 f"{name}: its source tells no layer, and circuit-tracer needs one of each: harvest names the hook"
@@ -117,13 +118,15 @@ def _write_set(saes: dict[str, tuple[SAE, Provenance]], folder: Path) -> None:
     (folder / CONFIG).write_text(yaml.safe_dump(_config(provenance), sort_keys=False))
 
 
-def _check(sae: SAE) -> None:
+def _why_not(sae: SAE) -> str | None:
+    """Why an SAE has no form here, if so."""
     if not sae.is_transcoder:
-        raise refused(sae, "circuit-tracer", "it traces transcoders, of MLPs: train with data.target_path")
+        return "it traces transcoders, of MLPs: train with data.target_path"
     if variant(sae.config) not in _WRITTEN:
-        raise refused(sae, "circuit-tracer", "it has ReLU and JumpReLU transcoders only")
+        return "it has ReLU and JumpReLU transcoders only"
     if sae.d_out != sae.d_in:
-        raise refused(sae, "circuit-tracer", f"its targets have d_in's width, these {sae.d_out} in place of {sae.d_in}")
+        return f"its targets have d_in's width, these {sae.d_out} in place of {sae.d_in}"
+    return None
 
 
 def _write_layer(layer: int, sae: SAE, provenance: Provenance, folder: Path) -> None:

@@ -77,16 +77,21 @@ def convert(
     _check_new(out)
     saes: dict[str, tuple[SAE, Provenance]] = {}
     notes: dict[str, None] = {}
+    refusals: dict[str, UserError] = {}
     try:
         with replacing(out) as partial, bar(total=len(chosen), unit=" SAEs", desc="convert", delay=2) as progress:
             for name, (kind, path) in chosen.items():
-                sae = kind.read(path, True, False)
-                if target.write_set:
-                    saes[name] = sae, _provenance(sae, name)
-                else:
-                    note = _write_named(target, sae, name, partial if one else partial / name, hint=not one)
-                    notes |= {note: None} if note else {}
+                try:
+                    sae = kind.read(path, True, False)
+                    if target.write_set:
+                        saes[name] = sae, _provenance(sae, name)
+                    elif note := _write_one(target, sae, _provenance(sae, name), partial if one else partial / name):
+                        notes[note] = None
+                except UserError as error:
+                    refusals[name] = error
                 progress.update()
+            if refusals:
+                raise _refused(refusals, len(chosen))
             if target.write_set:
                 partial.mkdir()
                 target.write_set(saes, partial)
@@ -95,16 +100,18 @@ def convert(
     return Converted([out] if one or target.write_set else [out / name for name in chosen], [*notes])
 
 
-def _write_named(format: Format, sae: SAE, name: str, folder: Path, hint: bool) -> str | None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return _write_one(format, sae, _provenance(sae, name), folder)
-    except UserError as error:
-        raise UserError(f"{name}: {error}{f' (--leave-out {name} converts the others)' if hint else ''}") from None
+def _refused(refusals: dict[str, UserError], total: int) -> UserError:
+    """One line for those that cannot be converted, and how the others can."""
+    name, error = next(iter(refusals.items()))
+    if total == 1:
+        return error
+    others = f"; --leave-out {' '.join(refusals)} converts the others" if len(refusals) < total else ""
+    more = f", and {len(refusals) - 1} more cannot be converted" if len(refusals) > 1 else ""
+    return UserError(f"{name}: {error}{more}{others}")
 
 
 def _write_one(format: Format, sae: SAE, provenance: Provenance, folder: Path) -> str | None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     if format.write_set:
         format.write_set({provenance.name: (sae, provenance)}, folder)
         return None

@@ -55,12 +55,20 @@ def test_where_one_cannot_go_none_goes_until_it_is_left_out(run, capsys):
     write(HardConcrete(d_sae=F).build(D), "runs/r/saes/gates")
     line = refused(capsys, "convert", "runs/r", "out", "--to", "dictionary_learning")
     assert "gates: HardConcrete has no form in dictionary_learning" in line
-    assert "(--leave-out gates converts the others)" in line
+    assert line.endswith("; --leave-out gates converts the others")
     assert not Path("out").exists()
     line = refused(capsys, "convert", "runs/r", "out", "--to", "dictionary_learning", "--leave-out", "gatas")
     assert "holds no SAE 'gatas' to leave out; did you mean 'gates'?" in line
     assert saelight_("convert", "runs/r", "out", "--to", "dictionary_learning", "--leave-out", "gates") == 0
     assert len(list(Path("out").iterdir())) == 3
+
+
+def test_all_that_cannot_go_are_named_at_once(run, capsys):
+    line = refused(capsys, "convert", "runs/r", "out", "--to", "sparsify")
+    assert "batch_topk: BatchTopK has no form in sparsify: it has TopK only, and 1 more cannot be converted" in line
+    assert line.endswith("; --leave-out batch_topk relu converts the others")
+    assert saelight_("convert", "runs/r", "out", "--to", "sparsify", "--leave-out", "batch_topk", "relu") == 0
+    assert [path.name for path in Path("out").iterdir()] == ["topk"]
 
 
 def test_refusals(run, capsys):
