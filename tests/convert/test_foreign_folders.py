@@ -224,6 +224,16 @@ def test_what_openmoss_has_and_no_variant_here_is_refused(changes, says, w, tmp_
         read(openmoss(w, tmp_path / "sae", **changes))
 
 
+@pytest.mark.parametrize("act_fn", ["relu", "jumprelu"])
+def test_openmoss_leaves_thresholds_behind_when_it_folds(act_fn, w, tmp_path):
+    """Its `standardize_parameters_of_dataset_norm`: b_E / s, b_D / s; W_D stays where both sides have one scale."""
+    unfolded = openmoss(w, tmp_path / "unfolded", act_fn=act_fn, norm_activation="dataset-wise")
+    s = math.sqrt(D) / 3
+    w.b, w.c = w.b / s, w.c / s
+    folded = openmoss(w, tmp_path / "folded", act_fn=act_fn)
+    assert same(read(unfolded)(rows()), read(folded)(rows())) == (act_fn == "relu")
+
+
 def in_openmoss(folder):
     """What llamascopium computes of a folder in mode inference."""
     config, state = json.loads((folder / "config.json").read_text()), load_file(folder / "sae_weights.safetensors")
