@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from saelight.errors import UserError, one_line
+from saelight.parsing import yaml_files
 
 _LARGEST = 1e300
 _LARGEST_TEXT = 16 * 2**20  # bytes; configs are some thousands
@@ -149,8 +150,8 @@ def json_file(path: Path) -> dict[str, Any]:
 
 
 def yaml_file(path: Path) -> dict[str, Any]:
-    """A YAML mapping, what JSON has no form for as text. Raises `UserError`."""
-    return _mapping(path, lambda text: json.loads(json.dumps(yaml.safe_load(text), default=str)))
+    """A YAML mapping. Raises `UserError`."""
+    return _mapping(path, yaml_files.parse)
 
 
 def _mapping(path: Path, parse: Any) -> dict[str, Any]:

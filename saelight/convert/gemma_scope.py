@@ -27,6 +27,10 @@ _HOOKS = (
 """What a repository's name tells of the place in a block."""
 
 
+_TRANSCODER = re.compile(r"gemma-scope[\w.-]*-transcoders|/transcoder\w*/[^/]*layer_\d")
+"""In the name of a repository of the first, and of a folder of the second."""
+
+
 def _weights(path: Path) -> Path | None:
     if path.is_file():
         return path if path.name in (_FIRST, _SECOND) else None
@@ -63,7 +67,8 @@ def _read(path: Path) -> Parts:
         tensors["W_enc"] /= math.sqrt(d_in)
         tensors["W_dec"] *= math.sqrt(d_in)
     stated = json_file(weights.parent / _CONFIG) if weights.name == _SECOND and (weights.parent / _CONFIG).is_file() else {}
-    transcodes = d_out != d_in or "W_skip" in tensors or "transcoder" in place or "hf_hook_point_out" in stated
+    said = bool(_TRANSCODER.search(place)) or "hf_hook_point_out" in stated
+    transcodes = said or d_out != d_in or "W_skip" in tensors
     return Parts(
         config=make("JumpReLU", d_sae=d_sae, skip="W_skip" in tensors),
         d_in=d_in,

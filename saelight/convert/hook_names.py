@@ -29,7 +29,9 @@ class _Family(NamedTuple):
 _FAMILIES = (
     _Family(r"pythia|neox", "gpt_neox.layers", "attention", "attention.dense", "mlp", "gpt_neox.embed_in"),
     _Family(r"gpt-?2|gpt-?j|gpt-?neo", "transformer.h", "attn", "attn.c_proj", "mlp", "transformer.wte"),
-    _Family(r"bert|minilm", "encoder.layer", "attention", "attention.output.dense", "output", "embeddings.word_embeddings"),
+    _Family(
+        r"bert|minilm", "encoder.layer", "attention", "attention.output.dense", "output.dense", "embeddings.word_embeddings"
+    ),
     _Family(r"", "model.layers", "self_attn", "self_attn.o_proj", "mlp", "model.embed_tokens"),
 )
 """The first that fits; the last is Llama's, which Gemma, Qwen and Mistral share."""
@@ -47,7 +49,7 @@ _EMBEDDING = "hook_embed"
 
 def transformer_lens(dotted: str) -> str | None:
     """TransformerLens's name of a dotted path, None where it has none, or the path is no such."""
-    dotted = dotted.removesuffix(".output") if not dotted.endswith("layer.output") else dotted
+    dotted = dotted.removesuffix(".output")
     if dotted.rpartition(".")[2] in {family.embedding.rpartition(".")[2] for family in _FAMILIES}:
         return _EMBEDDING
     if not (match := _DOTTED_BLOCK.fullmatch(dotted)):

@@ -24,7 +24,7 @@ def _is_one(path: Path) -> bool:
 def _read(path: Path) -> Parts:
     match, place = _FILE.fullmatch(path.name), str(path.absolute().parent)
     assert match is not None  # as `_is_one` has seen
-    if (k := re.search(r"L0_(\d+)", place)) is None:
+    if not (ks := re.findall(r"L0_(\d+)", place)):
         raise UserError(f"{path}: k is told by the folder's name alone: call it as its repository, ending in L0_<k>")
     file = Tensors(torch_file(path), path)
     d_sae, d_in = file.shape("W_enc")
@@ -38,7 +38,7 @@ def _read(path: Path) -> Parts:
     model = re.search(r"SAE-Res-(.+?)-W\d+K", place)
     facts = {"model": f"Qwen/{model[1]}" if model else None, "context": 1024}
     return Parts(
-        config=make("TopK", d_sae=d_sae, k=int(k[1]), decoder="unit"),
+        config=make("TopK", d_sae=d_sae, k=int(ks[-1]), decoder="unit"),
         d_in=d_in,
         tensors=tensors,
         subtracts_b_dec=False,
