@@ -142,6 +142,7 @@ def ready(sae: SAE, *, unit_rows: bool = False, subtracts_b_dec: bool = True) ->
         sae.fold_norms()
     if not sae.is_transcoder and not subtracts_b_dec:
         sae.add_to_z(-(sae.b_dec.double() @ sae.W_enc.double()))
+    check_finite(published(sae), "the SAE, as the format has it")
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in published(sae).items()}
     if "log_threshold" in tensors:
         tensors["threshold"] = tensors.pop("log_threshold").double().exp().float()

@@ -25,7 +25,7 @@ TENSORS = [
     torch.zeros(16, dtype=torch.bool),
     torch.zeros(16, dtype=torch.complex64),
     torch.zeros(16, dtype=torch.float64),
-    torch.full((16, 40), 1e38),
+    torch.full((16, 40), 1e20),
 ]
 
 
@@ -80,7 +80,7 @@ def damage(folder: Path, rng: random.Random) -> str:
         name, tensor = rng.choice(sorted(tensors)), rng.choice([None, *TENSORS])
         tensors = {key: value for key, value in (tensors | {name: tensor}).items() if value is not None}
         save_file(tensors, file) if file.suffix == ".safetensors" else torch.save(tensors, file)
-        return f"{file.name}: {name} is {tensor}"
+        return f"{file.name}: {name} is {None if tensor is None else (tensor.dtype, tensor.shape)}"
     return f"{file.name}: {how}"
 
 
@@ -103,7 +103,13 @@ def test_damage_gives_an_sae_or_one_line(seed, good, tmp_path):
             assert not (tmp_path / "out").exists(), what
         else:
             assert sae.encode(torch.zeros(2, sae.d_in)).isfinite().all(), what
-            # What is read can be written, whatever its origin says.
+            # What is read can be written, whatever its origin says, unless norms are so large that they cannot be folded.
             for to in ("saelight", "sae_lens"):
-                convert(path, tmp_path / "written" / f"{i}-{to}", to=to)
-                read(tmp_path / "written" / f"{i}-{to}")
+                out = tmp_path / "written" / f"{i}-{to}"
+                try:
+                    convert(path, out, to=to)
+                except saelight.UserError as error:
+                    assert "as the format has it: " in str(error)
+                    assert not out.exists()
+                else:
+                    read(out)
