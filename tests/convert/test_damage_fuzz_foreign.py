@@ -109,7 +109,8 @@ def test_damage_gives_an_sae_or_one_line(seed, good, tmp_path):
                 try:
                     convert(path, out, to=to)
                 except saelight.UserError as error:
-                    assert "as the format has it: " in str(error)
+                    message = str(error)
+                    assert "as the format has it: " in message
                     assert not out.exists()
                 else:
                     read(out)
