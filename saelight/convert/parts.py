@@ -4,7 +4,7 @@ Shapes: D d_in (d_out where it concerns the target), F d_sae.
 """
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +175,3 @@ def with_norms_in_latents(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def refused(sae: SAE, format: str, why: str) -> UserError:
     """The refusal of a variant that a format cannot say."""
     return UserError(f"{variant_name(sae)} has no form in {format}: {why}")
-
-
-def named(provenance: Provenance, **changes: Any) -> Provenance:
-    """A copy with changes."""
-    return replace(provenance, **changes)
