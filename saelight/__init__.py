@@ -16,10 +16,10 @@ _HOMES = {
     "SyntheticDataModule": "saelight.data.datamodule",
     "Trainer": "saelight.run.trainer",
     "UserError": "saelight.errors",
-    "load": "saelight.run.export",
+    "load": "saelight.convert.reading",
     "results": "saelight.sweep.store.results_table",
 }
-_ROOMS = ("metrics", "saes", "sweep")
+_ROOMS = ("convert", "metrics", "saes", "sweep")
 __all__ = list(_HOMES)
 
 

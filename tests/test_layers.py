@@ -60,7 +60,10 @@ def test_rooms_without_lightning(room):
 def test_a_sweep_loads_neither_torch_nor_lightning():
     checks = {f"sweep.plan.{name}" for name in ("classes", "identity", "length", "resolve", "sae_checks")}
     quick = [name for name in modules() if name.split(".")[0] == "sweep" and name not in checks]
-    heavy = {name: packages_loaded(name) & {"torch", "lightning"} for name in [*quick, "cli.main", "cli.sweep_commands"]}
+    heavy = {
+        name: packages_loaded(name) & {"torch", "lightning"}
+        for name in [*quick, "cli.main", "cli.sweep_commands", "cli.convert_command"]
+    }
     assert {name: found for name, found in heavy.items() if found} == {}
 
 

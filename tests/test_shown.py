@@ -67,6 +67,8 @@ HARVEST = "saelight shards harvest --config configs/harvest-minilm.yaml"
 NEEDS = {
     r"shards/minilm-layer3|configs/minilm\.yaml|sweeps/front\.yaml": HARVEST,
     r"(validate|test|predict) --config configs/quickstart|--ckpt_path last": "saelight fit --config configs/quickstart.yaml",
+    r"convert runs/quickstart": "saelight fit --config configs/quickstart.yaml",
+    r"convert topk-4-for": "saelight convert runs/quickstart/saes/topk-4 topk-4-for-sae-lens --to sae_lens",
     r"runs/quick$|sweeps/quick\.yaml .*--resume": "saelight sweep run sweeps/quick.yaml --limit 3",
     r"runs/front$": "saelight sweep run sweeps/front.yaml --devices cpu,cpu",
 }

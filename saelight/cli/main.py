@@ -27,6 +27,7 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
 {commands}
   shards harvest | filter | info | verify
              make activation shards from a model, leave out rows, describe them, check them
+  convert    turn SAEs into another library's format, and back
   sweep expand | run | status | results | best | compare | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
   devices    the devices of this machine
@@ -88,12 +89,18 @@ def _dispatch(args: list[str]) -> int:
         from saelight.cli import shard_commands
 
         shard_commands.run(args[1:])
+    elif command == "convert":
+        from saelight.cli import convert_command
+
+        convert_command.run(args[1:])
     elif command in ("sweep", "devices"):
         from saelight.cli import sweep_commands
 
         return sweep_commands.run(args[1:]) if command == "sweep" else sweep_commands.devices(args[1:])
     else:
-        raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'sweep', 'devices'])}")
+        raise UserError(
+            f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'convert', 'sweep', 'devices'])}"
+        )
     return 0
 
 

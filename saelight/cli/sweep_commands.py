@@ -4,7 +4,7 @@ import argparse
 import errno
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,6 +13,7 @@ from saelight.parsing import yaml_files
 
 if TYPE_CHECKING:
     from saelight.sweep.execute.session import Request, Session
+from saelight.parsing.arguments import OneLineArguments as _Parser
 from saelight.parsing.arguments import count
 
 _UNUSABLE = {
@@ -27,12 +28,6 @@ _UNUSABLE = {
     errno.ELOOP,
 }
 """What the system says of a path that nothing can be read from or written to."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"saelight: error: {message} (see {self.prog} --help)", file=sys.stderr)
-        sys.exit(2)
 
 
 def run(args: list[str]) -> int:

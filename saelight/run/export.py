@@ -25,12 +25,10 @@ from saelight.saes.sae_folder import (
     WEIGHTS,
     Description,
     Units,
-    check_finite,
     config_digest,
     file_digest,
     published,
 )
-from saelight.saes.trained import read
 from saelight.version import version
 
 if TYPE_CHECKING:
@@ -53,8 +51,14 @@ def write(
     training: dict[str, Any],
     target_normalisation: Normalisation | None = None,
     target_source: dict[str, Any] | None = None,
+    versions: dict[str, Any] | None = None,
+    commit: str | None = None,
 ) -> None:
-    """Write `sae` to `folder`, whole or not at all; one that is there is replaced."""
+    """Write `sae` to `folder`, whole or not at all; one that is there is replaced.
+
+    Args:
+        versions: What it was trained with, and `commit` in which folder's. Default: with what is here.
+    """
     described = Description(
         name=name,
         **sae.config.spec(),
@@ -67,8 +71,8 @@ def write(
         source=source,
         target_source=target_source,
         training=training,
-        versions=_versions(),
-        commit=_commit(),
+        versions=versions or _versions(),
+        commit=commit if versions else _commit(),
         kernels={"matmul": kernel(), "loops": code_for(sae.W_dec)},
     )
     # As a reader will see it: what is hashed has no tuples and no keys but text.
@@ -92,31 +96,6 @@ def _as_published(tensor: Tensor) -> Tensor:
     # Training in float64 (trainer.precision 64-true) gives an SAE like any other.
     tensor = tensor.detach().cpu().contiguous()
     return tensor.float() if tensor.dtype == torch.float64 else tensor
-
-
-def load(folder: str | Path, fold_normalisation: bool = True, allow_nan: bool = False) -> SAE:
-    """A trained SAE from its folder: a plain module with `encode`, `decode` and `forward`, on the CPU, in eval mode.
-
-    No code is imported because of what the folder says: import a variant of your own before you load an SAE of it.
-
-    Args:
-        folder: The SAE's folder, e.g. `runs/quickstart/saes/topk-4`.
-        fold_normalisation: Fold the training data's mean and scale into the weights, so that the SAE takes and gives the
-            model's own activations (a transcoder's targets likewise), and the norms of TopK kinds' free decoder rows into
-            their latents. False keeps the trained weights as they are; they expect activations as the training data was
-            normalised.
-        allow_nan: Load weights that are NaN or infinite, to look at them; else they are refused.
-
-    Raises:
-        UserError: when the folder holds no SAE, one of a newer saelight or of a variant that is not imported, one that was
-            damaged, or weights that do not fit their config.
-    """
-    sae, normalisation, target_normalisation = read(folder, allow_nan)
-    if fold_normalisation:
-        sae.fold_for_use(normalisation, target_normalisation)
-        if not allow_nan:
-            check_finite(published(sae), f"{folder}, with its normalisation folded in")
-    return sae.eval().requires_grad_(False)
 
 
 def _versions() -> dict[str, str]:

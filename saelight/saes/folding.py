@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from saelight.errors import UserError
 from saelight.ops.normalisation import Normalisation
 
+_ROUNDING = 1e-6  # of a row's norm in float32
+
 
 class Foldable(nn.Module):
     """The part of an SAE that knows what units do to its weights. Every method keeps x̂ (or ŷ)."""
@@ -65,12 +67,14 @@ class Foldable(nn.Module):
 
     @torch.no_grad()
     def fold_norms(self) -> None:
-        """Bring decoder rows to norm 1 and their norms into the latents: f_i ← f_i ‖d_i‖.
+        """Bring decoder rows to norm 1 and their norms into the latents: f_i ← f_i ‖d_i‖. What was brought there before
+        keeps every bit.
 
         Raises:
             UserError: for a variant whose latents cannot be stretched.
         """
         norms_F = self.W_dec.norm(dim=1).clamp_min(1e-12)
+        norms_F[(norms_F - 1).abs() < _ROUNDING] = 1
         self.stretch_latents(norms_F)
         self.W_dec.div_(norms_F[:, None])
 

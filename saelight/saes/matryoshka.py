@@ -57,6 +57,11 @@ class Matryoshka(SAEConfig):
     def default_lr(self, d_out: int, horizon: Horizon) -> float:
         return self.base.default_lr(d_out, horizon)
 
+    def group_ends(self, d_sae: int) -> list[int]:
+        """Where fixed groups of so many latents end, ascending, d_sae last."""
+        ends = {max(1, round(end * d_sae)) for end in accumulate(self.group_fractions)}
+        return sorted({min(end, d_sae) for end in ends} | {d_sae})
+
     @property
     def module(self) -> type[SAE]:
         return _nested(self.base.module)
@@ -80,8 +85,7 @@ class _Nested(SAE):
     def prefixes(self, moment: Moment) -> list[int]:
         """The prefixes' lengths at this moment, ascending, d_sae last."""
         if self.config.random_prefixes is None:
-            ends = {max(1, round(end * self.d_sae)) for end in accumulate(self.config.group_fractions)}
-            return sorted({min(end, self.d_sae) for end in ends} | {self.d_sae})
+            return self.config.group_ends(self.d_sae)
         drawn = min(self.config.random_prefixes, self.d_sae) - 1
         if drawn == 0:
             return [self.d_sae]

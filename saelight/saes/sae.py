@@ -28,6 +28,7 @@ from saelight.saes.common_fields import CommonFields
 from saelight.saes.folding import Foldable
 from saelight.saes.losses import Entries, Losses, Moment, Reconstruction
 from saelight.saes.memory_factors import DENSE, MemoryFactors
+from saelight.saes.provenance import Provenance
 from saelight.schedules import Horizon, in_steps
 
 _CALIBRATION_ROWS = 1024
@@ -77,6 +78,9 @@ class SAE(Foldable, ABC):
     """Whether the variant can be a transcoder."""
     training_state: ClassVar[tuple[str, ...]] = ("tokens_since_fired", "initialised", "dead_after")
     """Buffers that only training needs: in checkpoints, not in exports."""
+
+    provenance: Provenance | None = None
+    """Where it comes from, of an SAE that was read from a folder."""
 
     b_enc: nn.Parameter
     """Of the variants that have one."""

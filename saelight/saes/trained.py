@@ -1,6 +1,6 @@
 """Trained SAEs from their folders (docs/saes.md), and how one becomes the start of another training.
 
-This is where SAEs of another format will come in: whatever gives a `Trained` can be started from.
+SAEs of another format come in by `saelight convert`: the folder that it makes can be started from like any other.
 """
 
 import hashlib
