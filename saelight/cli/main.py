@@ -28,6 +28,7 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
              make activation shards from a model, leave out rows, describe them, check them
   sweep expand | run | status | results | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
+  report     one page of a run's or a sweep's SAEs that opens in any browser
   devices    the devices of this machine
 
 saelight COMMAND --help says more; saelight --version prints the version."""
@@ -90,8 +91,12 @@ def _dispatch(args: list[str]) -> int:
         from saelight.cli import sweep_commands
 
         return sweep_commands.run(args[1:]) if command == "sweep" else sweep_commands.devices(args[1:])
+    elif command == "report":
+        from saelight.cli import report_command
+
+        report_command.run(args[1:])
     else:
-        raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'sweep', 'devices'])}")
+        raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'sweep', 'report', 'devices'])}")
     return 0
 
 

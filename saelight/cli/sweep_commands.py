@@ -4,7 +4,7 @@ import argparse
 import errno
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,7 +13,7 @@ from saelight.parsing import yaml_files
 
 if TYPE_CHECKING:
     from saelight.sweep.execute.session import Request, Session
-from saelight.parsing.arguments import count
+from saelight.parsing.arguments import Parser, count
 
 _UNUSABLE = {
     errno.EACCES,
@@ -27,12 +27,6 @@ _UNUSABLE = {
     errno.ELOOP,
 }
 """What the system says of a path that nothing can be read from or written to."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"saelight: error: {message} (see {self.prog} --help)", file=sys.stderr)
-        sys.exit(2)
 
 
 def run(args: list[str]) -> int:
@@ -50,7 +44,7 @@ def run(args: list[str]) -> int:
 
 def devices(args: list[str]) -> int:
     """Print the devices of this machine."""
-    _Parser(
+    Parser(
         prog="saelight devices",
         description="The devices of this machine: CUDA with name and memory, MPS, CPU.",
         allow_abbrev=False,
@@ -62,8 +56,8 @@ def devices(args: list[str]) -> int:
 
 
 def _parser(launcher: str = "local") -> argparse.ArgumentParser:
-    parser = _Parser(prog="saelight sweep", description="Train what a sweep file describes.", allow_abbrev=False)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    parser = Parser(prog="saelight sweep", description="Train what a sweep file describes.", allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
     expand = _command(commands, "expand", "write a sweep's configs, one per group, and its index", _expand)
     expand.add_argument("file", help="a sweep file: YAML, or Python with make_cfgs()")
@@ -111,7 +105,7 @@ def _run_options(parser: argparse.ArgumentParser, launcher: str) -> None:
 
 def _launcher_in(args: list[str]) -> str:
     """The launcher that a command line names: its options are part of the parser."""
-    parser = _Parser(prog="saelight sweep run", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="saelight sweep run", add_help=False, allow_abbrev=False)
     parser.add_argument("--launcher", default="local")
     return parser.parse_known_args(args)[0].launcher if args[:1] == ["run"] else "local"
 

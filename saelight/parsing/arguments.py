@@ -1,6 +1,16 @@
-"""Types of argparse's arguments."""
+"""Argparse with errors of one line, and types of its arguments."""
 
 import argparse
+import sys
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"saelight: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
 
 
 def count(text: str, least: int = 1) -> int:

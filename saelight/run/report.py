@@ -34,6 +34,7 @@ def results(trainer: L.Trainer, bank: SAEBank, writes: bool, clock: WriteProgres
                 "config": bank.hparams["saes"][name],
                 "seed": bank.seeds[i],
                 "metrics": bank.last_metrics.get(name, {}),
+                "density": bank.evaluation.density(i),
                 "steps": trainer.global_step,
                 "tokens": bank.tokens_seen,
                 "seconds": clock and clock.seconds,

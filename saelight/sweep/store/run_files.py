@@ -35,10 +35,23 @@ def results(run: Path) -> dict[str, dict[str, Any]]:
         raise UserError(
             f"{path} cannot be read ({error}): move the run's folder away, and --resume trains it again"
         ) from None
-    for row in rows:
-        if not (isinstance(row, dict) and row.keys() >= _KNOWN and isinstance(row["metrics"], dict) and _is_counted(row)):
-            raise UserError(f"{path} is not as a run writes it: {_FIX}")
+    if not all(map(_is_result, rows)):
+        raise UserError(f"{path} is not as a run writes it: {_FIX}")
     return {row["name"]: row for row in rows}
+
+
+def _is_result(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and row.keys() >= _KNOWN
+        and all(isinstance(row[key], str) for key in ("name", "state"))
+        and isinstance(row["reason"], str | None)
+        and all(isinstance(row[key], dict) for key in ("config", "metrics"))
+        and isinstance(row["config"].get("class_path"), str)
+        and isinstance(row["config"].get("init_args"), dict | None)
+        and all(isinstance(value, int | float | None) for value in row["metrics"].values())
+        and _is_counted(row)
+    )
 
 
 def _is_sae(sae: Any) -> bool:
