@@ -71,7 +71,12 @@ class Evaluation(nn.Module):
         if not self.frequencies or bool(self.frequencies[i].isnan().any()):
             return None
         histogram = density_histogram(self.frequencies[i], _LOWEST, _PER_DECADE)
-        return {"lowest": _LOWEST, "per_decade": _PER_DECADE, "counts": histogram.counts.tolist(), "silent": histogram.silent}
+        return {
+            "lowest": _LOWEST,
+            "per_decade": _PER_DECADE,
+            "counts": histogram.counts.tolist(),
+            "silent": histogram.silent,
+        }
 
     def latents(self, sae: SAE, i: int) -> dict[str, float]:
         """What the weights of alive latents say of the i-th SAE, by what was last finished: once, at the end of training,

@@ -96,7 +96,9 @@ def _dispatch(args: list[str]) -> int:
 
         report_command.run(args[1:])
     else:
-        raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'sweep', 'report', 'devices'])}")
+        raise UserError(
+            f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'sweep', 'report', 'devices'])}"
+        )
     return 0
 
 

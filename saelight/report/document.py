@@ -21,7 +21,18 @@ _LONGEST = 2_000
 """Characters of any text that a run says."""
 _DIGITS = 5
 _TRAINED = ("finished", "running", "waiting")
-_NOT_COMPARED = {"class_path", "sparsity", "k", "target_l0", "seed", "seed_everything", "callbacks", "logger", "name", "folder"}
+_NOT_COMPARED = {
+    "class_path",
+    "sparsity",
+    "k",
+    "target_l0",
+    "seed",
+    "seed_everything",
+    "callbacks",
+    "logger",
+    "name",
+    "folder",
+}
 """Settings (their last part) that the front is about, that are chance, or that change nothing."""
 _MOST_PANELS, _MOST_CHOICES = 12, 12
 
@@ -131,10 +142,10 @@ def _place(sae: dict[str, Any], metric: str) -> tuple[float, float]:
 
 
 def _best(saes: list[dict[str, Any]], n_sources: int) -> list[dict[str, Any]]:
-    """By octave of L0: the id of each source's finished SAE of the least FVU, None where it has none there."""
+    """By octave of L0: the id of each source's finished SAE of the least FVU below 1, None where it has none there."""
     by_source = []
     for source in range(n_sources):
-        own = [sae for sae in _placed(saes, "fvu") if sae["source"] == source]
+        own = [sae for sae in _placed(saes, "fvu") if sae["source"] == source and sae["metrics"]["fvu"] < 1]
         best = best_by_octave([_place(sae, "fvu") for sae in own])
         by_source.append({n: own[i]["id"] for n, i in best.items()})
     return [

@@ -56,7 +56,9 @@ def _neither(path: Path) -> str:
     inner = sorted(child.name for child in path.iterdir() if run_saes.is_run(child) or (child / "index.json").is_file())
     if inner:
         return f"{path} holds runs and is none: name one, as {path / inner[0]}"
-    return f"{path} is no run's folder (no progress.json, results.jsonl, logs or saes) and no sweep's (no index.json): name one"
+    return (
+        f"{path} is no run's folder (no progress.json, results.jsonl, logs or saes) and no sweep's (no index.json): name one"
+    )
 
 
 def _gaps(rows: Iterable[SAERow]) -> list[str]:

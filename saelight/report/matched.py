@@ -21,8 +21,10 @@ class Measured(NamedTuple):
 
 
 def relative(saes: Sequence[Measured]) -> list[float | None]:
-    """Each SAE's FVU over the median FVU of those of its variant, itself among them, whose L0 is within a factor `NEAR`; None
-    where these are fewer than `LEAST`, and for an L0 or FVU that is not above 0."""
+    """Each SAE's FVU over the median FVU of those of its variant, itself among them, whose L0 is within a factor `NEAR`.
+
+    None where these are fewer than `LEAST`, and for an L0 or FVU that is not above 0.
+    """
     by_variant: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for variant, l0, fvu in saes:
         if l0 > 0 and fvu > 0:

@@ -24,35 +24,47 @@ def is_run(folder: Path) -> bool:
 def saes_of(run: Path, problems: list[str]) -> list[SAERow]:
     """One row per SAE that any of the run's files names; `problems` takes what cannot be read or is missing."""
     results, progress = results_of(run, problems), run_files.progress(run)
-    if not progress:
+    if not progress and not results:
         problems.append(f"{run / 'progress.json'} is missing or damaged: how far training came is not known")
-    if progress and not results and all(sae["state"] != "running" for sae in progress.get("saes", {}).values()):
+    ended = progress and all(sae["state"] != "running" for sae in progress.get("saes", {}).values())
+    if ended and not (run / "results.jsonl").exists():
         problems.append(f"{run / 'results.jsonl'} is missing: metrics are those of the last validation")
     config = _config(run, problems)
-    known = progress.get("saes", {})
     planned = configs.find(config, "model.saes")
     planned = planned if isinstance(planned, dict) else {}
-    names = [*results, *known, *planned, *folders(run / "logs", "metrics.csv"), *folders(run / "saes", "config.json")]
+    names = [
+        *results,
+        *progress.get("saes", {}),
+        *planned,
+        *folders(run / "logs", "metrics.csv"),
+        *folders(run / "saes", "config.json"),
+    ]
+    batch_size = configs.find(config, "data.batch_size")
     rows = []
     for name in dict.fromkeys(map(str, names)):
-        row = SAERow([name], "", None, {}, {}, run)
-        exported = description(row)
-        training = exported.get("training") if isinstance(exported.get("training"), dict) else {}
-        sae, result = known.get(name, {}), results.get(name, {})
-        row.config = _first_config(result.get("config"), exported, planned.get(name))
-        row.metrics = result.get("metrics") or sae.get("val", {})
-        row.density = result.get("density")
-        row.state, row.reason = _outcome(run, result or (sae if sae.get("state") != "running" else {}) or training)
-        row.seed = result.get("seed", exported.get("seed"))
-        row.d_sae = exported.get("d_sae") or row.fields.get("d_sae")
-        row.batch_size = configs.find(config, "data.batch_size")
-        row.loss, row.of_steps = sae.get("loss"), progress.get("steps")
-        for key in ("steps", "tokens", "seconds"):
-            earlier = progress.get(key.replace("steps", "step"))
-            setattr(row, key, result.get(key, sae.get(key, earlier)))
-        row.device = progress.get("device") or result.get("device")
+        row = _row(run, name, progress, results.get(name, {}), planned.get(name))
+        row.batch_size = batch_size
         rows.append(row)
     return rows
+
+
+def _row(run: Path, name: str, progress: dict[str, Any], result: dict[str, Any], planned: Any) -> SAERow:
+    """One SAE: of what two files say, the results' word counts before the progress's, and that before the export's."""
+    row = SAERow([name], "", None, {}, {}, run)
+    exported, sae = description(row), progress.get("saes", {}).get(name, {})
+    row.config = _first_config(result.get("config"), exported, planned)
+    row.state, row.reason = _outcome(run, result, sae, exported.get("training"))
+    row.metrics = result.get("metrics") or sae.get("val", {})
+    row.density = result.get("density")
+    row.seed = result.get("seed", exported.get("seed"))
+    row.d_sae = exported.get("d_sae") or row.fields.get("d_sae")
+    row.loss, row.of_steps = sae.get("loss"), progress.get("steps")
+    row.steps, row.tokens, row.seconds = (
+        result.get(key, sae.get(key, progress.get(so_far)))
+        for key, so_far in (("steps", "step"), ("tokens", "tokens"), ("seconds", "seconds"))
+    )
+    row.device = progress.get("device") or result.get("device")
+    return row
 
 
 def results_of(run: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
@@ -104,8 +116,9 @@ def _first_config(*given: Any) -> dict[str, Any]:
     return {}
 
 
-def _outcome(run: Path, ended: dict[str, Any]) -> tuple[str, str | None]:
-    """State and reason: how it ended or, where nothing says so, whether somebody trains it now."""
-    if isinstance(ended.get("state"), str):
-        return ended["state"], ended.get("reason")
+def _outcome(run: Path, *said: Any) -> tuple[str, str | None]:
+    """State and reason, as the first says that knows how it ended; where none does, whether somebody trains it now."""
+    for ended in said:
+        if isinstance(ended, dict) and isinstance(state := ended.get("state"), str) and state != "running":
+            return state, ended.get("reason")
     return ("running" if is_locked(run / ".lock") else "interrupted"), None

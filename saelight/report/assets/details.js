@@ -57,14 +57,14 @@ function drawDialog(sae) {
   show("sae-density", sae.density !== null);
   if (sae.density) drawDensity($("sae-density"), [sae]);
   show("sae-curves", sae.curve !== null);
-  if (sae.curve) drawAllCurves($("sae-curves"), [sae], false);
+  if (sae.curve) drawAllCurves($("sae-curves"), [sae]);
 }
 
 /** Loss, L0 and FVU by step, a chart each. */
-function drawAllCurves(parent, saes, legend) {
+function drawAllCurves(parent, saes) {
   const labels = { loss: "training loss", l0: "L0", fvu: "FVU" };
   if (!parent.children.length) parent.append(...Object.keys(labels).map(() => element("div", { className: "chart" })));
-  Object.entries(labels).forEach(([key, label], i) => drawCurves(parent.children[i], saes, key, label, legend && i === 0));
+  Object.entries(labels).forEach(([key, label], i) => drawCurves(parent.children[i], saes, key, label));
 }
 
 addEventListener("hashchange", showNamed);

@@ -10,6 +10,7 @@ const DARK = matchMedia("(prefers-color-scheme: dark)");
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#b0589a", "#b97a00", "#2f97d0", "#7a5230"];
 const COLOURS_IN_THE_DARK = ["#56b4e9", "#ff8a3d", "#2bc79a", "#e39bc6", "#f0c14b", "#9ad0f5", "#c9a27e"];
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "pentagon", "hexagon"];
+const GLYPHS = ["●", "■", "▲", "◆", "▼", "✚", "✖", "★", "⬟", "⬢"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const NONE = "–";
 
@@ -41,12 +42,21 @@ function shape(variant, hollow = false) {
   return SHAPES[VARIANTS.indexOf(variant) % SHAPES.length] + (hollow ? "-open" : "");
 }
 
+/** What colours and shapes stand for. */
+function key() {
+  return element("p", { className: "key" }, ...VARIANTS.map((variant) => {
+    const mark = element("span", {}, GLYPHS[VARIANTS.indexOf(variant) % GLYPHS.length]);
+    mark.style.color = colour(variant);
+    return element("span", {}, mark, ` ${variant}`);
+  }));
+}
+
 function number(value, digits = 4) {
   if (value === null || value === undefined) return NONE;
   const size = Math.abs(value);
   if (size >= 1e6) return `${+(value / 1e6).toPrecision(4)}M`;
   if (size >= 1000) return Math.round(value).toLocaleString("en");
-  if (size > 0 && size < 1e-4) return value.toExponential(2).replace("e-", "e−");
+  if (size > 0 && size < 1e-4) return value.toExponential().replace(/^(\d\.\d\d)\d*/, "$1").replace("e-", "e−");
   return String(+value.toPrecision(digits));
 }
 
@@ -83,10 +93,11 @@ function link(sae) {
   return element("button", { type: "button", className: "link", textContent: title(sae), onclick: () => openSae(sae.id) });
 }
 
-/** A table of cells: text, or elements; `text` columns are flush left. */
-function table(heads, rows, text) {
+/** A table of cells: text, or elements; `text` columns are flush left, `long` ones too, and as wide as there is room. */
+function table(heads, rows, text, long) {
+  const look = (i) => (long.includes(i) ? "text wrap" : text.includes(i) ? "text" : "");
   const cell = (tag, content, i, more = {}) =>
-    element(tag, { className: text.includes(i) ? "text wrap" : "", ...more }, content instanceof Node ? content : String(content));
+    element(tag, { className: look(i), ...more }, content instanceof Node ? content : String(content));
   return element(
     "table", {},
     element("thead", {}, element("tr", {}, ...heads.map((head, i) => cell("th", head, i, { scope: "col" })))),

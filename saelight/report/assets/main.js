@@ -41,7 +41,7 @@ function makeNotices() {
 function makeBest() {
   show("best", DATA.best.length > 0);
   const own = DATA.sources[0].metric;
-  $("best-rule").textContent = "The finished SAE with the lowest FVU in each octave of L0" +
+  $("best-rule").textContent = "The finished SAE with the lowest FVU, below 1, in each octave of L0" +
     (COMPARED ? "; the last column has the FVU of the second folder's over that of the first's." : ".") +
     (DATA.sources[0].kind === "sweep" && own.name !== "val/fvu" ? ` (The sweep itself judges by ${own.name}, to ${own.goal}.)` : "");
   const heads = ["L0", ...DATA.sources.flatMap(() => ["SAE", "variant", "d_sae", "lr", "L0", "FVU"]), ...(COMPARED ? ["ratio"] : [])];
@@ -52,7 +52,7 @@ function makeBest() {
     const ratio = saes.length > 1 && saes.every(Boolean) ? number(metric(saes[1], "fvu") / metric(saes[0], "fvu"), 3) : NONE;
     return [`${number(range.from)} – ${number(range.to)}`, ...cells, ...(COMPARED ? [ratio] : [])];
   });
-  $("best-table").replaceChildren(table(heads, rows, DATA.sources.flatMap((_, i) => [6 * i + 1, 6 * i + 2])));
+  $("best-table").replaceChildren(table(heads, rows, DATA.sources.flatMap((_, i) => [6 * i + 1, 6 * i + 2]), []));
 }
 
 function makeChoice() {
@@ -78,7 +78,7 @@ function makeEnded() {
   const rows = [...groups.values()].map((saes) => [saes[0].state, saes[0].reason ?? NONE, saes.length, named(saes)]);
   for (const source of DATA.sources) for (const [trial, why] of source.failed_trials) rows.push(["failed trial", why, 1, trial]);
   show("ended", rows.length > 0);
-  $("ended-table").replaceChildren(table(["state", "reason", "SAEs", "which"], rows, [0, 1, 3]));
+  $("ended-table").replaceChildren(table(["state", "reason", "SAEs", "which"], rows, [0], [1, 3]));
 }
 
 /** What is drawn when it comes into view: a node, and how to draw it from the SAEs that are shown. */
@@ -106,6 +106,7 @@ function refresh() {
 /** Draw anew what depends on the filters: the table at once, charts where they are seen. */
 function redraw() {
   const shown = shownSaes();
+  for (const place of document.querySelectorAll(".keys")) place.replaceChildren(key());
   $("count").textContent = `${shown.length} of ${plural(SAES.length, "SAE")}`;
   drawTable(shown);
   for (const node of views.keys()) stale.add(node);
@@ -120,7 +121,7 @@ function makeCharts() {
   watch($("curves-charts"), (shown) => {
     const known = shown.filter((sae) => sae.curve), drawn = known.slice(0, DRAWN);
     $("curves-rule").textContent = `By optimizer step, thinned, spikes kept. ${said(drawn, known)}`;
-    drawAllCurves($("curves-charts"), drawn, true);
+    drawAllCurves($("curves-charts"), drawn);
   });
 
   show("density", SAES.some((sae) => sae.density));

@@ -18,9 +18,9 @@ const COLUMNS = [
   ...FIRST.filter((key) => key in DATA.metrics).map((key) => metricColumn(key)),
   column("lr", (sae) => sae.lr),
   column("batch", (sae) => sae.batch),
-  column("seed", (sae) => sae.seed, (sae) => sae.seed ?? NONE, { long: true }),
   column("time", (sae) => sae.seconds, (sae) => duration(sae.seconds)),
   column("step", (sae) => sae.steps, (sae) => number(sae.steps) + (sae.of_steps ? ` / ${number(sae.of_steps)}` : "")),
+  column("seed", (sae) => sae.seed, (sae) => sae.seed ?? NONE, { short: true }),
   column("loss", (sae) => sae.loss, null, { extra: true }),
   column("tokens", (sae) => sae.tokens, null, { extra: true }),
   words("device", (sae) => sae.device ?? NONE, { extra: true }),
@@ -80,7 +80,7 @@ function drawTable(shown) {
   const rows = shown.slice(0, MOST_ROWS).map((sae) => {
     const cells = columns().map((one) => {
       const text = String(one.text(sae));
-      return element("td", { className: (one.words ? "text " : "") + (one.long ? "long" : ""), textContent: text, title: one.long || one.words ? text : "" });
+      return element("td", { className: [one.words && "text", one.long && "long", one.short && "short"].filter(Boolean).join(" "), textContent: text, title: text });
     });
     const row = element("tr", { tabIndex: 0, "data-id": sae.id, onclick: () => openSae(sae.id) }, ...cells);
     row.addEventListener("keydown", (event) => {
