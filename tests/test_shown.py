@@ -67,7 +67,8 @@ HARVEST = "saelight shards harvest --config configs/harvest-minilm.yaml"
 NEEDS = {
     r"shards/minilm-layer3|configs/minilm\.yaml|sweeps/front\.yaml": HARVEST,
     r"(validate|test|predict) --config configs/quickstart|--ckpt_path last": "saelight fit --config configs/quickstart.yaml",
-    r"runs/quick$|sweeps/quick\.yaml .*--resume": "saelight sweep run sweeps/quick.yaml --limit 3",
+    r"report runs/quickstart": "saelight fit --config configs/quickstart.yaml",
+    r"runs/quick( --out .*)?$|sweeps/quick\.yaml .*--resume": "saelight sweep run sweeps/quick.yaml --limit 3",
     r"runs/front$": "saelight sweep run sweeps/front.yaml --devices cpu,cpu",
 }
 """Commands that work on what another one has made, and that one."""

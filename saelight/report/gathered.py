@@ -65,7 +65,7 @@ def _gaps(rows: Iterable[SAERow]) -> list[str]:
     """What single SAEs that have been trained lack."""
     trained = [row for row in rows if row.state not in ("waiting", "failed")]
     lacking = {
-        "no numbers": [row for row in trained if row.state == "finished" and not row.metrics],
+        "no metrics": [row for row in trained if row.state == "finished" and not row.metrics],
         f"no logs/<name>/{LOG}, so no curves": [row for row in trained if not _has(row, "logs", LOG)],
         "no export in saes/": [row for row in trained if row.state == "finished" and not _has(row, "saes", "config.json")],
     }

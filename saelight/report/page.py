@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saelight.errors import UserError
-from saelight.files import write_text
+from saelight.files import check_path, write_text
 from saelight.report.document import document
 from saelight.report.gathered import gather
 
@@ -25,6 +25,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> str:
         UserError: A folder is neither, or the place is none for a page.
     """
     target = Path(out)
+    for path in (out, *folders):
+        check_path(path, "the path")
     if target.is_dir():
         raise UserError(f"{target} is a folder: name the page's file, as --out {target / 'report.html'}")
     if target.suffix not in (".html", ".htm"):

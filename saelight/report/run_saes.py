@@ -40,20 +40,23 @@ def saes_of(run: Path, problems: list[str]) -> list[SAERow]:
         *folders(run / "saes", "config.json"),
     ]
     batch_size = configs.find(config, "data.batch_size")
+    at_work = is_locked(run / ".lock")
     rows = []
     for name in dict.fromkeys(map(str, names)):
-        row = _row(run, name, progress, results.get(name, {}), planned.get(name))
+        row = _row(run, name, progress, results.get(name, {}), planned.get(name), at_work)
         row.batch_size = batch_size
         rows.append(row)
     return rows
 
 
-def _row(run: Path, name: str, progress: dict[str, Any], result: dict[str, Any], planned: Any) -> SAERow:
+def _row(run: Path, name: str, progress: dict[str, Any], result: dict[str, Any], planned: Any, at_work: bool) -> SAERow:
     """One SAE: of what two files say, the results' word counts before the progress's, and that before the export's."""
     row = SAERow([name], "", None, {}, {}, run)
     exported, sae = description(row), progress.get("saes", {}).get(name, {})
+    if at_work and sae.get("state") == "running":
+        result = {}  # of an earlier life, that had been stopped
     row.config = _first_config(result.get("config"), exported, planned)
-    row.state, row.reason = _outcome(run, result, sae, exported.get("training"))
+    row.state, row.reason = _outcome(at_work, result, sae, exported.get("training"))
     row.metrics = result.get("metrics") or sae.get("val", {})
     row.density = result.get("density")
     row.seed = result.get("seed", exported.get("seed"))
@@ -116,9 +119,9 @@ def _first_config(*given: Any) -> dict[str, Any]:
     return {}
 
 
-def _outcome(run: Path, *said: Any) -> tuple[str, str | None]:
+def _outcome(at_work: bool, *said: Any) -> tuple[str, str | None]:
     """State and reason, as the first says that knows how it ended; where none does, whether somebody trains it now."""
-    for ended in said:
+    for ended in said if not at_work else said[:2]:
         if isinstance(ended, dict) and isinstance(state := ended.get("state"), str) and state != "running":
             return state, ended.get("reason")
-    return ("running" if is_locked(run / ".lock") else "interrupted"), None
+    return ("running" if at_work else "interrupted"), None

@@ -37,6 +37,8 @@ def test_a_run_at_work_is_running_and_one_that_was_killed_is_interrupted(tmp_pat
     assert lock is not None
     with lock:
         running, ended = page(run)["saes"]
+        write_results(run, [row(0, random.Random(0), name="topk-0", state="stopped", reason="its time was over")])
+        assert [sae["state"] for sae in page(run)["saes"]] == ["running", "retired"]
     assert (running["state"], running["loss"], running["steps"], running["of_steps"]) == ("running", 0.4, 30, 100)
     assert running["metrics"] == {}
     assert (ended["state"], ended["reason"], ended["metrics"]) == (
@@ -45,6 +47,7 @@ def test_a_run_at_work_is_running_and_one_that_was_killed_is_interrupted(tmp_pat
         {"l0": 3, "fvu": 0.5},
     )
     assert (running["ended"], ended["ended"]) == (False, True)
+    (run / "results.jsonl").unlink()
     data = page(run)
     assert [sae["state"] for sae in data["saes"]] == ["interrupted", "retired"]
     assert (data["best"], data["fronts"]["fvu"]) == ([], [{"all": [], "variants": {}}])

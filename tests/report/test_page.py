@@ -141,11 +141,13 @@ REFUSED = [
     (["run", "--out", "run/results.jsonl"], "run/results.jsonl does not end in .html"),
     (["run", "--out", "file/x.html"], "file: File exists: give another place"),
     ([], "required: RUN|SWEEP (see saelight report --help)"),
+    (["run\0"], "holds a NUL, which is in no path"),
+    (["n" * 5000], "File name too long"),
     (["run", "--oute", "x.html"], "unrecognized arguments: --oute x.html"),
 ]
 
 
-@pytest.mark.parametrize(("args", "line"), REFUSED, ids=[" ".join(args) or "nothing" for args, _ in REFUSED])
+@pytest.mark.parametrize(("args", "line"), REFUSED, ids=[" ".join(args)[:40] or "nothing" for args, _ in REFUSED])
 def test_what_is_neither_is_refused_in_one_line(args, line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     invent(Path("run"), 1)

@@ -63,7 +63,7 @@ function hover(sae, key) {
     `<b>${plain(title(sae))}</b>`, plain(sae.variant) + (sae.d_sae ? `, ${number(sae.d_sae)} latents` : ""),
     `L0 ${number(metric(sae, "l0"))}` + (sae.target === null ? "" : `, wanted ${number(sae.target)}`),
     `${key === "fvu" ? "" : `${plain(DATA.metrics[key].label)} ${metricText(sae, key)}<br>`}FVU ${metricText(sae, "fvu")}`,
-    `lr ${number(sae.lr)}`, plain(sae.state),
+    `lr ${lrText(sae)}`, plain(sae.state),
   ];
   return lines.join("<br>");
 }
@@ -150,7 +150,7 @@ function drawDensity(node, saes) {
     };
   });
   const x = logAxis("share of tokens on which a latent fires", traces.flatMap((trace) => trace.x), node.clientWidth / 2);
-  return draw(node, traces, layout(x, axis("share of latents", { tickformat: ".0%", rangemode: "tozero" })));
+  return draw(node, traces, layout(x, axis("share of latents", { tickformat: "~%", rangemode: "tozero" })));
 }
 
 function drawSensitivity(node, panel, shownIds) {

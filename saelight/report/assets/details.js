@@ -24,7 +24,7 @@ function pairs(entries) {
 function fillDialog(dialog, sae) {
   const close = element("button", { type: "button", className: "plain", textContent: "Close", onclick: () => dialog.close() });
   const known = [
-    ["variant", sae.variant], ["latents (d_sae)", number(sae.d_sae)], ["L0 wanted", number(sae.target)], ["learning rate", number(sae.lr)],
+    ["variant", sae.variant], ["latents (d_sae)", number(sae.d_sae)], ["L0 wanted", number(sae.target)], ["learning rate", lrText(sae)],
     ["batch size (tokens)", number(sae.batch)], ["seed", sae.seed ?? NONE],
     ["steps", number(sae.steps) + (sae.of_steps ? ` of ${number(sae.of_steps)}` : "")], ["tokens", number(sae.tokens)],
     ["training time", duration(sae.seconds)], ["tokens per second", number(sae.speed)], ["device", sae.device ?? NONE],

@@ -88,6 +88,11 @@ function stateText(sae) {
   return sae.reason ? `${sae.state}: ${sae.reason}` : sae.state;
 }
 
+/** Where none is set, the variant has its own for each width. */
+function lrText(sae) {
+  return sae.lr === null && sae.variant !== "unknown" ? "default" : number(sae.lr);
+}
+
 /** A button that opens an SAE. */
 function link(sae) {
   return element("button", { type: "button", className: "link", textContent: title(sae), onclick: () => openSae(sae.id) });

@@ -48,7 +48,7 @@ function makeBest() {
   const rows = DATA.best.map((range) => {
     const saes = range.ids.map((id) => (id === null ? null : SAES[id]));
     const cells = saes.flatMap((sae) => sae === null ? [NONE, "", "", "", "", ""]
-      : [link(sae), sae.variant, number(sae.d_sae), number(sae.lr), number(metric(sae, "l0")), metricText(sae, "fvu")]);
+      : [link(sae), sae.variant, number(sae.d_sae), lrText(sae), number(metric(sae, "l0")), metricText(sae, "fvu")]);
     const ratio = saes.length > 1 && saes.every(Boolean) ? number(metric(saes[1], "fvu") / metric(saes[0], "fvu"), 3) : NONE;
     return [`${number(range.from)} – ${number(range.to)}`, ...cells, ...(COMPARED ? [ratio] : [])];
   });
@@ -151,6 +151,8 @@ function said(drawn, all) {
   return drawn.length < all.length ? `The first ${drawn.length} of the table are drawn: sort or filter to see others.` : "";
 }
 
+show("filters", SAES.length > 0);
+show("saes", SAES.length > 0);
 makeHeader();
 makeNotices();
 makeBest();

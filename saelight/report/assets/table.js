@@ -16,7 +16,7 @@ const COLUMNS = [
   column("d_sae", (sae) => sae.d_sae),
   column("target L0", (sae) => sae.target),
   ...FIRST.filter((key) => key in DATA.metrics).map((key) => metricColumn(key)),
-  column("lr", (sae) => sae.lr),
+  column("lr", (sae) => sae.lr, lrText),
   column("batch", (sae) => sae.batch),
   column("time", (sae) => sae.seconds, (sae) => duration(sae.seconds)),
   column("step", (sae) => sae.steps, (sae) => number(sae.steps) + (sae.of_steps ? ` / ${number(sae.of_steps)}` : "")),
