@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def _source(source: Gathered) -> dict[str, Any]:
     return {
         "name": text(source.name),
         "kind": source.kind,
-        "path": text(source.path.resolve()),
+        "path": text(os.path.realpath(source.path)),
         "states": Counter(text(row.state) for row in source.rows),
         "about": {key: text(value) for key, value in about(source.rows).items() if value is not None},
         "metric": {key: text(value) for key, value in source.metric.items()},
@@ -102,7 +103,7 @@ def _sae(number: int, source: int, row: SAERow, most: int) -> dict[str, Any]:
         "seconds": seconds,
         "speed": finite(tokens / seconds) if tokens and seconds else None,
         "device": None if row.device is None else text(row.device),
-        "folder": text(export.resolve()) if export is not None and (export / "config.json").is_file() else None,
+        "folder": text(os.path.realpath(export)) if export is not None and (export / "config.json").is_file() else None,
         "settings": {text(key): shown(value) for key, value in row.settings.items()},
         "fields": {text(key): shown(value) for key, value in row.fields.items()},
         "curve": None if log is None else _curve(read_curve(log / LOG, most)),

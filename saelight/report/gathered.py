@@ -1,5 +1,6 @@
 """A run's or a sweep's folder, opened for the report."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,9 @@ def gather(path: Path) -> Gathered:
         found = Gathered(path, "sweep", index.name, rows, index.metric, index.failed, problems)
     elif run_saes.is_run(path):
         rows = run_saes.saes_of(path, problems)
-        found = Gathered(path, "run", path.resolve().name, rows, {"name": "val/fvu", "goal": "minimize"}, {}, problems)
+        found = Gathered(
+            path, "run", Path(os.path.realpath(path)).name, rows, {"name": "val/fvu", "goal": "minimize"}, {}, problems
+        )
     else:
         raise UserError(_neither(path))
     found.problems += _gaps(found.rows)

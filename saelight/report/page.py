@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -32,7 +33,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> str:
     if target.suffix not in (".html", ".htm"):
         raise UserError(f"{target} does not end in .html, so it may be something else: name the page's file, as report.html")
     paths = [Path(folder) for folder in folders]
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len(set(map(os.path.realpath, paths))) < len(paths):
         raise UserError(f"{paths[0]} is compared with itself: name another folder after --compare, or drop it")
     sources = [gather(path) for path in paths]
     write_text(target, page(document(sources)))

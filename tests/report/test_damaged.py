@@ -94,6 +94,13 @@ def lose(path: str):
     return damage
 
 
+def change_results(**changes):
+    def damage(run: Path) -> None:
+        write_results(run, [one | changes for one in read_results(run)])
+
+    return damage
+
+
 def log_is_a_folder(run: Path) -> None:
     lose("logs/topk-0/metrics.csv")(run)
     (run / "logs" / "topk-0" / "metrics.csv").mkdir()
@@ -104,6 +111,10 @@ DAMAGED = [
     (fill("results.jsonl", b"\xff\0"), "results.jsonl cannot be read"),
     (fill("results.jsonl", b"[" * 100_000), "results.jsonl cannot be read"),
     (fill("results.jsonl", b'{"name": "a"}\n'), "results.jsonl is not as a run writes it"),
+    (change_results(metrics={"l0": 10**400}), "results.jsonl is not as a run writes it"),
+    (change_results(metrics={"l0": True}), "results.jsonl is not as a run writes it"),
+    (change_results(config={"class_path": 3}), "results.jsonl is not as a run writes it"),
+    (change_results(reason=[3]), "results.jsonl is not as a run writes it"),
     (lose("results.jsonl"), "results.jsonl is missing"),
     (lose("saes"), "4 of 4 SAEs have no export in saes/: topk-0, relu-1, gated-2 and 1 more"),
     (lose("saes/topk-0"), "1 of 4 SAEs have no export in saes/: topk-0"),
@@ -136,8 +147,32 @@ def test_what_is_damaged_is_said_and_the_rest_shown(damage, said, tmp_path):
     assert all(sae["state"] == "finished" and sae["metrics"]["fvu"] > 0 for sae in data["saes"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(300))
+def test_whatever_is_damaged_there_is_a_page(seed, tmp_path):
+    rng = random.Random(seed)
+    run = invent(tmp_path / "run", 3)
+    write_progress(
+        run, **{one["name"]: {"state": "running", "reason": None, "val": one["metrics"]} for one in read_results(run)}
+    )
+    (run / "config.yaml").write_text(
+        json.dumps({"model": {"saes": {"topk-0": {"class_path": "TopK"}}}, "data": {"init_args": {}}})
+    )
+    files = sorted(path for path in run.rglob("*") if path.is_file())
+    for file in rng.sample(files, rng.randint(1, 4)):
+        content = bytearray(file.read_bytes())
+        for _ in range(rng.randint(1, 6)):
+            at = rng.randrange(len(content))
+            piece = rng.choice(
+                [b"", b"\0", b"[", b"{}", b"null", b'"', b"1e999", b"-", b"NaN", b"\xff", b"9" * 400, b"true", b",", b"\n"]
+            )
+            content[at : at + rng.randint(0, 12)] = piece
+        file.write_bytes(bytes(content))
+    assert isinstance(page(run)["saes"], list)
+
+
 def test_numbers_that_are_none_leave_gaps(tmp_path):
-    odd = {"l0": math.inf, "fvu": math.nan, "dead": None, "cosine": 10**400, "l1": True}
+    odd = {"l0": math.inf, "fvu": math.nan, "dead": None, "cosine": -math.inf}
     rows = [
         row(0, random.Random(0), metrics=odd),
         row(1, random.Random(0), metrics={"l0": 0.0, "fvu": 0.3}),

@@ -142,6 +142,7 @@ REFUSED = [
     (["run", "--out", "file/x.html"], "file: File exists: give another place"),
     ([], "required: RUN|SWEEP (see saelight report --help)"),
     (["run\0"], "holds a NUL, which is in no path"),
+    (["loop"], "loop does not exist"),
     (["n" * 5000], "File name too long"),
     (["run", "--oute", "x.html"], "unrecognized arguments: --oute x.html"),
 ]
@@ -153,6 +154,7 @@ def test_what_is_neither_is_refused_in_one_line(args, line, tmp_path, monkeypatc
     invent(Path("run"), 1)
     before = Path("run/results.jsonl").read_bytes()
     Path("file").write_text("")
+    Path("loop").symlink_to("loop")
     for name in ("empty", "broken"):
         Path(name).mkdir()
     Path("broken/index.json").write_text("{")
