@@ -5,6 +5,7 @@
 With SAELIGHT_SCREENSHOTS=FOLDER the pages that it looks at are kept there as pictures.
 """
 
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -17,12 +18,17 @@ from tests.support.commands import CONFIG, saelight_
 from tests.support.commands import write as write_config
 
 pytestmark = pytest.mark.browser
-api = pytest.importorskip("playwright.sync_api")
 SIZES = {400: 800, 1600: 900}
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def api():
+    # Here, as `make test`, which collects this file too, has no Playwright.
+    return importlib.import_module("playwright.sync_api")
+
+
+@pytest.fixture(scope="module")
+def chromium(api):
     path = shutil.which("chromium")
     assert path, "apt-get install -y --no-install-recommends chromium"
     with api.sync_playwright() as playwright:
@@ -113,7 +119,7 @@ def test_a_click_on_the_front_opens_the_sae_and_its_address_does_too(open_page):
     assert open_page("real", 400, "dark", address).locator("#sae-title").inner_text() == title
 
 
-def test_sorting_filters_and_search(open_page):
+def test_sorting_filters_and_search(open_page, api):
     page = open_page("many")
     assert page.locator("#count").inner_text() == "912 of 912 SAEs"
     page.get_by_role("button", name="FVU").click()
@@ -162,7 +168,7 @@ def test_all_of_it_goes_by_keyboard(open_page):
     assert page.evaluate("document.activeElement.dataset.id") == "0"
 
 
-def test_a_front_of_another_metric_and_all_columns(open_page):
+def test_a_front_of_another_metric_and_all_columns(open_page, api):
     page = open_page("real")
     page.get_by_label("Against L0").select_option("cosine")
     api.expect(page.locator("#front-chart .ytitle")).to_have_text("cosine of input and reconstruction")
