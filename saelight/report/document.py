@@ -59,6 +59,7 @@ def document(sources: Sequence[Gathered]) -> dict[str, Any]:
         "fronts": {key: _fronts(saes, key, len(sources)) for key in metrics if key != "l0" and word(key).better},
         "tie": TIE,
         "best": _best(saes, len(sources)),
+        "winners": [_winner(saes, i, source.metric) for i, source in enumerate(sources)],
         "sensitivity": {"near": NEAR, "least": LEAST, "panels": _panels([row for _, row in rows], saes)},
     }
 
@@ -153,6 +154,14 @@ def _best(saes: list[dict[str, Any]], n_sources: int) -> list[dict[str, Any]]:
         {"from": 2.0**n, "to": 2.0 ** (n + 1), "ids": [best.get(n) for best in by_source]}
         for n in sorted({n for best in by_source for n in best})
     ]
+
+
+def _winner(saes: list[dict[str, Any]], source: int, metric: dict[str, str]) -> int | None:
+    """The finished SAE that is best by what its sweep judges by; None where none has that metric."""
+    key, sign = metric["name"].removeprefix("val/"), -1 if metric["goal"] == "maximize" else 1
+    finished = [sae for sae in saes if sae["source"] == source and sae["state"] == "finished"]
+    own = [sae for sae in finished if sae["metrics"].get(key) is not None]
+    return min(own, key=lambda sae: sign * sae["metrics"][key])["id"] if own else None
 
 
 def _panels(rows: list[SAERow], saes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -65,8 +65,9 @@ def _neither(path: Path) -> str:
 
 
 def _gaps(rows: Iterable[SAERow]) -> list[str]:
-    """What single SAEs that have been trained lack."""
-    trained = [row for row in rows if row.state not in ("waiting", "failed")]
+    """What single SAEs lack that are no longer trained, and were."""
+    ended = [row for row in rows if row.state not in ("waiting", "running", "failed")]
+    trained = [row for row in ended if row.state != "interrupted" or row.steps]
     lacking = {
         "no metrics": [row for row in trained if row.state == "finished" and not row.metrics],
         f"no logs/<name>/{LOG}, so no curves": [row for row in trained if not _has(row, "logs", LOG)],

@@ -51,6 +51,7 @@ def test_the_page_of_a_run_has_all_that_the_run_knows(trained, monkeypatch, caps
         assert Path(sae["folder"], "sae.safetensors").is_file()
     assert sum(topk["density"]["counts"]) > 0
     assert 0 in data["fronts"]["fvu"][0]["variants"]["ReLU"]
+    assert data["winners"] == [min((0, 1), key=lambda i: data["saes"][i]["metrics"]["fvu"])]
     assert {i for best in data["best"] for i in best["ids"]} <= {0, 1}
 
 
@@ -65,6 +66,7 @@ def test_the_page_of_a_sweep_has_its_points_settings_and_what_waits(trained, mon
     assert first["settings"]["sae.lr"] == "0.001"
     assert (first["lr"], first["batch"], first["group"]) == (0.001, 100, "group-000")
     assert last["source"] == 1
+    assert data["winners"][1] is None
     assert (last["metrics"], last["curve"], last["density"], last["folder"]) == ({}, None, None, None)
     assert all(ids[1] is None for ids in (best["ids"] for best in data["best"]))
 

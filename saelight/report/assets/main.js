@@ -40,10 +40,14 @@ function makeNotices() {
 
 function makeBest() {
   show("best", DATA.best.length > 0);
-  const own = DATA.sources[0].metric;
   $("best-rule").textContent = "The finished SAE with the lowest FVU, below 1, in each octave of L0" +
-    (COMPARED ? "; the last column has the FVU of the second folder's over that of the first's." : ".") +
-    (DATA.sources[0].kind === "sweep" && own.name !== "val/fvu" ? ` (The sweep itself judges by ${own.name}, to ${own.goal}.)` : "");
+    (COMPARED ? "; the last column has the FVU of the second folder's over that of the first's." : ".");
+  DATA.winners.forEach((id, i) => {
+    if (id === null) return;
+    const { name, goal } = DATA.sources[i].metric;
+    $("winners").append(element("p", { className: "rule" }, `Of all, the ${goal === "maximize" ? "highest" : "lowest"} ${name}: `, link(SAES[id]),
+      ` (${metricText(SAES[id], name.replace(/^val\//, ""))}, at L0 ${number(metric(SAES[id], "l0"))})`));
+  });
   const heads = ["L0", ...DATA.sources.flatMap(() => ["SAE", "variant", "d_sae", "lr", "L0", "FVU"]), ...(COMPARED ? ["ratio"] : [])];
   const rows = DATA.best.map((range) => {
     const saes = range.ids.map((id) => (id === null ? null : SAES[id]));
