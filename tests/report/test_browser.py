@@ -98,6 +98,7 @@ def test_every_page_opens_fits_and_draws(open_page, name, width, scheme):
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
     if name != "none":
+        page.locator("#front-chart").scroll_into_view_if_needed()  # charts are drawn when they come into view
         page.wait_for_selector("#front-chart .scatterlayer .points path", state="attached")
     page.evaluate("for (const node of views.keys()) { if (node.offsetParent) views.get(node)(shownSaes()); }")
     if folder := os.environ.get("SAELIGHT_SCREENSHOTS"):
