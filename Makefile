@@ -5,7 +5,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart real test test-slow test-slurm conformance-peers bench bench-quick quality quality-quick lint install clean
+.PHONY: quickstart real test test-slow test-slurm test-browser conformance-peers bench bench-quick quality quality-quick lint install clean
 
 quickstart: install  ## train nine SAEs on synthetic data with a known answer
 	$(BIN)/saelight fit --config configs/quickstart.yaml
@@ -17,13 +17,16 @@ shards/minilm-layer3/metadata.json: | $(VENV)/.harvest
 	$(BIN)/saelight shards harvest --config configs/harvest-minilm.yaml
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not slurm" --durations=40
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not slurm and not browser" --durations=40
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
 
 test-slurm: $(VENV)/.test  ## as root, after: apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+test-browser: $(VENV)/.browser  ## after: apt-get install -y --no-install-recommends chromium
+	$(BIN)/python -m pytest -m browser tests/report
 
 conformance-peers: $(PEERS)/.peers  ## the same weights in three other libraries (docs/conformance.md)
 	SAELIGHT_PEERS=required $(PEERS)/bin/python -m pytest tests/conformance/peers
@@ -64,6 +67,10 @@ $(VENV)/.harvest: $(VENV)/.base
 
 $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.test
+	$(PIP) --editable '.[browser]'
 	touch $@
 
 # An environment of its own: the tests' own one first, then the other libraries, whose wishes must not move its versions.

@@ -84,6 +84,18 @@ def lock(file: IO[Any] | int) -> bool:
     return True
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process of this machine holds a file's lock now; nobody holds a file that is not there."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -69,7 +69,8 @@ NEEDS = {
     r"(validate|test|predict) --config configs/quickstart|--ckpt_path last": "saelight fit --config configs/quickstart.yaml",
     r"convert runs/quickstart": "saelight fit --config configs/quickstart.yaml",
     r"convert topk-4-for": "saelight convert runs/quickstart/saes/topk-4 topk-4-for-sae-lens --to sae_lens",
-    r"runs/quick$|sweeps/quick\.yaml .*--resume": "saelight sweep run sweeps/quick.yaml --limit 3",
+    r"report runs/quickstart": "saelight fit --config configs/quickstart.yaml",
+    r"runs/quick( --out .*)?$|sweeps/quick\.yaml .*--resume": "saelight sweep run sweeps/quick.yaml --limit 3",
     r"runs/front$": "saelight sweep run sweeps/front.yaml --devices cpu,cpu",
 }
 """Commands that work on what another one has made, and that one."""

@@ -5,15 +5,18 @@ Shapes: B batch, D d_in (d_out of a target), F d_sae, G true features.
 
 import math
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from saelight.metrics import find_clusters, latent_features, mmcs, own_cosines, token_metrics
+from saelight.metrics import density_histogram, find_clusters, latent_features, mmcs, own_cosines, token_metrics
 from saelight.metrics.reconstruction import PerToken
 from saelight.saes import SAE
+
+_LOWEST, _PER_DECADE = -8, 4
+"""Of the histograms of densities that results keep: from 10⁻⁸ to 1, in so many bins to the decade."""
 
 
 class Evaluation(nn.Module):
@@ -61,6 +64,19 @@ class Evaluation(nn.Module):
         """The names of what `finish` returns."""
         metrics = cast(MetricCollection, self.metrics[0])
         return [str(key) for key in metrics if key != "density"] + ([] if truth_GD is None else ["mmcs"])
+
+    def density(self, i: int) -> dict[str, Any] | None:
+        """How many latents of the i-th SAE fired how often in what was last finished, as plain data; None where nothing was,
+        or of an SAE that is not finite."""
+        if not self.frequencies or bool(self.frequencies[i].isnan().any()):
+            return None
+        histogram = density_histogram(self.frequencies[i], _LOWEST, _PER_DECADE)
+        return {
+            "lowest": _LOWEST,
+            "per_decade": _PER_DECADE,
+            "counts": histogram.counts.tolist(),
+            "silent": histogram.silent,
+        }
 
     def latents(self, sae: SAE, i: int) -> dict[str, float]:
         """What the weights of alive latents say of the i-th SAE, by what was last finished: once, at the end of training,

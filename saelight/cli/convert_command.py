@@ -1,6 +1,6 @@
 """`saelight convert`. Nothing heavy is imported before its arguments are known to be right."""
 
-from saelight.parsing.arguments import OneLineArguments
+from saelight.parsing.arguments import Parser
 
 WRITTEN = ("saelight", "sae_lens", "dictionary_learning", "sparsify", "circuit_tracer", "openmoss")
 READ = (*WRITTEN, "gemma_scope", "llama_scope", "saev", "qwen_scope", "goodfire")
@@ -8,7 +8,7 @@ READ = (*WRITTEN, "gemma_scope", "llama_scope", "saev", "qwen_scope", "goodfire"
 
 def run(args: list[str]) -> None:
     """Convert, and print what was made."""
-    parser = OneLineArguments(
+    parser = Parser(
         prog="saelight convert",
         description="Convert an SAE, or all that a run or a sweep holds, into another library's format, and back.",
         epilog="What maps to what: docs/convert.md.",

@@ -13,8 +13,7 @@ from saelight.parsing import yaml_files
 
 if TYPE_CHECKING:
     from saelight.sweep.execute.session import Request, Session
-from saelight.parsing.arguments import OneLineArguments as _Parser
-from saelight.parsing.arguments import count
+from saelight.parsing.arguments import Parser, count
 
 _UNUSABLE = {
     errno.EACCES,
@@ -45,7 +44,7 @@ def run(args: list[str]) -> int:
 
 def devices(args: list[str]) -> int:
     """Print the devices of this machine."""
-    _Parser(
+    Parser(
         prog="saelight devices",
         description="The devices of this machine: CUDA with name and memory, MPS, CPU.",
         allow_abbrev=False,
@@ -57,8 +56,8 @@ def devices(args: list[str]) -> int:
 
 
 def _parser(launcher: str = "local") -> argparse.ArgumentParser:
-    parser = _Parser(prog="saelight sweep", description="Train what a sweep file describes.", allow_abbrev=False)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    parser = Parser(prog="saelight sweep", description="Train what a sweep file describes.", allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
     expand = _command(commands, "expand", "write a sweep's configs, one per group, and its index", _expand)
     expand.add_argument("file", help="a sweep file: YAML, or Python with make_cfgs()")
@@ -113,7 +112,7 @@ def _run_options(parser: argparse.ArgumentParser, launcher: str) -> None:
 
 def _launcher_in(args: list[str]) -> str:
     """The launcher that a command line names: its options are part of the parser."""
-    parser = _Parser(prog="saelight sweep run", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="saelight sweep run", add_help=False, allow_abbrev=False)
     parser.add_argument("--launcher", default="local")
     return parser.parse_known_args(args)[0].launcher if args[:1] == ["run"] else "local"
 

@@ -1,12 +1,12 @@
-"""Types of argparse's arguments."""
+"""Argparse with errors of one line, and types of its arguments."""
 
 import argparse
 import sys
 from typing import NoReturn
 
 
-class OneLineArguments(argparse.ArgumentParser):
-    """argparse's parser: an error is one line on stderr, and exit code 2."""
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where to read on."""
 
     def error(self, message: str) -> NoReturn:
         print(f"saelight: error: {message} (see {self.prog} --help)", file=sys.stderr)

@@ -40,6 +40,7 @@ def results(trainer: L.Trainer, bank: SAEBank, writes: bool, clock: WriteProgres
                 "model": source.get("model"),
                 "hook": source.get("hook"),
                 "metrics": bank.last_metrics.get(name, {}),
+                "density": bank.evaluation.density(i),
                 "steps": trainer.global_step,
                 "tokens": bank.tokens_seen,
                 "seconds": clock and clock.seconds,

@@ -49,7 +49,8 @@ def _line(a: Place, b: Place, l0: float) -> float:
 
 
 def front(points: Sequence[Place], tie: float = 0.0) -> list[int]:
-    """Indices of the points that no other dominates (at most as large in both, smaller in one), by L0.
+    """Indices of the points that no other dominates (at most as large in both, smaller in one), by L0. In place of FVU there
+    may be any cost.
 
     Args:
         tie: Of points that differ in L0 or in FVU by no more than this share, one stands for all: the better one by the
@@ -62,7 +63,7 @@ def front(points: Sequence[Place], tie: float = 0.0) -> list[int]:
         if tie and kept:
             if points[i][0] <= points[kept[-1]][0] * (1 + tie):
                 kept.pop()
-            if kept and points[i][1] >= points[kept[-1]][1] * (1 - tie):
+            if kept and points[i][1] >= points[kept[-1]][1] - tie * abs(points[kept[-1]][1]):
                 continue
         kept.append(i)
     return kept

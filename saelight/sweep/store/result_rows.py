@@ -1,8 +1,10 @@
 """A row per point: all that is known of it, from the index, the runs' own files and the journal. Light: no torch."""
 
 import os
+from pathlib import Path
 from typing import Any
 
+from saelight.errors import UserError
 from saelight.run.fvu_mark import disagrees
 from saelight.sweep.plan import configs
 from saelight.sweep.plan.entry import Entry
@@ -11,13 +13,17 @@ from saelight.sweep.store.journal import Journal
 from saelight.sweep.store.sweep_folder import Group, Index, SweepFolder
 
 
-def collect(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
-    """One dict per point and name: points that are the same SAE appear under each of their names."""
+def collect(folder: SweepFolder, index: Index, unreadable: list[str] | None = None) -> list[dict[str, Any]]:
+    """One dict per point and name: points that are the same SAE appear under each of their names.
+
+    Args:
+        unreadable: Takes what is wrong with results that cannot be read, which are then left out; else `UserError`.
+    """
     events = Journal(folder.path).last()
     shared = sorted({key for entry in index.entries.values() for key in entry.settings if not key.startswith("sae.")})
     rows = []
     for group in index.groups.values():
-        finished = run_files.results(folder.run(group.id))
+        finished = _results(folder.run(group.id), unreadable)
         progress = run_files.progress(folder.run(group.id))
         event = events.get(group.id, {})
         for member in group.members:
@@ -30,6 +36,16 @@ def collect(folder: SweepFolder, index: Index) -> list[dict[str, Any]]:
             rows += [row | {"name": name} for name in entry.names]
     order = {name: i for i, name in enumerate(name for entry in index.entries.values() for name in entry.names)}
     return sorted(rows, key=lambda row: order[row["name"]])
+
+
+def _results(run: Path, unreadable: list[str] | None) -> dict[str, dict[str, Any]]:
+    try:
+        return run_files.results(run)
+    except UserError as error:
+        if unreadable is None:
+            raise
+        unreadable.append(str(error))
+        return {}
 
 
 def _row(

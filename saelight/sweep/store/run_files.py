@@ -1,7 +1,6 @@
 """What a group's run says of itself: `progress.json` while it trains and `results.jsonl` at its end. Light: no torch."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,8 @@ from saelight.errors import UserError
 
 _COUNTED = ("step", "steps", "tokens", "seconds", "loss", "l0", "fvu", "eta")
 _KNOWN = frozenset({"name", "state", "reason", "config", "seed", "metrics", "steps", "tokens", "seconds"})
+
+_LARGEST = 1e300
 
 _FIX = "move the run's folder away, and --resume trains it again"
 
@@ -35,10 +36,23 @@ def results(run: Path) -> dict[str, dict[str, Any]]:
         raise UserError(
             f"{path} cannot be read ({error}): move the run's folder away, and --resume trains it again"
         ) from None
-    for row in rows:
-        if not (isinstance(row, dict) and row.keys() >= _KNOWN and isinstance(row["metrics"], dict) and _is_counted(row)):
-            raise UserError(f"{path} is not as a run writes it: {_FIX}")
+    if not all(map(_is_result, rows)):
+        raise UserError(f"{path} is not as a run writes it: {_FIX}")
     return {row["name"]: row for row in rows}
+
+
+def _is_result(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and row.keys() >= _KNOWN
+        and all(isinstance(row[key], str) for key in ("name", "state"))
+        and isinstance(row["reason"], str | None)
+        and all(isinstance(row[key], dict) for key in ("config", "metrics"))
+        and isinstance(row["config"].get("class_path"), str)
+        and isinstance(row["config"].get("init_args"), dict | None)
+        and all(isinstance(value, float) or _is_number(value) for value in row["metrics"].values())
+        and _is_counted(row)
+    )
 
 
 def _is_sae(sae: Any) -> bool:
@@ -57,4 +71,5 @@ def _is_counted(content: dict[str, Any]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+    # A comparison, as an int of a thousand digits is no float that could be asked whether it is finite.
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST)

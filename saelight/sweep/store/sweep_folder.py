@@ -6,7 +6,6 @@ A group whose run has begun is frozen: what comes later makes new groups.
 """
 
 import copy
-import fcntl
 import hashlib
 import json
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from saelight.errors import UserError
-from saelight.files import check_name, write_text
+from saelight.files import check_name, is_locked, write_text
 from saelight.parsing import yaml_files
 from saelight.run import run_folder
 from saelight.sweep.plan import configs
@@ -231,14 +230,7 @@ class SweepFolder:
 
     def is_held(self, group: str) -> bool:
         """Whether a process of this machine trains the group now."""
-        try:
-            with self.lock(group).open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return False
+        return is_locked(self.lock(group))
 
     def reset(self, group: str) -> None:
         """Forget a run that left no checkpoint: there is nothing to go on from."""
