@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from saelight.report.curves import LOG, read_curve
-from saelight.report.fronts import TIE, best_by_octave
 from saelight.report.gathered import Gathered, about
 from saelight.report.matched import LEAST, NEAR, Measured, relative
 from saelight.report.metric_words import WORDS, word
+from saelight.report.octaves import TIE, best_by_octave
 from saelight.report.sae_row import SAERow
+from saelight.sweep.show.fronts import front
 from saelight.version import version
 
 _ALL_POINTS, _MOST_POINTS, _LEAST_POINTS = 60_000, 300, 24

@@ -30,7 +30,7 @@ WORDS = {
     "reconstruction_bias": Word("reconstruction bias"),
     "weight_correlation": Word("encoder–decoder cosine of latents"),
     "clusters": Word("clusters of latents"),
-    "silhouette": Word("silhouette of the clusters (−1 to 1)"),
+    "silhouette": Word("silhouette of the clusters (−1 to 1)", "high"),
 }
 
 

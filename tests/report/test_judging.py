@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saelight.report.curves import read_curve, thinned
-from saelight.report.fronts import TIE, best_by_octave, octave
 from saelight.report.matched import LEAST, NEAR, Measured, relative
 from saelight.report.metric_words import WORDS
+from saelight.report.octaves import TIE, best_by_octave, octave
 from saelight.run.metric_names import LARGER_IS_BETTER
 from saelight.sweep.show.fronts import front
 
