@@ -8,6 +8,7 @@ from saelight.callbacks import SAECallback as SAECallback
 from saelight.callbacks import StopEarly as StopEarly
 from saelight.data.datamodule import ActivationDataModule as ActivationDataModule
 from saelight.data.datamodule import SyntheticDataModule as SyntheticDataModule
+from saelight.data.shards.writer import ShardWriter as ShardWriter
 from saelight.errors import UserError as UserError
 from saelight.loggers import PerSAE as PerSAE
 from saelight.run.export import load as load

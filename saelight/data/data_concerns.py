@@ -10,8 +10,8 @@ from torch import Tensor
 
 from saelight.data.norms import MAX_NORM
 from saelight.data.row_statistics import Norms, constant, norms_of, read_norms, read_sample
-from saelight.data.shards.reader import ShardedRows
 from saelight.data.source import Rows, Source, sides
+from saelight.data.stored_rows import StoredRows
 from saelight.errors import UserError
 
 _SHARE = 0.05
@@ -24,7 +24,7 @@ class _Side(NamedTuple):
     what: str
     norms: Norms
     path: str | None
-    """Their folder, if they are shards."""
+    """Where they are stored, if they are."""
 
 
 def concerns(source: Source | None, x_ND: Tensor, y_ND: Tensor | None = None) -> list[str]:
@@ -89,4 +89,4 @@ def _sides(source: Source | None, named: dict[str, Tensor]) -> Iterator[_Side]:
 
 
 def _path(rows: Rows | None) -> str | None:
-    return str(rows.path) if isinstance(rows, ShardedRows) else None
+    return str(rows.path) if isinstance(rows, StoredRows) else None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saelight.data.moments import Sums
 from saelight.data.pairs import PairedRows
-from saelight.data.shards.reader import ShardedRows
+from saelight.data.stored_rows import StoredRows
 from saelight.data.stream.order import BLOCK, WINDOW
 from saelight.errors import UserError
 from saelight.ops.normalisation import Kind
@@ -186,6 +186,6 @@ class Source(ABC):
         )
 
 
-def sides(rows: Rows) -> tuple[Rows, ShardedRows | None]:
+def sides(rows: Rows) -> tuple[Rows, StoredRows | None]:
     """The rows of the activations, and of the targets when there are any."""
     return (rows.inputs, rows.targets) if isinstance(rows, PairedRows) else (rows, None)

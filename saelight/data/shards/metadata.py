@@ -27,7 +27,7 @@ _ZEROS = "0" * 64
 _ROUNDING = 1e-9
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     if name in ("", ".", "..") or not name.isprintable() or len(os.fsencode(name)) > _MAX_NAME or {"/", "\\"} & {*name}:
         raise ValueError(f"a shard's file must be a plain name in this folder, it is {shown(name)}")
     return name
@@ -49,7 +49,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Entry(TypedDict):
     """One shard's line."""
 
-    file: Annotated[str, AfterValidator(_plain_name)]
+    file: Annotated[str, AfterValidator(plain_name)]
     rows: Count
     bytes: Count
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
