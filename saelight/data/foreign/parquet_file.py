@@ -6,6 +6,7 @@ Its pages are encoded: what is small is decoded into memory, and what is large h
 Shapes: N rows, D d_in.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +50,9 @@ def read(address: Address) -> Layout:
     try:
         with parquet.ParquetFile(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
-        stays_N = _layer(address, schema, n_rows)
+        if twice := [name for name, n in Counter(schema.names).items() if n > 1]:
+            raise UserError(f"{path} has several columns {twice[0]!r}; name each once")
+        stays_N = _layer(address, schema)
         chosen = _chosen(address, schema)
         n_rows = n_rows if stays_N is None else int(stays_N.sum())
         if n_rows == 0:
@@ -84,7 +87,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} is damaged, or no Parquet ({' '.join(str(error).split())[:200]}); write it again")
 
 
-def _layer(address: Address, schema: Any, n_rows: int) -> np.ndarray | None:
+def _layer(address: Address, schema: Any) -> np.ndarray | None:
     """Which rows are of the layer that is meant: (N,) bool. None for all."""
     named = [name for name in LAYER if name in schema.names and _is_whole(schema, name)]
     if not named:
@@ -176,8 +179,6 @@ def _pieces(path: Path, place: str, chosen: _Chosen, d_in: int, stays_N: np.ndar
                         raise UserError(
                             f"{place} has lists of different lengths: {d_in} and, at {done}, {width}; rows need one width"
                         )
-                    if values.null_count:
-                        raise UserError(f"{place} has missing values (nulls) from row {done} on; leave those rows out")
                     x_ND = values.to_numpy(zero_copy_only=False).reshape(n, d_in)
                 else:
                     sides = [arrow.flat(batch.column(name), f"{path}:{name}").values for name in chosen.columns]

@@ -123,15 +123,13 @@ def _offset(opened: _Batch, numbers: Any) -> int | None:
 
 
 def _part(path: Path, opened: _Batch, numbers: Any, values: Values, d_in: int, place: str) -> Part | Streamed:
-    if numbers.null_count:
-        raise UserError(f"{place} has {numbers.null_count} missing values (nulls); leave those rows out")
     rows = len(numbers) // d_in
     offset = _offset(opened, numbers)
     if offset is not None:
         return Placed(path, opened.size, values, d_in, offset, rows)
 
     def pieces() -> Iterator[Tensor]:
-        yield torch.from_numpy(numbers.to_numpy(zero_copy_only=False).reshape(rows, d_in)).to(values.read_as)
+        yield torch.from_numpy(numbers.to_numpy().reshape(rows, d_in).copy()).to(values.read_as)
 
     return Streamed(rows, place, "compressed", pieces)
 
