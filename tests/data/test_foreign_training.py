@@ -1,6 +1,7 @@
 """Foreign activations in runs: resumed, in pairs, in sweeps, and known again wherever they lie."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -144,3 +145,12 @@ def test_names_with_colons_and_layers_are_paths_first(tmp_path):
 
 def test_arrays_need_no_pyarrow():
     assert not packages_loaded("data.foreign.opening") & {"pyarrow", "lightning"}
+
+
+def test_the_six_lines_of_the_page(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    block, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    np.save("acts.npy", X)
+    exec(block, {})
+    assert saelight_("shards", "verify", "shards/mine") == 0
+    assert "1,300 rows: checksums, finite values and sums hold" in capsys.readouterr().out
