@@ -59,6 +59,11 @@ class StoredRows(ABC):
         """The exact sums over all rows; None where nobody has added them up."""
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of the rows that are held in memory."""
+        return 0
+
+    @property
     def source(self) -> dict[str, Any]:
         """Provenance: model, hook, dtype, rows, and whatever else is noted."""
         dtype = str(self.dtype).removeprefix("torch.")

@@ -148,7 +148,11 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
     "only vectors": (npz(a=X[0], b=X[1]), "x.npz", "has no array of rows × width: it has a"),
     "a cut npz": (cut(npz(x=X), "x.npz", 5000), "x.npz", "is damaged, or no .npz file"),
     "tokens too few": (npz(x=X, tokens=np.arange(9)), "x.npz", "x.npz:tokens has 9 numbers for 1300 rows; one per row"),
-    "tokens with fractions": (npz(x=X, tokens=X[:, 0]), "x.npz", "x.npz:tokens holds float32, where whole numbers belong"),
+    "tokens with fractions": (
+        both(npy(X), npy(X[:, 0], "tokens.npy")),
+        ".",
+        "tokens.npy holds float32, where whole numbers",
+    ),
     "documents mixed": (
         npz(x=X, document_ids=np.arange(N) % 7),
         "x.npz",
@@ -164,6 +168,15 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
         lambda folder: save_file({"activations": zeros(4, 4)}, folder / "activations-00000.safetensors"),
         ".",
         "metadata.json is missing",
+    ),
+    "a folder of folders": (
+        both(
+            text("a/x.txt", "1"),
+            npy(X, "b.npy"),
+            lambda folder: ((folder / "b").mkdir(), (folder / "b.npy").rename(folder / "b/b.npy")),
+        ),
+        ".",
+        r"no activations in .* itself, only in folders in it \(b\); name one of them",
     ),
     "two kinds": (both(npy(X), tensors(x=zeros(4, 4))), ".", r"holds 1 × .npy and 1 × .safetensors; keep each kind"),
     "two widths": (both(npy(X, "a.npy"), npy(X[:, :3], "b.npy")), ".", "different width: a.npy has 6, b.npy has 3"),
@@ -200,6 +213,11 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
         r"several layers \(3, 4\); say which, as .*@3",
     ),
     "another layer": (parquet(a=[[1.0], [2.0]], layer_idx=[3, 4]), "x.parquet@5", "has no layer 5: it has 3, 4"),
+    "layers by name": (
+        parquet(a=[[1.0], [2.0]], layer=["x", "y"]),
+        "x.parquet",
+        "x.parquet:layer holds (large_)?string; layers are chosen by whole numbers",
+    ),
     "no layers": (parquet(a=[[1.0], [2.0]]), "x.parquet@5", "has no layers to choose from; leave out @5"),
     "saev, no layer said": (SAEV, ".", r"has several layers \(11, 23\); say which, as .*@11"),
     "saev, another layer": (SAEV, ".@12", "has no layer 12: it has 11, 23"),

@@ -120,6 +120,14 @@ def test_identity_is_of_values(tmp_path):
     assert known("z.npy", X[:-1]) != identity
 
 
+def test_rows_in_memory_are_counted(tmp_path):
+    (tmp_path / "p").mkdir()
+    np.save(tmp_path / "x.npy", X)
+    placed, held = tmp_path / "x.npy", foreign_files.parquet_lists(tmp_path / "p").address
+    mapped, decoded = (ActivationDataModule(str(path)).describe().stream_bytes for path in (placed, held))
+    assert decoded - mapped == X.nbytes
+
+
 def test_large_norms_are_warned_of_and_filtered(tmp_path):
     save_file({"x": with_sinks(2000)}, tmp_path / "x.safetensors")
     path = f"{tmp_path}/x.safetensors"

@@ -20,6 +20,11 @@ def pyarrow(path: Path, module: str = "pyarrow") -> Any:
         raise UserError(f"reading {path} takes pyarrow: pip install 'saelight[parquet]'") from None
 
 
+def damage() -> tuple[type[Exception], ...]:
+    """What pyarrow raises for bytes that are none of its own."""
+    return importlib.import_module("pyarrow").lib.ArrowException, OSError, ValueError, KeyError
+
+
 class Flat(NamedTuple):
     """An array of lists without the lists."""
 

@@ -36,7 +36,9 @@ class ForeignRows(StoredRows):
     def __init__(self, address: Address, layout: Layout) -> None:
         self.path = Path(str(address))
         self.d_in, self.dtype = layout.d_in, layout.dtype
-        self._x = Joined(_in_place(self.path, layout))
+        parts = _in_place(self.path, layout)
+        self._held_bytes = sum(part.rows for part in parts if isinstance(part, Held)) * self.d_in * self.dtype.itemsize
+        self._x = Joined(parts)
         self.n_rows = self._x.rows
         if self.n_rows == 0:
             raise UserError(f"{self.path} has no rows; write the activations again")
@@ -73,6 +75,10 @@ class ForeignRows(StoredRows):
     @property
     def known(self) -> Known:
         return self._known
+
+    @property
+    def held_bytes(self) -> int:
+        return self._held_bytes
 
     @property
     def sums(self) -> Sums | None:

@@ -46,8 +46,9 @@ def layout_of(
     Raises:
         UserError: None or several could be meant, or the one that is meant holds no rows of activations.
     """
-    name = _meant(address, {name: array for name, array in arrays.items() if name not in COLUMN_NAMES} or arrays)
-    beside = sorted(other for other in arrays if other in COLUMN_NAMES and other != name)
+    columns = {name for name, array in arrays.items() if name in COLUMN_NAMES and _kind(array) in "iu"}
+    name = _meant(address, {name: array for name, array in arrays.items() if name not in columns} or arrays)
+    beside = sorted(columns - {name})
     array, place = arrays[name], f"{address.path}:{name}" if name else str(address.path)
     if len(array.shape) != 2:
         raise UserError(f"{place} has shape {array.shape}; activations are rows × width: save x.reshape(-1, width) instead")
@@ -85,6 +86,10 @@ def _meant(address: Address, arrays: dict[str, Array]) -> str:
     return address.chosen(list(arrays), "array")
 
 
+def _kind(array: Array) -> str:
+    return array.dtype.kind if isinstance(array.dtype, np.dtype) else "f"
+
+
 def _rows(path: Path, size: int, place: str, array: Array, values: Values) -> Part | Streamed:
     n_rows, d_in = array.shape
     if array.why is None:
@@ -92,7 +97,7 @@ def _rows(path: Path, size: int, place: str, array: Array, values: Values) -> Pa
 
     def pieces() -> Iterator[Tensor]:
         assert array.load is not None
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             for piece in array.load():
                 yield torch.from_numpy(piece.astype(piece.dtype.newbyteorder("="))).to(values.read_as)
 

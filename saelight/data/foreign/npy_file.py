@@ -5,8 +5,10 @@ https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -21,6 +23,8 @@ from saelight.errors import UserError
 
 SUFFIX = ".npy"
 _PIECE = 8192
+_DAMAGE = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError, EOFError)
+"""What NumPy raises for headers that are none."""
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -80,8 +84,10 @@ def read_header(file: BinaryIO, place: object) -> Header:
         version = npy.read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"version {version}")
-        shape, fortran, dtype = _HEADERS[version](file)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, EOFError) as e:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says so of what Python 2 wrote
+            shape, fortran, dtype = _HEADERS[version](file)
+    except _DAMAGE as e:
         raise UserError(f"{place} is damaged, or no .npy file ({' '.join(str(e).split())[:200]}); save it again") from None
     if any(size < 0 for size in shape):
         raise UserError(f"{place} is damaged: its header says shape {shape}; save it again")

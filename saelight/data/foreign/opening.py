@@ -16,7 +16,7 @@ from saelight.data.foreign import (
     safetensors_file,
 )
 from saelight.data.foreign.foreign_rows import ForeignRows
-from saelight.data.foreign.layout import Address, Layout, parse
+from saelight.data.foreign.layout import Address, Layout, names_in, parse
 from saelight.data.shards.disk import is_there
 from saelight.data.shards.metadata import METADATA
 from saelight.data.shards.reader import ShardedRows
@@ -71,11 +71,19 @@ def find(path: str | Path) -> tuple[Address, Layout] | None:
         return None
     for layout in LAYOUTS:
         if layout.is_here(address.path):
-            return address, layout.read(address)
+            found = layout.read(address)
+            return address, found._replace(notes={"layout": layout.name} | found.notes)
     if address.path.is_file():
         kinds = ", ".join(_SUFFIXES)
         raise UserError(
             f"no shards at {address.path}: it is a file; point to the folder of the shards, or to a file of another kind "
             f"that is read ({kinds}, raw arrays with .meta)"
         )
+    if address.path.is_dir() and (inner := [path.name for path in names_in(address.path) if _holds_rows(path)]):
+        listed = ", ".join(inner[:20]) + (", …" if len(inner) > 20 else "")
+        raise UserError(f"no activations in {address.path} itself, only in folders in it ({listed}); name one of them")
     return None
+
+
+def _holds_rows(path: Path) -> bool:
+    return path.is_dir() and (is_there(path / METADATA) or any(layout.is_here(path) for layout in LAYOUTS))

@@ -62,7 +62,7 @@ def read(address: Address) -> Layout:
         if d_in == 0:
             raise UserError(f"{place} has empty lists; write the activations again")
         columns = _columns(path, schema, chosen, stays_N)
-    except (OSError, ValueError) as e:
+    except arrow.damage() as e:
         raise _unreadable(path, e) from None
 
     def pieces() -> Iterator[Tensor]:
@@ -81,7 +81,7 @@ def read(address: Address) -> Layout:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    """An exception of pyarrow's, which are OSErrors and ValueErrors, as one line."""
+    """An exception of pyarrow's as one line; one of ours as it is."""
     if isinstance(error, UserError):
         return error
     return UserError(f"{path} is damaged, or no Parquet ({' '.join(str(error).split())[:200]}); write it again")
@@ -89,10 +89,16 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 def _layer(address: Address, schema: Any) -> np.ndarray | None:
     """Which rows are of the layer that is meant: (N,) bool. None for all."""
-    named = [name for name in LAYER if name in schema.names and _is_whole(schema, name)]
+    named = [name for name in LAYER if name in schema.names]
     if not named:
         address.without_layers()
         return None
+    if not _is_whole(schema, named[0]):
+        kind = schema.field(named[0]).type
+        raise UserError(
+            f"{address.path}:{named[0]} holds {kind}; layers are chosen by whole numbers: write them so, or give the column "
+            "another name if all rows belong together"
+        )
     layers_N = _numbers(address.path, named[0])
     layer = address.chosen_layer([int(layer) for layer in np.unique(layers_N)] or [0])
     stays_N = layers_N == layer
@@ -185,9 +191,9 @@ def _pieces(path: Path, place: str, chosen: _Chosen, d_in: int, stays_N: np.ndar
                     x_ND = np.stack([side.to_numpy(zero_copy_only=False) for side in sides], 1)
                 x_ND = x_ND if stays_N is None else x_ND[stays_N[done : done + n]]
                 done += n
-                with np.errstate(over="ignore"):
+                with np.errstate(over="ignore", invalid="ignore"):
                     out = torch.empty(len(x_ND), d_in, dtype=chosen.values.read_as)
                     np.copyto(out.numpy(), x_ND, casting="unsafe")
                 yield out
-    except (OSError, ValueError) as e:
+    except arrow.damage() as e:
         raise _unreadable(path, e) from None

@@ -68,7 +68,7 @@ class Placed(Part):
             done += length
         if not self.values.as_stored:
             # A float64 beyond float32 becomes infinite, which is found as every infinity is.
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 np.copyto(target.numpy(), raw.view(self.values.stored), casting="unsafe")
 
     def will_need(self, start: int, n: int, files: OpenFiles) -> None:

@@ -57,7 +57,11 @@ def read(address: Address) -> Layout:
     config = read_json(path / _CONFIG, _CONFIG_SCHEMA) if is_there(path / _CONFIG) else _Config()
     if len(metas) != config.get("shard_count", len(metas)):
         raise UserError(f"{path} has {len(metas)} shards, {_CONFIG} says {config['shard_count']}; copy the folder whole")
-    layout = joined(address, [_file(meta.with_suffix(_DATA)) for meta in metas])
+    data = {file.stem: file for file in names_in(path) if file.suffix not in (_META, _DATA)}
+    data |= {
+        meta.stem: meta.with_suffix(_DATA) for meta in metas if meta.stem not in data or is_there(meta.with_suffix(_DATA))
+    }
+    layout = joined(address, [_file(data[meta.stem]) for meta in metas])
     n_rows = sum(part.rows for part in layout.parts)
     if n_rows != config.get("total_size", n_rows):
         raise UserError(f"{path} has {n_rows} rows, {_CONFIG} says {config['total_size']}; copy the folder whole")

@@ -74,8 +74,11 @@ def _opened(path: Path) -> _Batch:
     try:
         memory = pa.py_buffer(np.memmap(path, np.uint8, "r"))
         with pa.ipc.open_stream(memory) as stream:
-            return _Batch(memory.address, memory.size, list(stream))
-    except (OSError, ValueError) as e:
+            batches = list(stream)
+        for batch in batches:
+            batch.validate(full=True)  # offsets beyond the numbers would be followed
+        return _Batch(memory.address, memory.size, batches)
+    except arrow.damage() as e:
         raise UserError(f"{path} is damaged, or no Arrow stream ({' '.join(str(e).split())[:200]}); copy it again") from None
 
 
