@@ -136,6 +136,11 @@ def test_large_norms_are_warned_of_and_filtered(tmp_path):
     assert "16 of all 2,000 rows" in line
     assert f"`saelight shards filter {path} OUT`" in line
     assert saelight_("shards", "filter", path, str(tmp_path / "out")) == 0
+    paired = ActivationDataModule(path, target_path=path, batch_size=100, normalise="none", val_fraction=0)
+    (line, _) = concerns(paired, *paired.init_sample())
+    assert (
+        "write both into one folder with `saelight shards convert`, then `saelight shards filter FOLDER_OF_BOTH OUT`" in line
+    )
     filtered = ActivationDataModule(str(tmp_path / "out"), batch_size=100, normalise="none", val_fraction=0)
     assert filtered.n_train_rows == 2000 - 16
     assert concerns(filtered, filtered.init_sample()) == []

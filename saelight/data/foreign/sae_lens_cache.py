@@ -63,6 +63,8 @@ class _Batch(NamedTuple):
 
     base: int
     size: int
+    names: list[str]
+    """Of the columns."""
     batches: list[Any]
 
 
@@ -74,10 +76,10 @@ def _opened(path: Path) -> _Batch:
     try:
         memory = pa.py_buffer(np.memmap(path, np.uint8, "r"))
         with pa.ipc.open_stream(memory) as stream:
-            batches = list(stream)
+            names, batches = stream.schema.names, list(stream)
         for batch in batches:
             batch.validate(full=True)  # offsets beyond the numbers would be followed
-        return _Batch(memory.address, memory.size, batches)
+        return _Batch(memory.address, memory.size, names, batches)
     except arrow.damage() as e:
         raise UserError(f"{path} is damaged, or no Arrow stream ({' '.join(str(e).split())[:200]}); copy it again") from None
 
@@ -99,7 +101,7 @@ def _file(address: Address, path: Path) -> Layout:
     parts = [_part(path, opened, flat.values, values, d_in, place) for flat in flats]
     n_rows = sum(part.rows for part in parts)
     columns: dict[str, list[Part]] = {}
-    for other in schema.names:
+    for other in opened.names:
         column = COLUMN_NAMES.get(other)
         if column is not None and column not in columns and other != name:
             columns[column] = _column(path, opened, other, TOKEN_COLUMNS[column], n_rows)
