@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from saelight.data.foreign.foreign_rows import ForeignRows
 from saelight.data.norms import MAX_NORM
 from saelight.data.row_statistics import Norms, constant, norms_of, read_norms, read_sample
+from saelight.data.shards.reader import ShardedRows
 from saelight.data.source import Rows, Source, sides
 from saelight.data.stored_rows import StoredRows
 from saelight.errors import UserError
@@ -83,14 +83,18 @@ def _sides(source: Source | None, named: dict[str, Tensor]) -> Iterator[_Side]:
         rows = None if opened is None else sides(opened.rows)[side]
         n = opened.n_train_rows if opened else len(x_ND)
         norms = (None if rows is None else read_norms(rows, 0, n)) or norms_of(x_ND, n)
-        yield _Side(what, norms, _path(rows), isinstance(rows, ForeignRows))
+        yield _Side(what, norms, _path(rows), _is_foreign(rows))
         if opened and opened.val and opened.val.rows.fingerprint != opened.rows.fingerprint:
             val = sides(opened.val.rows)[side]
             assert val is not None
             span = opened.val.start, opened.val.stop
             norms = read_norms(val, *span) or norms_of(read_sample(val, *span), span[1] - span[0])
-            yield _Side(f"validation {what}", norms, _path(val), isinstance(val, ForeignRows))
+            yield _Side(f"validation {what}", norms, _path(val), _is_foreign(val))
 
 
 def _path(rows: Rows | None) -> str | None:
     return str(rows.path) if isinstance(rows, StoredRows) else None
+
+
+def _is_foreign(rows: Rows | None) -> bool:
+    return isinstance(rows, StoredRows) and not isinstance(rows, ShardedRows)

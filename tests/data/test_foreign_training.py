@@ -157,7 +157,7 @@ def test_names_with_colons_and_layers_are_paths_first(tmp_path):
 
 
 def test_arrays_need_no_pyarrow():
-    assert not packages_loaded("data.foreign.opening") & {"pyarrow", "lightning"}
+    assert not packages_loaded("data.foreign.finding") & {"pyarrow", "lightning"}
 
 
 def test_the_six_lines_of_the_page(capsys):

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from saelight.bars import bar
+from saelight.data.foreign.finding import find
 from saelight.data.foreign.foreign_rows import known
 from saelight.data.foreign.layout import Layout
 from saelight.data.foreign.open_files import OpenFiles
-from saelight.data.foreign.opening import find
 from saelight.data.foreign.parts import Joined, Part, Streamed
 from saelight.data.shards.reader import COLUMNS, TOKEN_COLUMNS
 from saelight.data.shards.writer import ShardWriter

@@ -4,6 +4,7 @@ Shapes: N rows, D d_in.
 """
 
 import hashlib
+import random
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from saelight.data.foreign.parts import Held, Joined, Part, Streamed
 from saelight.data.moments import Sums
 from saelight.data.shards.reader import COLUMNS, DOCUMENT_IDS, first_decrease, runs
 from saelight.data.stored_rows import Known, StoredRows
-from saelight.data.stream.order import cut, sample
 from saelight.errors import UserError
 
 _HELD_BYTES = 1 << 30
@@ -65,9 +65,12 @@ class ForeignRows(StoredRows):
     def fingerprint(self) -> str:
         """A hash over how many rows there are, their width and dtype, and the values of seeded blocks of them."""
         digest = hashlib.sha256(f"{self.n_rows} {self.d_in} {self.dtype}".encode())
-        rows = max(_LEAST_ROWS, _SAMPLE_BYTES // (self.d_in * self.dtype.itemsize))
-        for start, size in zip(*(side.tolist() for side in sample(cut(0, self.n_rows, _BLOCK), rows, 0)), strict=True):
-            x_ND = torch.empty(size, self.d_in, dtype=self.dtype)
+        blocks = range(-(-self.n_rows // _BLOCK))
+        wanted = max(_LEAST_ROWS, _SAMPLE_BYTES // (self.d_in * self.dtype.itemsize)) // _BLOCK
+        # Python's generator: its numbers are the same in every version, and an identity outlives versions.
+        chosen = blocks if len(blocks) <= wanted else sorted(random.Random(0).sample(blocks, wanted))
+        for start in (block * _BLOCK for block in chosen):
+            x_ND = torch.empty(min(_BLOCK, self.n_rows - start), self.d_in, dtype=self.dtype)
             self.read(start, x_ND)
             digest.update(x_ND.view(torch.uint8).numpy().data)
         return digest.hexdigest()[:32]

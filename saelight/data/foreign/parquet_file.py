@@ -119,7 +119,7 @@ def _chosen(address: Address, schema: Any) -> _Chosen:
         return _Chosen([name], True, floats(dtype, f"{path}:{name}"))
     if lists:
         name = address.chosen(lists, "column")
-        return _Chosen([name], True, floats(arrow.dtype_of(types[name][0]) or np.dtype(object), f"{path}:{name}"))
+        return _Chosen([name], True, floats(np.dtype(types[name][0].to_pandas_dtype()), f"{path}:{name}"))
     single = [name for name, (kind, levels) in types.items() if levels == 0 and _kind(kind) == "f"]
     others = [name for name in types if name not in single and name not in COLUMN_NAMES and name not in LAYER]
     odd = [name for name in others if types[name][1] or _kind(types[name][0]) is not None]

@@ -48,7 +48,7 @@ def arrays_of(path: Path, header: Header) -> dict[str, Array]:
     arrays = {}
     for name, tensor in header.tensors.items():
         stored = np.dtype(_STORED[tensor.dtype]) if tensor.dtype in _STORED else None
-        if stored and tensor.size != math.prod(tensor.shape) * stored.itemsize:
+        if stored is not None and tensor.size != math.prod(tensor.shape) * stored.itemsize:
             raise UserError(
                 f"{path}:{name} is damaged: {tensor.size} bytes for {tensor.dtype} {tensor.shape}; copy it again"
             )
