@@ -18,7 +18,9 @@ from tests.support.commands import CONFIG, changed, saelight_
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def made(request, tmp_path_factory):
-    return LAYOUTS[request.param](tmp_path_factory.mktemp(request.param))
+    folder = tmp_path_factory.mktemp(request.param) / "data"
+    folder.mkdir()
+    return LAYOUTS[request.param](folder)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +47,9 @@ def test_rows_and_columns(made):
 
 
 def snapshot(address: str) -> dict[str, int]:
-    folder = Path(address.split("@")[0].split(":")[0])
-    folder = folder if folder.is_dir() else folder.parent
-    return {str(path): path.stat().st_mtime_ns for path in sorted(folder.parent.rglob("*"))}
+    """When each file in and beside the data was written."""
+    beside = Path(address.rpartition("/data")[0])
+    return {str(path): path.stat().st_mtime_ns for path in sorted(beside.rglob("*"))}
 
 
 def test_batches_are_those_of_own_shards(made, own):

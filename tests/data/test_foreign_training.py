@@ -156,6 +156,23 @@ def test_names_with_colons_and_layers_are_paths_first(tmp_path):
         open_rows(tmp_path / "nothing@7")
 
 
+def test_whose_metadata_they_are(tmp_path):
+    (tmp_path / "metadata.json").write_text('{"model": "mine"}')
+    np.save(tmp_path / "x.npy", X)
+    assert open_rows(tmp_path).n_rows == N
+    shards = write(tmp_path / "s", torch.tensor(X))
+    with pytest.raises(
+        UserError, match=r"s is a folder of shards, which hold one hook each; leave out what follows the path"
+    ):
+        open_rows(f"{shards}:x")
+    (shards / "metadata.json").write_text("{}")
+    with pytest.raises(UserError, match="does not say format"):
+        open_rows(shards)
+    (tmp_path / "x.npy").unlink()
+    with pytest.raises(UserError, match=r"only in folders in it \(s\)"):
+        open_rows(tmp_path)
+
+
 def test_arrays_need_no_pyarrow():
     assert not packages_loaded("data.foreign.finding") & {"pyarrow", "lightning"}
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from saelight.data.foreign import npy_file, npz_file, parquet_file, safetensors_file
 from saelight.data.foreign.layout import COLUMN_NAMES, Address, Layout, joined, names_in
 from saelight.data.foreign.parts import Part
+from saelight.data.shards.metadata import FIRST
 from saelight.errors import UserError
 
 
@@ -18,7 +19,6 @@ class Kind(NamedTuple):
 
 
 KINDS = [Kind(module.SUFFIX, module.read) for module in (npy_file, npz_file, safetensors_file, parquet_file)]
-_OURS = "activations-00000.safetensors"
 
 
 def is_here(path: Path) -> bool:
@@ -48,6 +48,6 @@ def _files(folder: Path) -> dict[str, list[Path]]:
     """The files of each kind in the folder. Of saelight's own shards that have lost their metadata there are none: what is
     left of them is not to be taken for somebody else's."""
     paths = [path for path in names_in(folder) if not path.is_dir()]
-    if any(path.name == _OURS for path in paths):
+    if any(path.name == FIRST for path in paths):
         return {}
     return {kind.suffix: [path for path in paths if path.suffix == kind.suffix] for kind in KINDS}

@@ -16,8 +16,7 @@ from saelight.data.foreign import (
     safetensors_file,
 )
 from saelight.data.foreign.layout import Address, Layout, names_in, parse
-from saelight.data.shards.disk import is_there
-from saelight.data.shards.metadata import METADATA
+from saelight.data.shards.metadata import is_shards
 from saelight.errors import UserError
 
 
@@ -52,7 +51,7 @@ def find(path: str | Path) -> tuple[Address, Layout] | None:
         if str(path).endswith(_SUFFIXES):
             raise UserError(f"no activations at {path}: there is no such file; check the path")
         return None
-    if not saev_shards.is_here(address.path) and is_there(address.path / METADATA):
+    if is_shards(address.path):
         if str(address) != str(address.path):
             raise UserError(
                 f"{address.path} is a folder of shards, which hold one hook each; leave out what follows the path"
@@ -75,4 +74,4 @@ def find(path: str | Path) -> tuple[Address, Layout] | None:
 
 
 def _holds_rows(path: Path) -> bool:
-    return path.is_dir() and (is_there(path / METADATA) or any(layout.is_here(path) for layout in LAYOUTS))
+    return path.is_dir() and (is_shards(path) or any(layout.is_here(path) for layout in LAYOUTS))

@@ -1,9 +1,8 @@
 """What is at a path, opened: shards, or activations in one of the other layouts."""
 
-from os.path import lexists
 from pathlib import Path
 
-from saelight.data.shards.metadata import METADATA
+from saelight.data.shards.metadata import is_shards
 from saelight.data.shards.reader import ShardedRows
 from saelight.data.stored_rows import StoredRows
 
@@ -13,7 +12,7 @@ def open_rows(path: str | Path) -> StoredRows:
 
     Raises `UserError` when there are none, they are damaged, or they have to be converted first.
     """
-    if lexists(Path(path, METADATA)) and not lexists(Path(path, "shards.json")):
+    if is_shards(Path(path)):
         return ShardedRows(path)
     # Own shards need none of the readers of other layouts.
     from saelight.data.foreign.finding import find
