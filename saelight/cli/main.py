@@ -24,7 +24,7 @@ USAGE = """usage: saelight COMMAND ...
 Train many sparse autoencoders (SAEs) in one pass over activations.
 
 {commands}
-  shards harvest | filter | info | verify
+  shards harvest | convert | filter | info | verify
              make activation shards from a model, leave out rows, describe them, check them
   sweep expand | run | status | results | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results

@@ -43,6 +43,11 @@ def parquet(names: list[str] | None = None, **columns: object) -> Make:
     return lambda folder: pq.write_table(table if names is None else table.rename_columns(names), folder / "x.parquet")
 
 
+def layer_file(layer: int) -> Make:
+    table = pa.table({"a": [[1.0]], "layer_idx": [layer]})
+    return lambda folder: pq.write_table(table, folder / f"x{layer}.parquet")
+
+
 def cut(make: Make, name: str, size: int) -> Make:
     def damaged(folder: Path) -> None:
         make(folder)
@@ -218,6 +223,11 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
         "x.parquet",
         "x.parquet:layer holds (large_)?string; layers are chosen by whole numbers",
     ),
+    "a layer in each file": (
+        both(layer_file(3), layer_file(4)),
+        ".",
+        "different layer: x3.parquet has 3, x4.parquet has 4; keep each kind in a folder of its own",
+    ),
     "no layers": (parquet(a=[[1.0], [2.0]]), "x.parquet@5", "has no layers to choose from; leave out @5"),
     "saev, no layer said": (SAEV, ".", r"has several layers \(11, 23\); say which, as .*@11"),
     "saev, another layer": (SAEV, ".@12", "has no layer 12: it has 11, 23"),
@@ -350,7 +360,9 @@ def test_commands_say_it_too(tmp_path, capsys):
     path = str(tmp_path / "x.npy")
     for command in (["info", path], ["verify", path], ["filter", path, "out"], ["convert", path, "out"]):
         assert "holds int8: quantised" in refused(capsys, "shards", *command)
-    assert "is a folder of shards" not in refused(capsys, "shards", "convert", "nothing", "out")
+    assert "no activations at nothing: there is no such file or folder" in refused(
+        capsys, "shards", "convert", "nothing", "out"
+    )
     assert not list(tmp_path.glob("out*"))
 
 

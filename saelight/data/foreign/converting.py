@@ -12,7 +12,7 @@ from torch import Tensor
 from saelight.bars import bar
 from saelight.data.foreign.finding import find
 from saelight.data.foreign.foreign_rows import known
-from saelight.data.foreign.layout import Layout
+from saelight.data.foreign.layout import Layout, parse
 from saelight.data.foreign.open_files import OpenFiles
 from saelight.data.foreign.parts import Joined, Part, Streamed
 from saelight.data.shards.reader import COLUMNS, TOKEN_COLUMNS
@@ -36,6 +36,8 @@ def convert(
         UserError: The source is none that is read, is damaged, or is shards already; `out` exists; a value is not finite.
     """
     found = find(src)
+    if found is None and parse(src) is None:
+        raise UserError(f"no activations at {src}: there is no such file or folder; check the path")
     if found is None:
         raise UserError(f"{src} is no activations of another layout; `saelight shards filter` writes shards anew")
     address, layout = found

@@ -65,7 +65,7 @@ def find(path: str | Path) -> tuple[Address, Layout] | None:
         kinds = ", ".join(_SUFFIXES)
         raise UserError(
             f"no shards at {address.path}: it is a file; point to the folder of the shards, or to a file of another kind "
-            f"that is read ({kinds}, raw arrays with .meta)"
+            f"that is read ({kinds}, raw arrays with .meta); anything else becomes shards by saelight.ShardWriter"
         )
     if address.path.is_dir() and (inner := [path.name for path in names_in(address.path) if _holds_rows(path)]):
         listed = ", ".join(inner[:20]) + (", …" if len(inner) > 20 else "")

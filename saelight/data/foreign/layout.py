@@ -117,6 +117,7 @@ def joined(address: Address, layouts: Sequence[Layout]) -> Layout:
         for what, here, there in (
             ("width", first.d_in, layout.d_in),
             ("dtype", first.dtype, layout.dtype),
+            ("layer", first.notes.get("layer"), layout.notes.get("layer")),
             ("columns", sorted(first.columns) or "none", sorted(layout.columns) or "none"),
         ):
             if here != there:

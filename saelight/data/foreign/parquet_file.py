@@ -52,7 +52,7 @@ def read(address: Address) -> Layout:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
         if twice := [name for name, n in Counter(schema.names).items() if n > 1]:
             raise UserError(f"{path} has several columns {twice[0]!r}; name each once")
-        stays_N = _layer(address, schema)
+        layer, stays_N = _layer(address, schema)
         chosen = _chosen(address, schema)
         n_rows = n_rows if stays_N is None else int(stays_N.sum())
         if n_rows == 0:
@@ -75,7 +75,7 @@ def read(address: Address) -> Layout:
         columns,
         model="unknown",
         hook=address.name or (chosen.columns[0] if chosen.lists else path.stem),
-        notes={} if address.layer is None else {"layer": address.layer},
+        notes={} if layer is None else {"layer": layer},
         files=[path],
     )
 
@@ -87,12 +87,12 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} is damaged, or no Parquet ({' '.join(str(error).split())[:200]}); write it again")
 
 
-def _layer(address: Address, schema: Any) -> np.ndarray | None:
-    """Which rows are of the layer that is meant: (N,) bool. None for all."""
+def _layer(address: Address, schema: Any) -> tuple[int | None, np.ndarray | None]:
+    """The layer that is meant, if there are layers, and which rows are of it: (N,) bool, or None for all."""
     named = [name for name in LAYER if name in schema.names]
     if not named:
         address.without_layers()
-        return None
+        return None, None
     if not _is_whole(schema, named[0]):
         kind = schema.field(named[0]).type
         raise UserError(
@@ -102,7 +102,7 @@ def _layer(address: Address, schema: Any) -> np.ndarray | None:
     layers_N = _numbers(address.path, named[0])
     layer = address.chosen_layer([int(layer) for layer in np.unique(layers_N)] or [0])
     stays_N = layers_N == layer
-    return None if stays_N.all() else stays_N
+    return layer, None if stays_N.all() else stays_N
 
 
 def _chosen(address: Address, schema: Any) -> _Chosen:

@@ -1,4 +1,4 @@
-"""Raw arrays with a JSON file beside each: `shard_0.memmap` is rows × width in C order, `shard_0.meta` "shape" and "dtype".
+"""Raw arrays with a JSON file beside each: `shard_0.memmap` is rows × width in C order, `shard_0.meta` says shape and dtype.
 
 The ActivationCache of science-of-finetuning and jkminder/dictionary_learning: a folder for each submodule, numbered shards
 in it, `config.json` with their number, and above it `tokens.pt` and `sequence_ranges.pt` for all submodules.
