@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from saelight.data.datamodule import ActivationDataModule
 from saelight.data.foreign.converting import convert
@@ -80,6 +81,31 @@ def test_commands_on_them(made):
     assert f"{N:,} × {D} float32" in command("info", made.address)
     assert f"{N:,} rows: all values are finite" in command("verify", made.address)
     assert open_rows(made.address).where(N - 1).startswith(made.address.split("@")[0].split(":")[0])
+
+
+DTYPES = {"<f2": torch.float16, ">f2": torch.float16, "<f4": torch.float32, ">f4": torch.float32, "<f8": torch.float32}
+
+
+@pytest.mark.parametrize("stored", DTYPES)
+def test_dtypes_of_numpy(stored, tmp_path):
+    np.save(tmp_path / "x.npy", X.astype(stored))
+    assert_read(tmp_path / "x.npy", torch.tensor(X).to(DTYPES[stored]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_dtypes_of_tensors(dtype, tmp_path):
+    save_file({"x": torch.tensor(X).to(dtype)}, tmp_path / "x.safetensors")
+    assert_read(tmp_path / "x.safetensors", torch.tensor(X).to(min(dtype, torch.float32, key=lambda d: d.itemsize)))
+
+
+def assert_read(path: Path, wanted: torch.Tensor) -> None:
+    """All rows are the wanted ones, in their dtype, in memory and in shards."""
+    rows = open_rows(path)
+    rows.read(0, x_ND := torch.empty(rows.n_rows, rows.d_in, dtype=rows.dtype))
+    assert rows.dtype == wanted.dtype
+    assert torch.equal(x_ND, wanted)
+    convert(path, path.parent / "out")
+    assert torch.equal(read(path.parent / "out")[0], wanted)
 
 
 @pytest.mark.slow
