@@ -12,6 +12,7 @@ _HOMES = {
     "PerSAE": "saelight.loggers",
     "SAEBank": "saelight.bank",
     "SAECallback": "saelight.callbacks",
+    "ShardWriter": "saelight.data.shards.writer",
     "StopEarly": "saelight.callbacks",
     "SyntheticDataModule": "saelight.data.datamodule",
     "Trainer": "saelight.run.trainer",

@@ -10,6 +10,7 @@ from saelight.callbacks import StopEarly as StopEarly
 from saelight.convert.reading import load as load
 from saelight.data.datamodule import ActivationDataModule as ActivationDataModule
 from saelight.data.datamodule import SyntheticDataModule as SyntheticDataModule
+from saelight.data.shards.writer import ShardWriter as ShardWriter
 from saelight.errors import UserError as UserError
 from saelight.loggers import PerSAE as PerSAE
 from saelight.run.trainer import Trainer as Trainer

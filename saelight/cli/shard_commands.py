@@ -1,4 +1,4 @@
-"""`saelight shards harvest | filter | info | verify`. Nothing heavy is imported before a command runs."""
+"""`saelight shards harvest | convert | filter | info | verify`. Nothing heavy is imported before a command runs."""
 
 from collections.abc import Callable
 
@@ -8,13 +8,30 @@ from saelight.data.harvest.harvester import harvest
 from saelight.parsing.messages import OneLineParser
 
 
+def convert(source: str, out: str, dtype: str | None = None, model: str | None = None, hook: str | None = None) -> None:
+    """Write activations in another layout as a folder of shards: what cannot be read in place, too.
+
+    Args:
+        source: A .npy, .npz, .safetensors or .parquet file, a folder of such, a cache of saev, SAELens or OpenMOSS, or raw
+            arrays with .meta; `SOURCE:NAME` says which tensor or column, `SOURCE@6` which layer, where there are several.
+        out: Folder to make.
+        dtype: What to store: bfloat16, float16 or float32. Default: what the source has, float64 as float32.
+        model: The model's name, for provenance.
+        hook: The hook's name, for provenance.
+    """
+    from saelight.data.foreign import converting
+
+    print(converting.convert(source, out, dtype, model, hook))
+
+
 def filter(
     src: str, out: str, max_norm: float | None = 10.0, skip_positions: int = 0, drop_tokens: list[int] | None = None
 ) -> None:
     """Write shards anew without the rows that are not to be trained on, as a harvest leaves them out.
 
     Args:
-        src: Folder of the shards, or of several hooks' folders of shards: what one of them drops, all do.
+        src: Folder of the shards, or of several hooks' folders of shards: what one of them drops, all do; or activations in
+            another layout.
         out: Folder to make.
         max_norm: Leave out rows whose norm is more than this many times the median norm, which the first 8,192 rows decide
             for each hook; null keeps all.
@@ -31,7 +48,7 @@ def info(path: str) -> None:
     """Print what a folder of shards holds, and how the norms of its rows are spread.
 
     Args:
-        path: Folder of the shards.
+        path: Folder of the shards, or activations in another layout.
     """
     from saelight.data.shard_summary import summary
 
@@ -39,17 +56,27 @@ def info(path: str) -> None:
 
 
 def verify(path: str) -> None:
-    """Check checksums, finite values, columns and sums of a folder of shards.
+    """Check checksums, finite values, columns and sums of a folder of shards; of activations in another layout the values.
 
     Args:
-        path: Folder of the shards.
+        path: Folder of the shards, or activations in another layout.
     """
+    from saelight.data.foreign.checking import check
+    from saelight.data.foreign.foreign_rows import ForeignRows
+    from saelight.data.foreign.opening import open_rows
     from saelight.data.shards.verify import verify
 
-    print(verify(path))
+    rows = open_rows(path)
+    print(check(rows) if isinstance(rows, ForeignRows) else verify(path))
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"harvest": harvest, "filter": filter, "info": info, "verify": verify}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "harvest": harvest,
+    "convert": convert,
+    "filter": filter,
+    "info": info,
+    "verify": verify,
+}
 
 
 def run(args: list[str]) -> None:

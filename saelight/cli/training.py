@@ -93,7 +93,9 @@ class _CLI(LightningCLI):
         if config.get("seed_everything") not in (None, False):
             raise UserError(f"seed_everything would seed nothing here: {_SEEDS}")
         if config.get("data") is None:
-            raise UserError("which data? give data.class_path and its init_args, or --data.path, a folder of shards")
+            raise UserError(
+                "which data? give data.class_path and its init_args, or --data.path, a folder of shards or a file"
+            )
         # Lightning would replace the model's config by the checkpoint's, explicit flags included, and import whatever that
         # names. The two have to be equal anyway: the bank compares them when it loads the checkpoint.
         self._ckpt_path = self.config[self.config.subcommand].pop("ckpt_path")

@@ -1,4 +1,4 @@
-"""Activations from folders of shards: their settings, their split, and the targets beside them."""
+"""Activations from disk, in shards or another layout: their settings, their split, and the targets beside them."""
 
 import itertools
 from dataclasses import KW_ONLY, dataclass
@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
+from saelight.data.foreign.opening import open_rows
 from saelight.data.pairs import PairedRows
-from saelight.data.shards.reader import ShardedRows
 from saelight.data.source import Opened, Rows, Source, Span
+from saelight.data.stored_rows import StoredRows
 from saelight.errors import UserError
 from saelight.ranges import Range
 
@@ -17,20 +18,22 @@ _SCAN = 1 << 16
 
 @dataclass(eq=False)
 class ActivationSource(Source):
-    """Activations from a folder of shards (`saelight shards harvest`), for transcoders paired with those of another."""
+    """Activations from disk: a folder of shards (`saelight shards harvest`) or what another tool wrote (docs/data.md), for
+    transcoders paired with those of another hook."""
 
     located_by: ClassVar[frozenset[str]] = frozenset({"path", "val_path", "val_fraction", "target_path", "target_val_path"})
 
     path: str
-    """Folder of the shards."""
+    """Folder of the shards; or a .npy, .npz, .safetensors or .parquet file, a folder of such, a cache of saev, SAELens or
+    OpenMOSS, raw arrays with .meta. `PATH:NAME` says which tensor or column, `PATH@6` which layer, of several."""
     _: KW_ONLY
     val_path: str | None = None
-    """Folder of shards to validate on. Default: hold out `val_fraction` of `path`."""
+    """What to validate on, as `path`. Default: hold out `val_fraction` of `path`."""
     val_fraction: Annotated[float, Range(least=0, below=1)] = 0.02
     """Share of the rows held out for validation, in [0, 1): the last whole documents in harvest order, rows when there are
     no documents; never trained on. 0: no validation. Unused with `val_path`."""
     target_path: str | None = None
-    """Folder of shards of the same tokens, from another hook: what transcoders are to predict from `path`'s rows. Normalised
+    """Activations of the same tokens, from another hook: what transcoders are to predict from `path`'s rows. Normalised
     on its own. Default: none, autoencoders reconstruct `path`'s rows."""
     target_val_path: str | None = None
     """The targets of `val_path`'s rows. Needed with both `val_path` and `target_path`."""
@@ -51,8 +54,8 @@ class ActivationSource(Source):
 
     def open(self) -> Opened:
         """Open the shards. Raises `UserError` when they cannot be read, or do not belong together."""
-        inputs = ShardedRows(self.path)
-        targets = None if self.target_path is None else ShardedRows(self.target_path)
+        inputs = open_rows(self.path)
+        targets = None if self.target_path is None else open_rows(self.target_path)
         rows: Rows = inputs if targets is None else PairedRows(inputs, targets)
         if self.val_path is not None:
             val_inputs = _like(inputs, "path", self.val_path)
@@ -67,9 +70,9 @@ class ActivationSource(Source):
         return Opened(rows, first, Span(rows, first, rows.n_rows), inputs.sums)
 
 
-def _like(rows: ShardedRows, name: str, val_path: str) -> ShardedRows:
+def _like(rows: StoredRows, name: str, val_path: str) -> StoredRows:
     """The validation shards for `rows`. Raises `UserError` when they are of another width."""
-    val_rows = ShardedRows(val_path)
+    val_rows = open_rows(val_path)
     if val_rows.d_in != rows.d_in:
         raise UserError(
             f"data.{name.replace('path', 'val_path')} {val_path} has width {val_rows.d_in}, data.{name} has "
@@ -78,7 +81,7 @@ def _like(rows: ShardedRows, name: str, val_path: str) -> ShardedRows:
     return val_rows
 
 
-def held_out_from(rows: ShardedRows, fraction: float) -> int:
+def held_out_from(rows: StoredRows, fraction: float) -> int:
     """First row of the validation set: the document start nearest to where the last `fraction` of the rows begins.
     Without document ids, that row itself.
 
@@ -100,7 +103,7 @@ def held_out_from(rows: ShardedRows, fraction: float) -> int:
     )
 
 
-def _document_starts(rows: ShardedRows, low: int, high: int) -> Tensor:
+def _document_starts(rows: StoredRows, low: int, high: int) -> Tensor:
     """Rows in [low, high), low >= 1, whose document is not that of the row before: int64."""
     ids = rows.column("document_ids", low - 1, high - low + 1)
     return (ids[1:] != ids[:-1]).nonzero().flatten() + low

@@ -12,6 +12,7 @@ from saelight.data.norms import MAX_NORM
 from saelight.data.row_statistics import Norms, constant, norms_of, read_norms, read_sample
 from saelight.data.shards.reader import ShardedRows
 from saelight.data.source import Rows, Source, sides
+from saelight.data.stored_rows import StoredRows
 from saelight.errors import UserError
 
 _SHARE = 0.05
@@ -24,7 +25,9 @@ class _Side(NamedTuple):
     what: str
     norms: Norms
     path: str | None
-    """Their folder, if they are shards."""
+    """Where they are stored, if they are."""
+    foreign: bool = False
+    """Stored as no shards."""
 
 
 def concerns(source: Source | None, x_ND: Tensor, y_ND: Tensor | None = None) -> list[str]:
@@ -61,8 +64,9 @@ def _sinks(side: _Side, paired: bool) -> str | None:
     if not share > _SHARE:
         return None
     folder = "FOLDER_OF_BOTH" if paired else side.path
+    first = "write both into one folder with `saelight shards convert`, then " if paired and side.foreign else ""
     remedy = (
-        f"`saelight shards filter {folder} OUT` writes shards without them (a harvest leaves them out by max_norm)"
+        f"{first}`saelight shards filter {folder} OUT` writes shards without them (a harvest leaves them out by max_norm)"
         if side.path
         else "leave them out of the source (saelight.data.row_filter.RowFilter does)"
     )
@@ -79,14 +83,18 @@ def _sides(source: Source | None, named: dict[str, Tensor]) -> Iterator[_Side]:
         rows = None if opened is None else sides(opened.rows)[side]
         n = opened.n_train_rows if opened else len(x_ND)
         norms = (None if rows is None else read_norms(rows, 0, n)) or norms_of(x_ND, n)
-        yield _Side(what, norms, _path(rows))
+        yield _Side(what, norms, _path(rows), _is_foreign(rows))
         if opened and opened.val and opened.val.rows.fingerprint != opened.rows.fingerprint:
             val = sides(opened.val.rows)[side]
             assert val is not None
             span = opened.val.start, opened.val.stop
             norms = read_norms(val, *span) or norms_of(read_sample(val, *span), span[1] - span[0])
-            yield _Side(f"validation {what}", norms, _path(val))
+            yield _Side(f"validation {what}", norms, _path(val), _is_foreign(val))
 
 
 def _path(rows: Rows | None) -> str | None:
-    return str(rows.path) if isinstance(rows, ShardedRows) else None
+    return str(rows.path) if isinstance(rows, StoredRows) else None
+
+
+def _is_foreign(rows: Rows | None) -> bool:
+    return isinstance(rows, StoredRows) and not isinstance(rows, ShardedRows)

@@ -153,7 +153,8 @@ class RowsDataModule(Source, pl.LightningDataModule):
 
 
 class ActivationDataModule(ActivationSource, RowsDataModule):
-    """Activations from a folder of shards (`saelight shards harvest`), for transcoders paired with those of another."""
+    """Activations from disk: a folder of shards (`saelight shards harvest`) or what another tool wrote (docs/data.md), for
+    transcoders paired with those of another hook."""
 
 
 class SyntheticDataModule(SyntheticSource, RowsDataModule):

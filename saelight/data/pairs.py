@@ -1,4 +1,4 @@
-"""Two shard folders side by side: row i of one is a transcoder's input, row i of the other its target.
+"""Two hooks' stored rows side by side: row i of one is a transcoder's input, row i of the other its target.
 
 Shapes: N rows, B batch, D width (of an input d_in, of a target d_out).
 """
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from saelight.data.finite import first_non_finite
-from saelight.data.shards.reader import TOKEN_COLUMNS, ShardedRows, runs
+from saelight.data.shards.reader import TOKEN_COLUMNS, runs
+from saelight.data.stored_rows import StoredRows
 from saelight.errors import UserError
 
 _SERIAL = 32_767  # values that torch copies on the calling thread, without its team
@@ -40,7 +41,7 @@ class PairedRows:
         UserError: The sides have different numbers of rows, or rows of different tokens.
     """
 
-    def __init__(self, inputs: ShardedRows, targets: ShardedRows) -> None:
+    def __init__(self, inputs: StoredRows, targets: StoredRows) -> None:
         check_same_tokens(inputs, targets)
         self.inputs, self.targets = inputs, targets
         self.n_rows = inputs.n_rows
@@ -81,7 +82,7 @@ class PairedRows:
         return " and ".join(side.where(row) for side in bad or sides)
 
 
-def check_same_tokens(inputs: ShardedRows, targets: ShardedRows) -> None:
+def check_same_tokens(inputs: StoredRows, targets: StoredRows) -> None:
     """Compare how many rows there are, and in 64 runs of 1024 spread from the first to the last the columns that both have.
     That is every row of up to 65,536; of more, no 63rd part of the rows is shifted or of another text unseen."""
     if inputs.n_rows != targets.n_rows:
@@ -100,7 +101,7 @@ def check_same_tokens(inputs: ShardedRows, targets: ShardedRows) -> None:
                 )
 
 
-def _finite(rows: ShardedRows, row: int) -> bool:
+def _finite(rows: StoredRows, row: int) -> bool:
     x_ND = torch.empty(1, rows.d_in, dtype=rows.dtype)
     rows.read(row, x_ND)
     return first_non_finite(x_ND) is None

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from saelight.data.norms import median_norm, row_squares
-from saelight.data.shards.reader import NORMS, ShardedRows
+from saelight.data.shards.reader import NORMS
 from saelight.data.source import Rows
+from saelight.data.stored_rows import StoredRows
 from saelight.data.stream.order import cut, sample
 
 SAMPLE_ROWS = 8192
@@ -85,7 +86,7 @@ def read_sample(rows: Rows, start: int, stop: int, n: int = SAMPLE_ROWS, seed: i
 def read_norms(rows: Rows, start: int, stop: int, seed: int = 0) -> Norms | None:
     """The norms of rows [start, stop) from the column of shards that have it, of more than a million those of seeded blocks;
     None where there is no column."""
-    if not isinstance(rows, ShardedRows) or NORMS not in rows.columns:
+    if not isinstance(rows, StoredRows) or NORMS not in rows.columns:
         return None
     blocks = sample(cut(start, stop), _NORMS, seed)
     if blocks.rows == stop - start:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saelight.data.moments import Sums
 from saelight.data.pairs import PairedRows
-from saelight.data.shards.reader import ShardedRows
+from saelight.data.stored_rows import StoredRows
 from saelight.data.stream.order import BLOCK, WINDOW
 from saelight.errors import UserError
 from saelight.ops.normalisation import Kind
@@ -94,7 +94,7 @@ class Description(NamedTuple):
     row_bytes: int
     """Bytes of a row as the stream carries it, its target included."""
     stream_bytes: int
-    """Bytes that the training stream's buffers hold."""
+    """Bytes that the training stream's buffers hold, and rows that are in memory as a whole."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -176,16 +176,17 @@ class Source(ABC):
         inputs, targets = sides(rows)
         train_rows = n_train_rows if self.max_samples is None else min(self.max_samples, n_train_rows)
         row_bytes = rows.d_in * rows.dtype.itemsize
+        held = sum(side.held_bytes for side in (inputs, targets) if isinstance(side, StoredRows))
         return Description(
             d_in=inputs.d_in,
             d_out=None if targets is None else targets.d_in,
             train_rows=train_rows,
             batch_size=self.batch_size,
             row_bytes=row_bytes,
-            stream_bytes=round(_WINDOWS * min(train_rows, WINDOW * BLOCK) * row_bytes),
+            stream_bytes=round(_WINDOWS * min(train_rows, WINDOW * BLOCK) * row_bytes) + held,
         )
 
 
-def sides(rows: Rows) -> tuple[Rows, ShardedRows | None]:
+def sides(rows: Rows) -> tuple[Rows, StoredRows | None]:
     """The rows of the activations, and of the targets when there are any."""
     return (rows.inputs, rows.targets) if isinstance(rows, PairedRows) else (rows, None)

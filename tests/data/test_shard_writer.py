@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from saelight.data.shards.reader import ShardedRows
 from saelight.data.shards.writer import ShardWriter
 from saelight.errors import UserError
-from tests.data.folders import counted, write
+from tests.data.folders import counted, read, write
 
 FIELDS = {"model": "test", "hook": "layer", "dtype": "float32", "d_in": 4}
 
@@ -142,3 +143,40 @@ def test_killed_writers_leave_no_folder_and_no_obstacle(tmp_path, kill):
     write(out, counted(30))
     assert ShardedRows(out).n_rows == 30
     assert not stale.exists()
+
+
+def test_arrays_are_rows_too(tmp_path):
+    x = np.arange(24.0).reshape(6, 4)
+    frozen, swapped, turned = x.copy(), x.astype(">f8"), np.asfortranarray(x)
+    frozen.setflags(write=False)
+    with ShardWriter(tmp_path / "s", **FIELDS) as writer:
+        for rows in (frozen, swapped, turned):
+            writer.append(rows, token_ids=np.arange(6))
+    kept, columns = read(tmp_path / "s")
+    assert np.array_equal(kept.numpy(), np.concatenate([x, x, x]))
+    assert columns["token_ids"].tolist() == [*range(6)] * 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "line"),
+    [
+        (torch.zeros(3, 1), {}, r"rows must be floats of shape \(N, 4\), these are torch.float32 of \(3, 1\)"),
+        (torch.zeros(4), {}, r"these are torch.float32 of \(4,\)"),
+        (torch.zeros(3, 4).long(), {}, "these are torch.int64"),
+        (
+            torch.zeros(3, 4),
+            {"tokens": torch.zeros(3)},
+            "shards have no column 'tokens'; they may have token_ids, positions",
+        ),
+    ],
+)
+def test_what_are_no_rows(rows, columns, line, tmp_path):
+    with pytest.raises(UserError, match=line), ShardWriter(tmp_path / "s", **FIELDS) as writer:
+        writer.append(rows, **columns)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_are_no_shards(tmp_path):
+    for dtype, d_in in (("int8", 4), ("float32", 0)):
+        with pytest.raises(UserError, match=f"rows of at least one number, not '{dtype}' rows of {d_in}"):
+            ShardWriter(tmp_path / "s", **FIELDS | {"dtype": dtype, "d_in": d_in})

@@ -4,6 +4,7 @@ Shapes: N rows, D d_in.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import torch
 from tqdm import tqdm
 
 from saelight.data.dropped import in_words
+from saelight.data.foreign.opening import open_rows
 from saelight.data.pairs import check_same_tokens
 from saelight.data.row_filter import Piece, RowFilter
-from saelight.data.shards.disk import cannot_read, check_folder, check_free, is_there, writing
+from saelight.data.shards.disk import cannot_read, check_free, is_there, writing
 from saelight.data.shards.metadata import METADATA
 from saelight.data.shards.reader import TOKEN_COLUMNS, ShardedRows
 from saelight.data.shards.writer import ShardWriter
+from saelight.data.stored_rows import StoredRows
 from saelight.files import replacing
 
 _ROWS = 8192
@@ -37,43 +40,47 @@ def filter_shards(src: str | Path, out: str | Path, row_filter: RowFilter) -> st
     with writing(Path(out)), replacing(Path(out)) as partial, contextlib.ExitStack() as stack:
         writers = {}
         for name, rows in sources.items():
-            meta = rows.metadata
-            filtered = [*meta["source"].get("filtered", []), row_filter.settings]
+            known = rows.known
+            filtered = [*known.notes.get("filtered", []), row_filter.settings]
             writers[name] = stack.enter_context(
                 ShardWriter(
                     partial / name,
-                    model=meta["model"],
-                    hook=meta["hook"],
-                    dtype=meta["dtype"],
-                    d_in=meta["d_in"],
-                    source=meta["source"] | {"filtered": filtered},
+                    model=known.model,
+                    hook=known.hook,
+                    dtype=rows.source["dtype"],
+                    d_in=rows.d_in,
+                    source=known.notes | {"filtered": filtered},
                 )
             )
         for piece in row_filter(_pieces(sources)):
             for name, writer in writers.items():
                 writer.append(piece.x[name], **piece.columns)
         for name, writer in writers.items():
-            writer.dropped = [*sources[name].metadata.get("dropped", []), row_filter.report(name)]
+            writer.dropped = [*sources[name].known.dropped, row_filter.report(name)]
         lines = [f"dropped from {sources[name].path}: {in_words(writer.dropped[-1])}" for name, writer in writers.items()]
     return "\n".join([f"{row_filter.passed:,} rows in {out}", *lines])
 
 
-def _open(src: Path) -> dict[str, ShardedRows]:
-    """The folders of shards at `src`, by their paths in it: itself, or all those in it."""
-    check_folder(src)
-    if is_there(src / METADATA):
-        return {"": ShardedRows(src)}
-    try:
-        inner = sorted(path for path in src.iterdir() if _has_shards(path))
-    except OSError as e:
-        raise cannot_read(src, e) from None
+def _open(src: Path) -> dict[str, StoredRows]:
+    """The rows at `src`, by their paths in it: itself, or all folders of shards in it."""
+    inner = _inner(src)
     if not inner:
-        return {"": ShardedRows(src)}
-    sources = {folder.name: ShardedRows(folder) for folder in inner}
+        return {"": open_rows(src)}
+    sources: dict[str, StoredRows] = {folder.name: ShardedRows(folder) for folder in inner}
     first, *others = sources.values()
     for other in others:
         check_same_tokens(first, other)
     return sources
+
+
+def _inner(src: Path) -> list[Path]:
+    """The folders of shards in `src`, unless that is one itself."""
+    if not os.path.isdir(src) or is_there(src / METADATA):  # False, not an error, for names that nothing can have
+        return []
+    try:
+        return sorted(path for path in src.iterdir() if _has_shards(path))
+    except OSError as e:
+        raise cannot_read(src, e) from None
 
 
 def _has_shards(path: Path) -> bool:
@@ -81,7 +88,7 @@ def _has_shards(path: Path) -> bool:
     return is_there(path / METADATA) or any(path.glob("*.safetensors"))
 
 
-def _pieces(sources: dict[str, ShardedRows]) -> Iterator[Piece]:
+def _pieces(sources: dict[str, StoredRows]) -> Iterator[Piece]:
     """All rows of all sources, with the columns that any of them has."""
     n_rows = next(iter(sources.values())).n_rows
     holders = {name: rows for name in TOKEN_COLUMNS for rows in sources.values() if name in rows.columns}

@@ -21,13 +21,15 @@ from saelight.errors import UserError
 FORMAT = "saelight-shards"
 VERSION = 1
 METADATA = "metadata.json"
+FIRST = "activations-00000.safetensors"
+"""The first shard, as saelight names it."""
 _MAX_BYTES = 100_000_000
 _MAX_NAME = 255
 _ZEROS = "0" * 64
 _ROUNDING = 1e-9
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     if name in ("", ".", "..") or not name.isprintable() or len(os.fsencode(name)) > _MAX_NAME or {"/", "\\"} & {*name}:
         raise ValueError(f"a shard's file must be a plain name in this folder, it is {shown(name)}")
     return name
@@ -49,7 +51,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Entry(TypedDict):
     """One shard's line."""
 
-    file: Annotated[str, AfterValidator(_plain_name)]
+    file: Annotated[str, AfterValidator(plain_name)]
     rows: Count
     bytes: Count
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -128,6 +130,20 @@ def sealed(meta: dict[str, Any]) -> bytes:
     text = json.dumps({key: meta[key] for key in meta if key != "sha256"} | {"sha256": _ZEROS}, indent=1, allow_nan=False)
     before, _, after = text.rpartition(_ZEROS)
     return f"{before}{hashlib.sha256(text.encode()).hexdigest()}{after}".encode()
+
+
+def is_shards(folder: Path) -> bool:
+    """Whether `folder` has the metadata of shards, whole or damaged, and not somebody else's file of that name."""
+    if not os.path.lexists(folder / METADATA):
+        return False
+    if os.path.lexists(folder / FIRST):
+        return True
+    try:
+        with reading(folder / METADATA) as file:
+            meta = parse(file.read(_MAX_BYTES))
+    except ValueError:  # a `UserError` is one
+        return True
+    return not isinstance(meta, dict) or "format" in meta
 
 
 def read_metadata(path: str | Path) -> Metadata:

@@ -22,6 +22,7 @@ from saelight.data.shards.disk import cannot_read, open_file
 from saelight.data.shards.header import read_header
 from saelight.data.shards.metadata import METADATA, Entry, read_metadata
 from saelight.data.shards.strict_json import shown
+from saelight.data.stored_rows import Known, StoredRows
 from saelight.errors import UserError
 
 ACTIVATIONS = "activations"
@@ -72,7 +73,7 @@ def decreasing(place: str) -> str:
     return f"document_ids decrease at {place}: rows of one document must lie together, in order; harvest again"
 
 
-class ShardedRows:
+class ShardedRows(StoredRows):
     """The rows of one shard folder, numbered across its files.
 
     Opening reads `metadata.json`, each file's header and, of document ids, up to 64 runs of 1024, never the rows. It raises
@@ -153,10 +154,11 @@ class ShardedRows:
         return hashlib.sha256(joined.encode()).hexdigest()[:32]
 
     @property
-    def source(self) -> dict[str, Any]:
-        """Provenance: model, hook, dtype, rows, and whatever the harvest noted."""
+    def known(self) -> Known:
+        """What the metadata say of all rows."""
         meta = self.metadata
-        return meta["source"] | {"model": meta["model"], "hook": meta["hook"], "dtype": meta["dtype"], "rows": meta["rows"]}
+        size = sum(entry["bytes"] for entry in meta["shards"])
+        return Known(meta["model"], meta["hook"], meta["source"], len(meta["shards"]), size, meta.get("dropped", []))
 
     @property
     def sums(self) -> Sums:

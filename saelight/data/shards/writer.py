@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,6 +67,8 @@ class ShardWriter:
         self.dropped: list[Mapping[str, Any]] = []
         """Reports on rows that were left out on the way here (`Dropped.report`), the oldest first."""
         self.n_rows = 0
+        if dtype not in DTYPES or d_in < 1:
+            raise UserError(f"shards hold {', '.join(DTYPES)} rows of at least one number, not {dtype!r} rows of {d_in}")
         self._meta = {"format": FORMAT, "version": VERSION, "model": model, "hook": hook, "dtype": dtype, "d_in": d_in}
         self._dtype = DTYPES[dtype]
         self._per_shard = rows_per_shard or max(1, SHARD_BYTES // (d_in * self._dtype.itemsize))
@@ -105,9 +108,24 @@ class ShardWriter:
         for file in stale:
             file.unlink()
 
-    def append(self, x_ND: Tensor, **columns: Tensor) -> None:
-        """Add rows (any number, any float dtype; stored as the folder's). `columns`: token_ids, positions,
-        document_ids, each (N,): the same ones in every call. Raises `UserError` on NaN or infinity, naming the row."""
+    def append(self, x_ND: Tensor | np.ndarray, **columns: Tensor | np.ndarray) -> None:
+        """Add rows (N, d_in), any number of any float dtype; stored as the folder's.
+
+        Args:
+            x_ND: The rows.
+            **columns: token_ids, positions, document_ids, each (N,): the same ones in every call.
+
+        Raises:
+            UserError: A NaN or an infinity, which is named; rows of another width; a column that there is none of.
+        """
+        self._append(_tensor(x_ND), {name: _tensor(column) for name, column in columns.items()})
+
+    def _append(self, x_ND: Tensor, columns: dict[str, Tensor]) -> None:
+        d_in = self._meta["d_in"]
+        if x_ND.ndim != 2 or x_ND.shape[1] != d_in or not x_ND.is_floating_point():
+            raise UserError(f"rows must be floats of shape (N, {d_in}), these are {x_ND.dtype} of {tuple(x_ND.shape)}")
+        if odd := [name for name in columns if name not in TOKEN_COLUMNS]:
+            raise UserError(f"shards have no column {odd[0]!r}; they may have {', '.join(TOKEN_COLUMNS)}")
         x_ND = x_ND.detach().to("cpu", self._dtype).contiguous()
         if (bad := first_non_finite(x_ND)) is not None:
             dtype = self._meta["dtype"]
@@ -212,6 +230,13 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor]) -> tuple[int, str
         file.flush()
         os.fsync(file.fileno())
     return len(header) + sum(sizes.values()), digest.hexdigest()
+
+
+def _tensor(x: Tensor | np.ndarray) -> Tensor:
+    """An array as a tensor; copied where it lies in read-only memory or in an order of bytes that torch does not know."""
+    if isinstance(x, Tensor):
+        return x
+    return torch.from_numpy(np.require(x, x.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def _grown(old: Tensor, size: int, keep: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Activations in other layouts than saelight's shards, read where they lie."""
