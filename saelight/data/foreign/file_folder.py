@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from saelight.data.foreign import npy_file, npz_file, parquet_file, safetensors_file
 from saelight.data.foreign.layout import COLUMN_NAMES, Address, Layout, joined, names_in
-from saelight.data.foreign.parts import Part
+from saelight.data.foreign.row_parts import Part
 from saelight.data.shards.metadata import FIRST
 from saelight.errors import UserError
 

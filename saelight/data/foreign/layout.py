@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from saelight.data.foreign.parts import Part, Streamed
+from saelight.data.foreign.row_parts import Part, Streamed
 from saelight.data.shards.disk import cannot_read
 from saelight.errors import UserError, did_you_mean
 

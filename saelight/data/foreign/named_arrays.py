@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from saelight.data.foreign.layout import COLUMN_NAMES, Address, Layout
-from saelight.data.foreign.parts import Held, Part, Placed, Streamed
+from saelight.data.foreign.row_parts import Held, Part, Placed, Streamed
 from saelight.data.foreign.values import Values, whole
 from saelight.data.shards.reader import TOKEN_COLUMNS
 from saelight.errors import UserError

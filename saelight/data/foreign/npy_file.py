@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 from saelight.data.foreign.layout import Address, Layout
 from saelight.data.foreign.named_arrays import Array, column_of, layout_of
-from saelight.data.foreign.parts import Part
+from saelight.data.foreign.row_parts import Part
 from saelight.data.foreign.values import Values, floats
 from saelight.data.shards.disk import reading
 from saelight.errors import UserError

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from saelight.data.foreign.layout import Address, Layout, joined, names_in
 from saelight.data.foreign.open_files import OpenFiles
-from saelight.data.foreign.parts import Held, Part, Placed, Positions, Streamed
+from saelight.data.foreign.row_parts import Held, Part, Placed, Positions, Streamed
 from saelight.data.foreign.safetensors_file import arrays_of, tensor_values
 from saelight.data.foreign.values import floats_named, whole
 from saelight.data.shards.disk import reading

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from saelight.data.foreign import arrow
 from saelight.data.foreign.layout import COLUMN_NAMES, Address, Layout
-from saelight.data.foreign.parts import Held, Part, Streamed
+from saelight.data.foreign.row_parts import Held, Part, Streamed
 from saelight.data.foreign.values import Values, floats
 from saelight.data.shards.disk import reading
 from saelight.data.shards.reader import TOKEN_COLUMNS

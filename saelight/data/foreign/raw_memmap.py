@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from saelight.data.foreign.described import file_size, read_json
 from saelight.data.foreign.layout import Address, Layout, joined, names_in
-from saelight.data.foreign.parts import Held, Part, Placed
+from saelight.data.foreign.row_parts import Held, Part, Placed
 from saelight.data.foreign.values import floats_named
 from saelight.data.shards.disk import is_there
 from saelight.data.shards.metadata import Count, Positive

@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 from saelight.data.foreign import arrow
 from saelight.data.foreign.described import file_size, read_json
 from saelight.data.foreign.layout import COLUMN_NAMES, Address, Layout, joined
-from saelight.data.foreign.parts import Held, Part, Placed, Positions, Streamed
+from saelight.data.foreign.row_parts import Held, Part, Placed, Positions, Streamed
 from saelight.data.foreign.values import Values, floats, whole
 from saelight.data.shards.disk import is_there
 from saelight.data.shards.metadata import plain_name

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from saelight.data.foreign.described import file_size, read_json
 from saelight.data.foreign.layout import Address, Layout
-from saelight.data.foreign.parts import Numbers, Part, Placed, Positions
+from saelight.data.foreign.row_parts import Numbers, Part, Placed, Positions
 from saelight.data.foreign.values import Values, floats_named
 from saelight.data.shards.disk import is_there
 from saelight.data.shards.metadata import METADATA, Count, Integer, Positive, plain_name
