@@ -6,6 +6,7 @@ shapes and dtype alone, never on a timing: they differ in the last bit. Shapes: 
 """
 
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,34 @@ def product(a_MK: Tensor, b_KN: Tensor) -> Tensor:
     return _Product.apply(a_MK, b_KN)
 
 
+def block_products(v_BF: Tensor, W_FD: Tensor, ends: list[int]) -> list[Tensor]:
+    """v @ W of each block of latents alone, G times (B, D); the blocks end before `ends`."""
+    sizes = [end - start for start, end in pairwise([0, *ends])]
+    # Their gradients are put together once; those of slices would be padded to the whole and added up.
+    return [product(v, W) for v, W in zip(v_BF.split(sizes, 1), W_FD.split(sizes), strict=True)]
+
+
+def row_dots(a_NK: Tensor, b_NK: Tensor) -> Tensor:
+    """The dot product of each two rows, (N,)."""
+    if a_NK.is_cpu:
+        return torch.linalg.vecdot(a_NK, b_NK)
+    # vecdot writes the products of all entries; a batch of products of one row and one column does not.
+    return torch.bmm(a_NK[:, None], b_NK[:, :, None]).view(-1)
+
+
+def centred(x_MK: Tensor, centre_K: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """x - centre in `dtype`, in one pass."""
+    if centre_K is None or dtype == x_MK.dtype:
+        return x_MK.to(dtype) if centre_K is None else x_MK - centre_K
+    return torch.sub(x_MK, centre_K, out=torch.empty_like(x_MK, dtype=dtype))
+
+
 class _CentredProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_MK: Tensor, centre_K: Tensor | None, W_KN: Tensor, bias_N: Tensor | None) -> Tensor:
         dtype = compute_dtype(x_MK)
         ctx.dtypes = x_MK.dtype, W_KN.dtype
-        x_MK = x_MK if centre_K is None else x_MK - centre_K
-        x_MK, W_KN = x_MK.to(dtype), W_KN.to(dtype)
+        x_MK, W_KN = centred(x_MK, centre_K, dtype), W_KN.to(dtype)
         ctx.save_for_backward(x_MK, W_KN)
         ctx.vector_dtype = (W_KN if centre_K is None else centre_K).dtype
         return matmul(x_MK, W_KN, None if bias_N is None else bias_N.to(dtype))
@@ -90,10 +112,12 @@ class _CentredProduct(torch.autograd.Function):
         dx = dcentre = dW = None
         if ctx.needs_input_grad[0]:
             dx = matmul(dz_MN, W_KN.T).to(ctx.dtypes[0])
-        sums_N = dz_MN.sum(0, dtype=ctx.vector_dtype) if ctx.needs_input_grad[1] or ctx.needs_input_grad[3] else None
-        if ctx.needs_input_grad[1]:
+        sums_N = None
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[3]:
+            sums_N = dz_MN.sum(0, dtype=ctx.vector_dtype)
+        if ctx.needs_input_grad[1] and sums_N is not None:
             # Summed over tokens before the product: one row's, not a batch's.
-            dcentre = -(sums_N @ W_KN.T.to(ctx.vector_dtype))
+            dcentre = -sums_N @ W_KN.T.to(ctx.vector_dtype)
         if ctx.needs_input_grad[2]:
             # The layout of W_enc itself, whose memory is (N, K).
             dW = matmul(dz_MN.T, x_MK).to(ctx.dtypes[1]).T

@@ -142,7 +142,7 @@ class PenalisedSAE(SAE):
         density = l0 / self.d_sae if density is None else torch.as_tensor(density).to(l0)
         return Losses(
             total,
-            reconstruction.error_BD.square().mean(),
+            reconstruction.mean_square,
             penalty,
             aux,
             counts_F,
@@ -159,8 +159,9 @@ class PenalisedSAE(SAE):
 
     @torch.no_grad()
     def absorb(self, measured: Tensor, moment: Moment) -> None:
-        limit = self.sparse_below * torch.where(self.is_sparse, 1.0, _HYSTERESIS)
-        self.is_sparse.copy_(measured[1] < limit)
+        if trains_sparsely(measured):
+            limit = self.sparse_below * torch.where(self.is_sparse, 1.0, _HYSTERESIS)
+            self.is_sparse.copy_(measured[1] < limit)
         target_l0 = self.config.target_l0
         if target_l0 is None or not self.aims_at_l0:
             return
