@@ -184,6 +184,10 @@ class SAE(Foldable, ABC):
         """z = (x - b_dec) @ W_enc (+ bias), (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from."""
         return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F)
 
+    def rectified(self, x: Tensor, bias_F: Tensor) -> Tensor:
+        """ReLU(z + bias), (..., F)."""
+        return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F, rectified=True)
+
     def kept_pre_activations(
         self,
         select: Select,
