@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
-from saelight.ops.entries import AllEntries
+from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.jump import jump, jump_and_steps, step
 from saelight.ranges import Range
 from saelight.saes.auxk import AUX_COEFFICIENT, auxk, dead_used
@@ -140,7 +140,7 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
 
     def _jump_and_steps(self, pre: Tensor, theta_F: Tensor, entries: Entries) -> tuple[Tensor, Tensor, Tensor]:
         """The latents, the sum of the steps, and on how many tokens each latent fires."""
-        if isinstance(entries, AllEntries) and not pre.is_cpu:
+        if not trains_sparsely(pre):
             return jump_and_steps(pre, theta_F, self.bandwidth)
         theta = entries.at(theta_F)
         f = self._latents(pre, theta)

@@ -113,7 +113,7 @@ class TopKSAE(SAE, config=TopK):
                 largest(k), x_BD, self.b_enc, sparsely=True, trim=trim, weights_F=self.norms
             )
             return self.objective(self.activation(pre_E), entries, x_BD, y_BD, moment)
-        if not x_BD.is_cpu:
+        if not trains_sparsely(x_BD):
             pre_E, placed = self.placed_pre_activations(largest_of_rows(k, self.signed), x_BD)
             return self.objective(self.activation(pre_E), placed, x_BD, y_BD, moment)
         f_BF = self.select(self.pre_activations(x_BD, self.b_enc), k)
