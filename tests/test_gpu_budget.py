@@ -80,8 +80,8 @@ def test_launches_bytes_and_reads_are_counted():
 
 
 def test_the_command_prints_a_table(monkeypatch, capsys):
-    words = "budget --d_in 16 --d_sae 64 --batch 32 --k 4 --variant topk --dead 8 --precision fp32".split()
-    monkeypatch.setattr("sys.argv", words)
+    size = ["--d_in", "16", "--d_sae", "64", "--batch", "32", "--k", "4"]
+    monkeypatch.setattr("sys.argv", ["budget", *size, "--variant", "topk", "--dead", "8", "--precision", "fp32"])
     budget.main()
     out = capsys.readouterr().out
     assert out.startswith("| variant | launches | GB | reads | forward | backward |")

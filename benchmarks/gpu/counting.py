@@ -143,6 +143,9 @@ def _moved(func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], ou
         # It changes parameters and both moments; gradients only where it is given a scale.
         changed = [args[0], *args[2:4], *([args[1]] if kwargs.get("grad_scale") is not None else [])]
         return _size(inputs) + _size(_tensors(changed))
+    if name.startswith("new_") or name.endswith("_like"):
+        # They look at nothing but a shape and a dtype.
+        return _size(_tensors(out))
     written = read = 0
     for i, argument in enumerate(func._schema.arguments):
         value = args[i] if i < len(args) else kwargs.get(argument.name)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saelight.ops.fallback import find_op
-from saelight.ops.gating import where_positive
+from saelight.ops.gating import where_above
 
 _ONEDNN = "mkldnn._linear_pointwise"
 _SMALLEST = 1 << 22  # multiplications below which oneDNN's preparation costs more than it wins
@@ -123,7 +123,7 @@ class _CentredProduct(torch.autograd.Function):
         x_MK, W_KN, exact_KN, rectified_MN = ctx.saved_tensors
         dx = dcentre = dW = None
         if rectified_MN is not None:
-            dz_MN = where_positive(dz_MN, rectified_MN)
+            dz_MN = where_above(dz_MN, rectified_MN)
         if ctx.needs_input_grad[0]:
             dx = matmul(dz_MN, W_KN.T).to(ctx.dtypes[0])
         sums_N = None

@@ -38,6 +38,8 @@ def test_losses_and_gradients_are_the_same(name, monkeypatch):
     want, gradients = outcome(sae, x_BD, y_BD)
     for user in USERS:
         monkeypatch.setattr(f"saelight.saes.{user}.trains_sparsely", lambda values: False)
+    for user in ("saes.hard_concrete", "saes.gated_hard_concrete", "ops.gates"):
+        monkeypatch.setattr(f"saelight.{user}.works_in_whole", lambda values: True)
     got, whole = outcome(sae, x_BD, y_BD)
     torch.testing.assert_close(got.total, want.total)
     torch.testing.assert_close(got.reconstruction, want.reconstruction)

@@ -30,7 +30,13 @@ def assert_alike(ours: Tensor, written_out: Tensor, *of: Tensor) -> None:
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("weighed", [False, True])
 def test_placed_entries_are_those_of_the_dense_matrix(signed, weighed):
-    x, centre, W_enc, bias, W_dec = tensor(B, D), tensor(D, seed=1), tensor(D, F, seed=2), tensor(F, seed=3), tensor(F, D, seed=4)
+    x, centre, W_enc, bias, W_dec = (
+        tensor(B, D),
+        tensor(D, seed=1),
+        tensor(D, F, seed=2),
+        tensor(F, seed=3),
+        tensor(F, D, seed=4),
+    )
     weights_F = tensor(F, seed=5).detach().abs() + 0.1 if weighed else None
     z_E, entries = encode_placed(x, centre, W_enc, bias, weights_F, largest_of_rows(5, signed))
     z_BF = (x - centre) @ W_enc + bias
@@ -61,7 +67,9 @@ def test_jump_and_steps_are_both():
     pre, theta = tensor(B, F), tensor(F, seed=1).detach().abs().add(0.1).requires_grad_()
     f, steps, counts = jump_and_steps(pre, theta, 0.7)
     reference = jump(pre, theta, 0.7)
-    assert_alike((f * f.cos()).sum() + 3 * steps, (reference * reference.cos()).sum() + 3 * step(pre, theta, 0.7).sum(), pre, theta)
+    assert_alike(
+        (f * f.cos()).sum() + 3 * steps, (reference * reference.cos()).sum() + 3 * step(pre, theta, 0.7).sum(), pre, theta
+    )
     assert torch.equal(counts, (pre > theta).sum(0))
 
 
