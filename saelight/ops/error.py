@@ -1,5 +1,6 @@
 """The reconstruction's error and its mean square, with the gradient in one pass. B batch, D d_out, G blocks of latents."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,14 +37,14 @@ def mean_square(y_BD: Tensor, y_hat_BD: Tensor) -> tuple[Tensor, Tensor]:
 
 class _NestedMeanSquares(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, y_BD: Tensor, *blocks: Tensor) -> tuple[Tensor, ...]:
-        errors, error_BD = [], y_BD
+    def forward(ctx: Any, y_BD: Tensor, offset: Tensor, *blocks: Tensor) -> tuple[Tensor, ...]:
+        errors, error_BD = [], y_BD - offset
         for block_BD in blocks:
             # Each block takes from what those before it left over.
             error_BD = error_BD - block_BD
             errors.append(error_BD)
         ctx.save_for_backward(*errors)
-        ctx.dtypes = [block.dtype for block in blocks]
+        ctx.dtypes, ctx.offset_shape = [block.dtype for block in blocks], offset.shape
         if error_BD.is_cpu:
             means = [error.square().mean() for error in errors]
             mean, whole = sum(means[1:], means[0]) / len(errors), means[-1]
@@ -59,21 +60,24 @@ class _NestedMeanSquares(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, _: Any, dmean: Tensor | None, __: Any) -> tuple[Tensor | None, ...]:
         if dmean is None:
-            return (None,) * (1 + len(ctx.dtypes))
+            return (None,) * (2 + len(ctx.dtypes))
         errors = ctx.saved_tensors
         scaled = torch._foreach_mul(errors, dmean / len(errors) / (errors[0].numel() / -2))
         # A block's is that of its own error and of all that follow.
         for after, own in zip(scaled[:0:-1], scaled[-2::-1], strict=True):
             own.add_(after)
-        gradients = [d.to(dtype) for d, dtype in zip(scaled, ctx.dtypes, strict=True)]
-        return -scaled[0] if ctx.needs_input_grad[0] else None, *gradients
+        gradients = [torch.empty_like(d, dtype=dtype) for d, dtype in zip(scaled, ctx.dtypes, strict=True)]
+        torch._foreach_copy_(gradients, scaled)
+        dy_BD = -scaled[0] if ctx.needs_input_grad[0] else None
+        return dy_BD, scaled[0].sum_to_size(ctx.offset_shape), *gradients
 
 
-def nested_mean_squares(y_BD: Tensor, blocks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """The error that all blocks leave over of y (B, D), the mean over prefixes of the mean square that each leaves over, and
-    the whole's. Only the mean over prefixes has gradient.
+def nested_mean_squares(y_BD: Tensor, offset: Tensor, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The error that offset and blocks leave over of y (B, D), the mean over prefixes of the mean square that each leaves
+    over, and the whole's. Only the mean over prefixes has gradient.
 
     Args:
-        blocks: What each block adds to ŷ, G times (B, D), of any dtype.
+        offset: What ŷ begins with, (D,) or (B, D).
+        blocks: What each block adds to it, G times (B, D), of any dtype.
     """
-    return _NestedMeanSquares.apply(y_BD, *blocks)
+    return _NestedMeanSquares.apply(y_BD, offset, *blocks)

@@ -81,11 +81,62 @@ def product(a_MK: Tensor, b_KN: Tensor) -> Tensor:
     return _Product.apply(a_MK, b_KN)
 
 
-def block_products(v_BF: Tensor, W_FD: Tensor, ends: list[int]) -> list[Tensor]:
+class _WeighedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, v_BF: Tensor, W_FD: Tensor) -> tuple[Tensor, Tensor]:
+        half_FD, norms_F = W_FD.to(v_BF.dtype), W_FD.norm(dim=1)
+        sums_F = v_BF.sum(0, dtype=W_FD.dtype)
+        ctx.save_for_backward(v_BF, W_FD, half_FD, norms_F, sums_F)
+        return matmul(v_BF, half_FD), sums_F @ norms_F
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BD: Tensor, dl1: Tensor) -> tuple[Tensor | None, ...]:
+        v_BF, W_FD, half_FD, norms_F, sums_F = ctx.saved_tensors
+        # The penalty's gradients are added within the passes that the product's take anyway.
+        dv_BF = matmul(grad_BD, half_FD.T, (norms_F * dl1).to(v_BF.dtype))
+        along_F = (sums_F / norms_F).masked_fill_(norms_F == 0, 0) * dl1
+        dW_FD = torch.addcmul(matmul(v_BF.T, grad_BD), W_FD, along_F[:, None], out=torch.empty_like(W_FD))
+        return dv_BF, dW_FD
+
+
+def weighed_product(v_BF: Tensor, W_FD: Tensor) -> tuple[Tensor, Tensor]:
+    """v @ W (B, D), and Σ_B Σ_i v_i ‖W_i‖, of v (B, F) in the dtype of products."""
+    return _WeighedProduct.apply(v_BF, W_FD)
+
+
+class _BlockProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, v_BF: Tensor, W_FD: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+        dtype = compute_dtype(v_BF)
+        ctx.dtypes, ctx.sizes = (v_BF.dtype, W_FD.dtype), sizes
+        v_BF, W_FD = v_BF.to(dtype), W_FD.to(dtype)
+        ctx.save_for_backward(v_BF, W_FD)
+        return tuple(matmul(v, W) for v, W in zip(v_BF.split(sizes, 1), W_FD.split(sizes), strict=True))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        v_BF, W_FD = ctx.saved_tensors
+        # Written where they belong in the whole's gradient; those of slices would be padded to it and added up.
+        dv_BF, dW_FD = torch.empty_like(v_BF), torch.empty_like(W_FD)
+        blocks = (t.split(ctx.sizes, dim) for t, dim in ((v_BF, 1), (W_FD, 0), (dv_BF, 1), (dW_FD, 0)))
+        for grad_BD, v, W, dv, dW in zip(grads, *blocks, strict=True):
+            _matmul_into(dv, grad_BD, W.T)
+            _matmul_into(dW, v.T, grad_BD)
+        return dv_BF.to(ctx.dtypes[0]), dW_FD.to(ctx.dtypes[1]), None
+
+
+def _matmul_into(out_MN: Tensor, a_MK: Tensor, b_KN: Tensor) -> None:
+    if out_MN.is_cpu:
+        out_MN.copy_(matmul(a_MK, b_KN))
+    else:
+        torch.mm(a_MK, b_KN, out=out_MN)
+
+
+def block_products(v_BF: Tensor, W_FD: Tensor, ends: list[int]) -> tuple[Tensor, ...]:
     """v @ W of each block of latents alone, G times (B, D); the blocks end before `ends`."""
-    sizes = [end - start for start, end in pairwise([0, *ends])]
-    # Their gradients are put together once; those of slices would be padded to the whole and added up.
-    return [product(v, W) for v, W in zip(v_BF.split(sizes, 1), W_FD.split(sizes), strict=True)]
+    return _BlockProducts.apply(v_BF, W_FD, [end - start for start, end in pairwise([0, *ends])])
 
 
 def row_dots(a_NK: Tensor, b_NK: Tensor) -> Tensor:

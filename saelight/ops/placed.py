@@ -48,7 +48,7 @@ class PlacedEntries:
     def decode(self, v_E: Tensor, W_FD: Tensor) -> Tensor:
         return product(self.whole(v_E), W_FD)
 
-    def decode_blocks(self, v_E: Tensor, W_FD: Tensor, ends: list[int]) -> list[Tensor]:
+    def decode_blocks(self, v_E: Tensor, W_FD: Tensor, ends: list[int]) -> tuple[Tensor, ...]:
         return block_products(self.whole(v_E), W_FD, ends)
 
 

@@ -102,6 +102,6 @@ class BatchTopKSAE(TopKSAE, config=BatchTopK):
     def absorb(self, measured: Tensor, moment: Moment) -> None:
         smallest, t = measured[0], self.threshold_updates
         keep = ((t + 1) / (t + 10)).clamp(max=_MEMORY)
-        seen = smallest.isfinite()
+        seen = smallest < torch.inf
         self.threshold.copy_(torch.where(seen, keep * self.threshold + (1 - keep) * smallest, self.threshold))
         self.threshold_updates.add_(seen)

@@ -73,6 +73,7 @@ class _Nested(SAE):
     """Mixed into the variant underneath: the reconstruction term becomes a mean over prefixes."""
 
     config: Matryoshka
+    decodes_once = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class is made when it is needed: pickle finds none by its name.
@@ -92,9 +93,10 @@ class _Nested(SAE):
         return [*sorted((torch.multinomial(weights, drawn, generator=draw) + 1).tolist()), self.d_sae]
 
     def reconstruction(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Reconstruction:
-        left_BD = y_BD - (self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip)
+        offset = self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip
         # Each block is decoded once.
-        return Reconstruction(*nested_mean_squares(left_BD, entries.decode_blocks(f, self.W_dec, self.prefixes(moment))))
+        blocks = entries.decode_blocks(f, self.W_dec, self.prefixes(moment))
+        return Reconstruction(*nested_mean_squares(y_BD, offset, blocks))
 
 
 @cache

@@ -15,7 +15,10 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
+from saelight.ops.counts import firing_counts
+from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import AllEntries
+from saelight.ops.matmul import weighed_product
 from saelight.ops.select import above
 from saelight.ranges import Duration, Range
 from saelight.saes.losses import Entries, Losses, Moment
@@ -71,6 +74,11 @@ class ReLUSAE(Resampling, PenalisedSAE, config=ReLU):
         return torch.relu(self.pre_activations(x, self.b_enc))
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+        if self.decodes_once and self.config.p == 1 and self.config.p_end is None and not trains_sparsely(x_BD):
+            f_BF = self.rectified(x_BD, self.b_enc)
+            decoded_BD, penalty = weighed_product(f_BF, self.W_dec)
+            reconstruction = self.reconstruction_of(decoded_BD, x_BD, y_BD)
+            return self.objective(reconstruction, penalty / len(x_BD), firing_counts(f_BF.detach()), moment)
         f, entries = self._latents(x_BD)
         p = self.power(moment.step, moment.horizon)
         penalty = self.penalty(f, entries, p) / len(x_BD)

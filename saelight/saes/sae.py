@@ -74,6 +74,8 @@ class SAE(Foldable, ABC):
     """Of encoder columns and decoder rows; other than 1 only where no constraint keeps it."""
     signed: ClassVar[bool] = False
     """Latents keep the sign of their pre-activation: two opposite concepts each."""
+    decodes_once: ClassVar[bool] = True
+    """The reconstruction term is that of f @ W_dec (`reconstruction_of`)."""
     transcodes: ClassVar[bool] = True
     """Whether the variant can be a transcoder."""
     training_state: ClassVar[tuple[str, ...]] = ("tokens_since_fired", "initialised", "dead_after")
@@ -147,7 +149,11 @@ class SAE(Foldable, ABC):
 
     def reconstruction(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Reconstruction:
         """The reconstruction term, of latents f at `entries`."""
-        y_hat_BD = entries.decode(f, self.W_dec) + self.b_dec
+        return self.reconstruction_of(entries.decode(f, self.W_dec), x_BD, y_BD)
+
+    def reconstruction_of(self, decoded_BD: Tensor, x_BD: Tensor, y_BD: Tensor) -> Reconstruction:
+        """The reconstruction term, of f @ W_dec."""
+        y_hat_BD = decoded_BD + self.b_dec
         if self.W_skip is not None:
             y_hat_BD = y_hat_BD + x_BD @ self.W_skip
         error_BD, loss = mean_square(y_BD, y_hat_BD.to(y_BD.dtype))

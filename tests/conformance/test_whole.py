@@ -13,7 +13,7 @@ from saelight.saes.losses import Losses
 from tests.conformance.objectives import MOMENT
 from tests.support.variants import VARIANTS
 
-USERS = ("topk", "batch_topk", "jump_relu", "gated", "penalised")
+USERS = ("relu", "topk", "batch_topk", "jump_relu", "gated", "penalised")
 MORE = {
     "topk_unit": TopK(d_sae=40, k=4, decoder="unit", dead_after=256),
     "topk_skip": TopK(d_sae=40, k=4, skip=True),

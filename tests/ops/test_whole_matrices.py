@@ -10,7 +10,7 @@ from saelight.bank.isolation import _clip_on_device, clip_gradients
 from saelight.ops.error import mean_square, nested_mean_squares
 from saelight.ops.gating import gated
 from saelight.ops.jump import jump, jump_and_steps, step
-from saelight.ops.matmul import centred_product, row_dots
+from saelight.ops.matmul import centred_product, row_dots, weighed_product
 from saelight.ops.placed import encode_placed, largest_of_all, largest_of_rows
 
 B, D, F = 24, 6, 32
@@ -91,14 +91,21 @@ def test_a_rectified_product_is_the_products_relu():
     assert_alike(ours.cos().sum(), plain.cos().sum(), x, centre, W, bias)
 
 
+def test_a_weighed_product_has_the_weighed_sum_beside_it():
+    v, W = tensor(B, F), tensor(F, D, seed=1)
+    product, weighed = weighed_product(v, W)
+    assert_alike(product.cos().sum() + 3 * weighed, (v @ W).cos().sum() + 3 * (v * W.norm(dim=1)).sum(), v, W)
+
+
 def test_errors_and_their_mean_squares():
     y, *blocks = (tensor(B, D, seed=i) for i in range(4))
     error, mean = mean_square(y, blocks[0])
     assert_alike(mean * 3, (y - blocks[0]).square().mean() * 3, y, blocks[0])
     assert torch.equal(error, y - blocks[0])
-    left, mean, whole = nested_mean_squares(y, blocks)
-    errors = [y - blocks[0], y - blocks[0] - blocks[1], y - sum(blocks)]
-    assert_alike(mean * 3, sum(e.square().mean() for e in errors), y, *blocks)
+    offset = tensor(D, seed=5)
+    left, mean, whole = nested_mean_squares(y, offset, blocks)
+    errors = [y - offset - sum(blocks[:n]) for n in (1, 2, 3)]
+    assert_alike(mean * 3, sum(e.square().mean() for e in errors), y, offset, *blocks)
     torch.testing.assert_close(left, errors[-1])
     torch.testing.assert_close(whole, errors[-1].square().mean())
 
