@@ -12,20 +12,20 @@ SIZE = Size(768, 16384, 4096, 64)
 # Launches, and GB moved, of a step of one SAE in bf16 between two logged steps, AuxK left out. docs/performance.md has them
 # by stage: `python -m benchmarks.gpu.budget`.
 BOUNDS = {
-    "topk": (75, 3.27),
-    "batch_topk": (97, 3.34),
-    "matryoshka": (136, 4.33),
-    "relu": (82, 4.49),
+    "topk": (74, 3.27),
+    "batch_topk": (88, 3.27),
+    "matryoshka": (110, 3.86),
+    "relu": (78, 3.56),
     "jump_relu": (95, 5.27),
-    "gated": (109, 7.06),
-    "abs_topk": (75, 3.54),
-    "hard_concrete": (104, 22.3),
-    "gated_hard_concrete": (133, 26.8),
+    "gated": (108, 6.99),
+    "abs_topk": (74, 3.54),
+    "hard_concrete": (98, 11.51),
+    "gated_hard_concrete": (128, 13.64),
 }
-WITH_ADAMW = {"topk": (75, 3.5), "relu": (82, 4.7)}
-PURSUIT = (223, 9.0)  # of 4 latents: each is a pass over all
+WITH_ADAMW = {"topk": (62, 3.17), "relu": (66, 3.45)}
+PURSUIT = (223, 9.4)  # of 4 latents: each is a pass over all
 # What AuxK adds with 512 dead latents, and how often it reads the device.
-AUXK = {"topk": (68, 1.26, 1), "jump_relu": (68, 1.26, 1)}
+AUXK = {"topk": (69, 1.26, 1), "jump_relu": (69, 1.26, 1)}
 
 
 def assert_within(counted, launches, gigabytes, reads=0):

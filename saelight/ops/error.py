@@ -62,7 +62,9 @@ class _NestedMeanSquares(torch.autograd.Function):
         if dmean is None:
             return (None,) * (2 + len(ctx.dtypes))
         errors = ctx.saved_tensors
-        scaled = torch._foreach_mul(errors, dmean / len(errors) / (errors[0].numel() / -2))
+        halves = errors[0].numel() / -2
+        scale = dmean / len(errors) / halves if dmean.is_cpu else dmean / (len(errors) * halves)
+        scaled = torch._foreach_mul(errors, scale)
         # A block's is that of its own error and of all that follow.
         for after, own in zip(scaled[:0:-1], scaled[-2::-1], strict=True):
             own.add_(after)

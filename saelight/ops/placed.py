@@ -22,12 +22,14 @@ Choose = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 class PlacedEntries:
     """Some entries, each at one place of (B, F) and no two at the same: values are vectors (E,)."""
 
-    def __init__(self, places_E: Tensor, latents_E: Tensor, tokens: int, d_sae: int) -> None:
+    def __init__(self, seen_E: Tensor, places_E: Tensor, latents_E: Tensor, tokens: int, d_sae: int) -> None:
         """
         Args:
+            seen_E: What they were chosen by.
             places_E: Where they are in the flattened matrix, in any order.
         """
-        self.places_E, self.latents_E, self.tokens, self.d_sae = places_E, latents_E, tokens, d_sae
+        self.seen_E, self.places_E, self.latents_E = seen_E, places_E, latents_E
+        self.tokens, self.d_sae = tokens, d_sae
 
     def at(self, p_F: Tensor) -> Tensor:
         return p_F.index_select(0, self.latents_E)
@@ -62,7 +64,7 @@ class _Encode(torch.autograd.Function):
         bias_F: Tensor | None,
         weights_F: Tensor | None,
         choose: Choose,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         dtype = compute_dtype(x_BD)
         ctx.dtypes = x_BD.dtype, W_DF.dtype
         x_BD = centred(x_BD, centre_D, dtype)
@@ -74,14 +76,15 @@ class _Encode(torch.autograd.Function):
             if bias_F is not None:
                 bias_F = torch.mul(bias_F, weights_F, out=torch.empty_like(bias_F, dtype=dtype))
         z_BF = matmul(x_BD, seen_DF, None if bias_F is None else bias_F.to(dtype))
-        z_E, places_E, latents_E = choose(z_BF)
+        seen_E, places_E, latents_E = choose(z_BF)
+        z_E = seen_E.clone() if weights_F is None else torch.empty_like(seen_E)
         if weights_F is not None:
-            z_E = torch.div(z_E, weights_F.index_select(0, latents_E), out=torch.empty_like(z_E))
+            torch.div(seen_E, weights_F.index_select(0, latents_E), out=z_E)
         ctx.save_for_backward(x_BD, W_DF, places_E)
         ctx.shape, ctx.dtype = z_BF.shape, dtype
-        ctx.mark_non_differentiable(places_E, latents_E)
+        ctx.mark_non_differentiable(seen_E, places_E, latents_E)
         ctx.set_materialize_grads(False)
-        return z_E, places_E, latents_E
+        return z_E, seen_E, places_E, latents_E
 
     @staticmethod
     @once_differentiable
@@ -94,7 +97,7 @@ class _Encode(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx = matmul(dz_BF, W_DF.T.to(ctx.dtype)).to(ctx.dtypes[0])
         if ctx.needs_input_grad[1]:
-            dcentre = W_DF @ -sums_F
+            dcentre = torch.addmv(torch.empty_like(W_DF[:, 0]), W_DF, sums_F, beta=0, alpha=-1)
         if ctx.needs_input_grad[2]:
             # The layout of W_enc itself, whose memory is (F, D).
             dW = matmul(dz_BF.T, x_BD).to(W_DF.dtype).T
@@ -109,8 +112,8 @@ def encode_placed(
     Args:
         weights_F: Positive factors on the pre-activations that `choose` is to see.
     """
-    z_E, places_E, latents_E = _Encode.apply(x_BD, centre_D, W_DF, bias_F, weights_F, choose)
-    return z_E, PlacedEntries(places_E, latents_E, len(x_BD), W_DF.shape[1])
+    z_E, seen_E, places_E, latents_E = _Encode.apply(x_BD, centre_D, W_DF, bias_F, weights_F, choose)
+    return z_E, PlacedEntries(seen_E, places_E, latents_E, len(x_BD), W_DF.shape[1])
 
 
 def largest_of_rows(k: int, signed: bool = False) -> Choose:

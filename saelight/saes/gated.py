@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import AllEntries
 from saelight.ops.gating import gated
+from saelight.ops.matmul import compute_dtype
 from saelight.ranges import Range
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.penalised import Penalised, PenalisedSAE
@@ -83,13 +84,15 @@ class GatedSAE(PenalisedSAE, config=Gated):
     def _dense_losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         """The same where all is computed anyway: from π_gate alone, of which π_mag is a function."""
         entries, scale_F = AllEntries(), self.r_mag.exp()
-        gate_BF = self.rectified(x_BD, self.b_gate)
+        gate_BF = self.pre_activations(x_BD, self.b_gate, rectified=True)
         f_BF, gate_sum = gated(gate_BF, scale_F, self.b_mag - scale_F * self.b_gate)
+        # One copy of the decoder in the products' precision for both of them.
+        W_FD = self.W_dec.to(compute_dtype(x_BD))
         return self.objective(
-            self.reconstruction(f_BF, entries, x_BD, y_BD, moment),
+            self.reconstruction_of(entries.decode(f_BF, W_FD), x_BD, y_BD),
             gate_sum / len(x_BD),
             entries.counts(f_BF.detach()),
             moment,
-            aux=self.gates_error(gate_BF, entries, x_BD, y_BD),
+            aux=self.gates_error(gate_BF, entries, x_BD, y_BD, W_FD),
             aux_coefficient=self.config.aux_coefficient,
         )

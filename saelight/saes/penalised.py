@@ -150,9 +150,13 @@ class PenalisedSAE(SAE):
             vector = torch.stack([l0, density, *(measured or [])]).detach()
         return Losses(total, reconstruction.mean_square, penalty, aux, counts_F, sparsity, vector)
 
-    def gates_error(self, gates: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor) -> Tensor:
-        """The auxiliary term of gated variants: mean_B ‖y - ŷ‖² / D with the gates themselves decoded, decoder detached."""
-        y_hat_BD = entries.decode(gates, self.W_dec.detach()) + self.b_dec.detach()
+    def gates_error(self, gates: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, W_FD: Tensor | None = None) -> Tensor:
+        """The auxiliary term of gated variants: mean_B ‖y - ŷ‖² / D with the gates themselves decoded, decoder detached.
+
+        Args:
+            W_FD: The decoder, if there is a copy of it in the products' precision.
+        """
+        y_hat_BD = entries.decode(gates, (self.W_dec if W_FD is None else W_FD).detach()) + self.b_dec.detach()
         if self.W_skip is not None:
             y_hat_BD = y_hat_BD + (x_BD @ self.W_skip).detach()
         return mean_square(y_BD, y_hat_BD.to(y_BD.dtype))[1]

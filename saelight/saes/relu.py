@@ -75,7 +75,7 @@ class ReLUSAE(Resampling, PenalisedSAE, config=ReLU):
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         if self.decodes_once and self.config.p == 1 and self.config.p_end is None and not trains_sparsely(x_BD):
-            f_BF = self.rectified(x_BD, self.b_enc)
+            f_BF = self.pre_activations(x_BD, self.b_enc, rectified=True)
             decoded_BD, penalty = weighed_product(f_BF, self.W_dec)
             reconstruction = self.reconstruction_of(decoded_BD, x_BD, y_BD)
             return self.objective(reconstruction, penalty / len(x_BD), firing_counts(f_BF.detach()), moment)
@@ -93,7 +93,7 @@ class ReLUSAE(Resampling, PenalisedSAE, config=ReLU):
 
     def _latents(self, x_BD: Tensor) -> tuple[Tensor, Entries]:
         if not self.is_sparse_on(x_BD):
-            return self.rectified(x_BD, self.b_enc), AllEntries()
+            return self.pre_activations(x_BD, self.b_enc, rectified=True), AllEntries()
         pre_E, entries = self.kept_pre_activations(above(_ZERO), x_BD, self.b_enc, sparsely=True)
         return torch.relu(pre_E), entries
 

@@ -186,13 +186,10 @@ class SAE(Foldable, ABC):
         """What is added to a latent's z before it is judged whether it fires, (F,); None where nothing is."""
         return getattr(self, "b_enc", None)
 
-    def pre_activations(self, x: Tensor, bias_F: Tensor | None = None) -> Tensor:
-        """z = (x - b_dec) @ W_enc (+ bias), (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from."""
-        return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F)
-
-    def rectified(self, x: Tensor, bias_F: Tensor) -> Tensor:
-        """ReLU(z + bias), (..., F)."""
-        return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F, rectified=True)
+    def pre_activations(self, x: Tensor, bias_F: Tensor | None = None, *, rectified: bool = False) -> Tensor:
+        """z = (x - b_dec) @ W_enc (+ bias), (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from.
+        `rectified`: its ReLU."""
+        return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F, rectified=rectified)
 
     def kept_pre_activations(
         self,
