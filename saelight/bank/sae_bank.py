@@ -218,7 +218,8 @@ class SAEBank(Ending):
             if self._record is not None:
                 self._record.add_norm(i, norm)
         # Reading the marks waits for the device: free on the CPU, elsewhere once per log interval.
-        if self.device.type == "cpu" or (self.trainer.global_step + 1) % undeclared(self.trainer).log_every_n_steps == 0:
+        every = undeclared(self.trainer).log_every_n_steps
+        if self.device.type == "cpu" or (every and (self.trainer.global_step + 1) % every == 0):
             self.read_quarantine()
 
     def optimizer_step(
