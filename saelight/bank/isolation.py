@@ -4,6 +4,7 @@ N SAEs.
 """
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor, nn
@@ -31,18 +32,23 @@ def clip_gradients(gradients: list[Tensor], largest: float | None) -> tuple[Tens
     Returns:
         The norm before scaling and whether it is finite, both scalars on the gradients' device; nothing waits for it.
     """
-    norm = torch.nn.utils.get_total_norm(gradients)
-    finite = norm.isfinite()
-    factor = torch.ones_like(norm) if largest is None else (largest / (norm + 1e-6)).clamp(max=1.0)
-    if norm.device.type != "cpu":
+    if gradients[0].is_cpu:
+        norm = torch.nn.utils.get_total_norm(gradients)
+    else:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    finite, factor = norm < math.inf, None if largest is None else (largest / (norm + 1e-6)).clamp(max=1.0)
+    if norm.is_cpu:
+        if not finite:
+            torch._foreach_zero_(gradients)
+        elif factor is not None and factor < 1:
+            torch._foreach_mul_(gradients, factor)
+        return norm, finite
+    if factor is not None:
         torch._foreach_mul_(gradients, factor)
-        # NaN survives a product with 0, so the zeros are written.
-        for gradient in gradients:
-            gradient.masked_fill_(~finite, 0.0)
-    elif not finite:
-        torch._foreach_zero_(gradients)
-    elif factor < 1:
-        torch._foreach_mul_(gradients, factor)
+    # NaN survives a product with 0, so the zeros are written.
+    failed = ~finite
+    for gradient in gradients:
+        gradient.masked_fill_(failed, 0.0)
     return norm, finite
 
 

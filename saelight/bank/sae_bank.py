@@ -200,7 +200,10 @@ class SAEBank(Ending):
             # A latent that fired on any rank fired.
             share_least([sae.tokens_since_fired for sae in self.saes])
         self.tokens_seen += tokens
-        share, loss = self.position.count(self.trainer, batch_idx), hand_over(total, gradients, parameters)
+        share = self.position.count(self.trainer, batch_idx)
+        # Lightning divides the loss by the number of batches that are accumulated.
+        scaled = share != 1 or self.trainer.accumulate_grad_batches != 1
+        loss = hand_over(total, gradients, parameters, scaled=scaled)
         return loss if share == 1 else loss * share
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **settings: Any) -> None:

@@ -39,7 +39,9 @@ class AllEntries:
 
     def decode_blocks(self, v_BF: Tensor, W_FD: Tensor, ends: list[int]) -> list[Tensor]:
         """v @ W of each block of latents alone, G times (B, D); the blocks end before `ends`."""
-        return [product(v_BF[:, start:end], W_FD[start:end]) for start, end in pairwise([0, *ends])]
+        sizes = [end - start for start, end in pairwise([0, *ends])]
+        # Their gradients are put together once; those of slices would be padded to the whole and added up.
+        return [product(v, W) for v, W in zip(v_BF.split(sizes, 1), W_FD.split(sizes), strict=True)]
 
 
 class KeptEntries:

@@ -15,18 +15,19 @@ from torch.autograd.function import once_differentiable
 GAMMA, ZETA = -0.1, 1.1
 OPEN = math.log(-GAMMA / ZETA)
 """The log α above which a gate is open at inference."""
-_CHUNK = 1 << 18  # entries; some arrays of 1 MB
+_CHUNK = 1 << 18  # entries; some arrays of 1 MB, which stay in a processor's cache
+_CHUNK_ON_DEVICE = 1 << 26  # few launches
 
 
 class _Sampled(torch.autograd.Function):
-    """Both functions of log α at once, by chunks of rows that stay in the processor's cache, with their slopes kept for
-    backward: dg/dlogα = s(1 - s)(ζ - γ)/β where g is not clipped, dP/dlogα = P(1 - P)."""
+    """Both functions of log α at once, by chunks of rows, with their slopes kept for backward: dg/dlogα = s(1 - s)(ζ - γ)/β
+    where g is not clipped, dP/dlogα = P(1 - P)."""
 
     @staticmethod
     def forward(ctx: Any, log_alpha_BF: Tensor, u_BF: Tensor, beta: float) -> tuple[Tensor, Tensor]:
         gates_BF, slope_BF, spread_BF = (torch.empty_like(u_BF) for _ in range(3))
         open_sum = u_BF.new_zeros(())
-        rows = max(1, _CHUNK // u_BF.shape[1])
+        rows = max(1, (_CHUNK if u_BF.is_cpu else _CHUNK_ON_DEVICE) // u_BF.shape[1])
         chunks = (t.split(rows) for t in (log_alpha_BF, u_BF, gates_BF, slope_BF, spread_BF))
         for log_alpha, u, gates, slope, spread in zip(*chunks, strict=True):
             s = torch.logit(u).add_(log_alpha).div_(beta).sigmoid_()
