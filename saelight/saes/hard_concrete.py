@@ -21,6 +21,7 @@ from saelight.ops.entries import AllEntries
 from saelight.ops.noise import uniform
 from saelight.ranges import Range
 from saelight.saes.losses import Losses, Moment
+from saelight.saes.memory_factors import DENSE, GPUFactors
 from saelight.saes.penalised import Penalised, PenalisedSAE
 
 
@@ -58,6 +59,7 @@ class HardConcrete(HardConcretePenalised):
 
 
 class GatesAtRandom(PenalisedSAE):
+    memory = DENSE._replace(gpu=GPUFactors(mixed=38.0, full=40.0))
     config: HardConcretePenalised
 
     def noise(self, like_BF: Tensor, moment: Moment) -> Tensor:

@@ -22,6 +22,7 @@ from saelight.ops.jump import jump, step
 from saelight.ranges import Range
 from saelight.saes.auxk import AUX_COEFFICIENT, auxk, dead_used
 from saelight.saes.losses import Entries, Losses, Moment
+from saelight.saes.memory_factors import DENSE, GPUFactors
 from saelight.saes.penalised import Penalised, PenalisedSAE
 from saelight.schedules import Horizon
 
@@ -72,6 +73,7 @@ class JumpReLU(Penalised):
 
 
 class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
+    memory = DENSE._replace(gpu=GPUFactors(mixed=20.0, full=17.0))
     calibrated = True
     config: JumpReLU
 

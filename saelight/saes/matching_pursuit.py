@@ -19,7 +19,7 @@ from saelight.ops.counts import firing_counts
 from saelight.ops.normalisation import Normalisation
 from saelight.ranges import Range
 from saelight.saes.losses import Losses, Moment
-from saelight.saes.memory_factors import KEPT
+from saelight.saes.memory_factors import KEPT, GPUFactors
 from saelight.saes.sae import SAE, SAEConfig
 
 _EXPLAINED = 0.01  # a residual below this share of ‖x‖² is noise
@@ -42,7 +42,8 @@ class MatchingPursuit(SAEConfig):
 class MatchingPursuitSAE(SAE, config=MatchingPursuit):
     transcodes = False
     config: MatchingPursuit
-    memory = KEPT
+    # A step of the pursuit keeps what is left of its batch: on a GPU so large at k 64 and d_sae / d_in some 20.
+    memory = KEPT._replace(gpu=GPUFactors(mixed=33.0, full=33.0, parameters=2.4))
     scale: Tensor
     origin: Tensor
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from saelight.ranges import Duration, Range
 from saelight.saes.losses import Entries, Losses, Moment
-from saelight.saes.memory_factors import MemoryFactors
+from saelight.saes.memory_factors import GPUFactors, MemoryFactors
 from saelight.saes.penalised import Penalised, PenalisedSAE
 from saelight.saes.resampling import Resampling
 from saelight.schedules import Horizon, Time, in_steps
@@ -49,7 +49,7 @@ class ReLUSAE(Resampling, PenalisedSAE, config=ReLU):
     unit_decoder = False
     calibrated = True
     config: ReLU
-    memory = MemoryFactors(parameters=8.3, latents=0.0, latents_kept=1.5)
+    memory = MemoryFactors(parameters=8.3, latents=0.0, latents_kept=1.5, gpu=GPUFactors(mixed=8.0, full=12.0))
     training_state = (*PenalisedSAE.training_state, "recent_penalties")
 
     recent_penalties: Tensor

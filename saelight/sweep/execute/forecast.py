@@ -11,6 +11,7 @@ from saelight.sweep.execute.oversize import too_large
 from saelight.sweep.execute.products import rate
 from saelight.sweep.execute.progress_line import duration
 from saelight.sweep.plan.entry import Entry
+from saelight.sweep.plan.groups import memory_of
 from saelight.sweep.store.sweep_folder import Group
 
 _FLOAT = 4
@@ -43,7 +44,7 @@ def forecast(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher, ti
                 free[worker] += seconds or 0.0
             device = workers[worker]
             disk_sum += disk * times
-        cells = (size(group.memory), size(disk), "?" if seconds is None else duration(seconds))
+        cells = (size(memory_of(entries, launcher.kinds)), size(disk), "?" if seconds is None else duration(seconds))
         lines.append((group.id, device, str(len(entries)), *cells))
     fits = [group for group, _ in groups if group.id not in large]
     known = all(group.tokens for group in fits)
