@@ -7,7 +7,7 @@ import math
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,16 @@ from torch.utils._pytree import tree_leaves
 import saelight
 from saelight.ops import noise
 
-_NO_LAUNCH = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh"}
+_NO_LAUNCH = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "_unsafe_view",
+    "lift_fresh",
+    "squeeze_",
+}
 _OVERWRITES = {"fill_", "zero_", "copy_", "_foreach_zero_", "_foreach_copy_", "random_", "uniform_", "normal_"}
 """They write in place without reading what was there."""
 _GATHERS = {"gather", "index_select", "index", "take", "embedding"}
@@ -30,6 +39,7 @@ _SCATTERS = {"scatter_", "scatter_add_", "index_put_", "index_add_", "index_copy
 """Of their first tensor they touch as much as their last one has."""
 _READS = {"_local_scalar_dense": 1, "is_nonzero": 1, "equal": 1, "nonzero": 1, "masked_select": 1, "bincount": 2}
 """How often they make the host wait for the device."""
+_ONLY_READ = {"_local_scalar_dense", "is_nonzero", "equal"}
 
 
 @dataclass
@@ -71,23 +81,27 @@ class Counting(TorchDispatchMode):
         self.counted, self.found = Counted(), found
         self.stage = "forward"
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
-        name = func._schema.name.split("::")[1]
-        inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        name, inputs = func._schema.name.split("::")[1], _tensors((args, kwargs))
         out = self._answer(func, name, inputs, args, kwargs)
-        on_device = any(t.is_meta for t in [*inputs, *tree_leaves(out)] if isinstance(t, Tensor))
-        if on_device and not func.is_view and name not in _NO_LAUNCH:
-            reads = _READS.get(name, 0) + (name == "index" and any(t.dtype == torch.bool for t in inputs[1:]))
-            reads += name == "_to_copy" and not _tensors(out)[0].is_meta
-            self._add(name, Count(name not in _READS or name in ("nonzero", "bincount"), _moved(func, name, args, kwargs, out), reads))
+        if any(t.is_meta for t in [*inputs, *_tensors(out)]) and not func.is_view and name not in _NO_LAUNCH:
+            reads = _READS.get(name, 0)
+            reads += name == "index" and any(t.dtype == torch.bool for t in inputs[1:])
+            reads += name == "_to_copy" and not out.is_meta
+            moved = _moved(func, name, args, kwargs, out)
+            self._add(name, Count(launches=name not in _ONLY_READ, bytes=moved, reads=reads))
         return out
 
     def _answer(self, func: Any, name: str, inputs: list[Tensor], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The operator's result, or a stand-in where it needs numbers that meta tensors do not have."""
         if any(t.is_meta for t in inputs):
-            if name in ("_local_scalar_dense", "is_nonzero", "equal"):
-                return True if name != "_local_scalar_dense" else inputs[0].dtype.is_floating_point and 1.0 or 1
+            if name in ("is_nonzero", "equal"):
+                return True
+            if name == "_local_scalar_dense":
+                return torch.ones((), dtype=inputs[0].dtype).item()
             if name == "nonzero":
                 return inputs[0].new_empty((self.found, inputs[0].dim()), dtype=torch.int64)
             if name == "_fused_adamw_":
@@ -143,12 +157,10 @@ def _moved(func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], ou
 @contextmanager
 def as_on_a_gpu(autocast: torch.dtype | None) -> Iterator[None]:
     """Gives meta tensors what they lack: autocast to this dtype (None: none) and generators of random numbers."""
-    with ExitStack() as stack:
-        if autocast is not None:
-            stack.enter_context(mock.patch.object(torch, "is_autocast_enabled", lambda *_: True))
-            stack.enter_context(mock.patch.object(torch, "get_autocast_dtype", lambda *_: autocast))
-        else:
-            stack.enter_context(mock.patch.object(torch, "is_autocast_enabled", lambda *_: False))
-        stack.enter_context(mock.patch.object(torch, "autocast", lambda *_, **__: nullcontext()))
-        stack.enter_context(mock.patch.object(noise, "generator", lambda *_: None))
+    with (
+        mock.patch.object(torch, "is_autocast_enabled", return_value=autocast is not None),
+        mock.patch.object(torch, "get_autocast_dtype", return_value=autocast),
+        mock.patch.object(torch, "autocast", return_value=nullcontext()),
+        mock.patch.object(noise, "generator", return_value=None),
+    ):
         yield

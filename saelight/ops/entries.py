@@ -7,14 +7,13 @@ Shapes: B batch, F d_sae, D d_out, E kept entries, row by row and in each row by
 """
 
 from functools import cached_property
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from saelight.ops.counts import firing_counts
 from saelight.ops.dispatch import loops_for
-from saelight.ops.matmul import product
+from saelight.ops.matmul import block_products, product
 from saelight.ops.sparse import Bags, sparse_decode
 
 
@@ -39,9 +38,7 @@ class AllEntries:
 
     def decode_blocks(self, v_BF: Tensor, W_FD: Tensor, ends: list[int]) -> list[Tensor]:
         """v @ W of each block of latents alone, G times (B, D); the blocks end before `ends`."""
-        sizes = [end - start for start, end in pairwise([0, *ends])]
-        # Their gradients are put together once; those of slices would be padded to the whole and added up.
-        return [product(v, W) for v, W in zip(v_BF.split(sizes, 1), W_FD.split(sizes), strict=True)]
+        return block_products(v_BF, W_FD, ends)
 
 
 class KeptEntries:

@@ -25,9 +25,7 @@ class _HandOver(torch.autograd.Function):
         return None, None, None, *gradients
 
 
-def hand_over(
-    loss: Tensor, gradients: list[Tensor | None], parameters: Sequence[Tensor], *, scaled: bool = True
-) -> Tensor:
+def hand_over(loss: Tensor, gradients: list[Tensor | None], parameters: Sequence[Tensor], *, scaled: bool = True) -> Tensor:
     """`loss` (a scalar without a graph) as a tensor whose backward gives each parameter its stored gradient.
 
     Lets every SAE run forward and backward in turn, one graph alive at a time, while Lightning's own backward,

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import AllEntries, KeptEntries
 from saelight.ops.normalisation import Normalisation
+from saelight.ops.placed import largest_of_all
 from saelight.ops.select import above, largest_of_batch
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.memory_factors import KEPT, GPUFactors
@@ -63,6 +65,10 @@ class BatchTopKSAE(TopKSAE, config=BatchTopK):
         k = self.k_at(moment)
         if self.is_sparse(k, x_BD):
             pre_E, entries = self._largest_positive(x_BD, k * len(x_BD))
+            f = torch.relu(pre_E)
+            values = f.detach() if (norms_F := self.norms) is None else f.detach() * entries.at(norms_F)
+        elif not trains_sparsely(x_BD):
+            pre_E, entries = self.placed_pre_activations(largest_of_all(k * len(x_BD)), x_BD)
             f = torch.relu(pre_E)
             values = f.detach() if (norms_F := self.norms) is None else f.detach() * entries.at(norms_F)
         else:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from saelight.errors import UserError
+from saelight.ops.error import nested_mean_squares
 from saelight.ops.noise import generator
 from saelight.ranges import Range, short
 from saelight.saes.batch_topk import BatchTopK
@@ -91,13 +92,9 @@ class _Nested(SAE):
         return [*sorted((torch.multinomial(weights, drawn, generator=draw) + 1).tolist()), self.d_sae]
 
     def reconstruction(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Reconstruction:
-        error_BD = y_BD - (self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip)
-        ends, total = self.prefixes(moment), y_BD.new_zeros(())
-        for block_BD in entries.decode_blocks(f, self.W_dec, ends):
-            # Each block is decoded once, and takes from what those before it left over.
-            error_BD = error_BD - block_BD.to(y_BD.dtype)
-            total = total + error_BD.square().mean()
-        return Reconstruction(error_BD, total / len(ends))
+        left_BD = y_BD - (self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip)
+        # Each block is decoded once.
+        return Reconstruction(*nested_mean_squares(left_BD, entries.decode_blocks(f, self.W_dec, self.prefixes(moment))))
 
 
 @cache

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.entries import AllEntries, KeptEntries
+from saelight.ops.error import mean_square
 from saelight.ops.init import blend, centre, fit_scale, unit_rows
-from saelight.ops.matmul import centred_product, product
+from saelight.ops.matmul import centred_product, product, row_dots
 from saelight.ops.select import Select, scan
 from saelight.ops.sparse import sparse_encode
 from saelight.saes.common_fields import CommonFields
@@ -149,8 +150,8 @@ class SAE(Foldable, ABC):
         y_hat_BD = entries.decode(f, self.W_dec) + self.b_dec
         if self.W_skip is not None:
             y_hat_BD = y_hat_BD + x_BD @ self.W_skip
-        error_BD = y_BD - y_hat_BD.to(y_BD.dtype)
-        return Reconstruction(error_BD, error_BD.square().mean())
+        error_BD, loss = mean_square(y_BD, y_hat_BD.to(y_BD.dtype))
+        return Reconstruction(error_BD, loss, loss.detach())
 
     def absorb(self, measured: Tensor, moment: Moment) -> None:
         """After a step: take the average `Losses.measured` of its batches into the running state."""
@@ -182,6 +183,10 @@ class SAE(Foldable, ABC):
     def pre_activations(self, x: Tensor, bias_F: Tensor | None = None) -> Tensor:
         """z = (x - b_dec) @ W_enc (+ bias), (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from."""
         return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F)
+
+    def rectified(self, x: Tensor, bias_F: Tensor) -> Tensor:
+        """ReLU(z + bias), (..., F)."""
+        return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F, rectified=True)
 
     def kept_pre_activations(
         self,
@@ -289,8 +294,7 @@ class SAE(Foldable, ABC):
     def constrain_gradients(self) -> None:
         """Before clipping and the step: drop the part of W_dec's gradient along its rows, which the constraint undoes."""
         if self.unit_decoder and self.W_dec.grad is not None:
-            along_F1 = torch.linalg.vecdot(self.W_dec.grad, self.W_dec)[:, None]
-            self.W_dec.grad.addcmul_(self.W_dec, along_F1, value=-1)
+            self.W_dec.grad.addcmul_(self.W_dec, row_dots(self.W_dec.grad, self.W_dec)[:, None], value=-1)
 
     @torch.no_grad()
     def constrain_weights(self) -> None:
