@@ -23,6 +23,8 @@ from saelight.data.source import BATCHES_HELD
 from saelight.run.memory import gpu_bytes, least_bytes
 from saelight.saes import SAEConfig
 
+DEAD = 500
+"""Dead latents, where AuxK looks for them."""
 PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true"}
 """The budget's words, and a trainer's."""
 
@@ -73,7 +75,7 @@ def row(config: SAEConfig, size: Size, precision: str) -> tuple[float, float]:
     """Counted bytes of a run of one SAE, and predicted ones, without what a process and its data take."""
     n = parameters(config, size.d_in)
     held, in_turn = gpu_bytes(config, n, size.d_sae, size.batch, PRECISIONS[precision])
-    return peak(config, size, precision), held + in_turn + 4 * BATCHES_HELD * size.batch * size.d_in
+    return peak(config, size, precision, DEAD), held + in_turn + 4 * BATCHES_HELD * size.batch * size.d_in
 
 
 def main() -> None:

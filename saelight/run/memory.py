@@ -49,7 +49,7 @@ def gpu_bytes(config: "SAEConfig", parameters: int, d_sae: int, batch: int, prec
     """The same of a GPU's memory, which holds nothing beside weights, gradients and moments between an SAE's turns."""
     factors = config.module.memory.gpu
     latents = (factors.mixed if precision == "bf16-mixed" else factors.full) * batch * d_sae
-    return least_bytes(parameters, config.optimizer), round(max(latents, factors.parameters * _FLOAT * parameters))
+    return least_bytes(parameters, config.optimizer), round(latents + factors.parameters * _FLOAT * parameters)
 
 
 def needs(

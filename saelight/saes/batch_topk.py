@@ -20,7 +20,6 @@ from saelight.ops.normalisation import Normalisation
 from saelight.ops.placed import largest_of_all
 from saelight.ops.select import above, largest_of_batch
 from saelight.saes.losses import Entries, Losses, Moment
-from saelight.saes.memory_factors import KEPT, GPUFactors
 from saelight.saes.topk import TopK, TopKSAE
 
 _MARGIN = 0.8
@@ -33,7 +32,6 @@ class BatchTopK(TopK):
 
 
 class BatchTopKSAE(TopKSAE, config=BatchTopK):
-    memory = KEPT._replace(gpu=GPUFactors(mixed=6.5, full=12.0))
     training_state = (*TopKSAE.training_state, "threshold_updates")
 
     threshold: Tensor

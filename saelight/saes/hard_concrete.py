@@ -59,7 +59,7 @@ class HardConcrete(HardConcretePenalised):
 
 
 class GatesAtRandom(PenalisedSAE):
-    memory = DENSE._replace(gpu=GPUFactors(mixed=38.0, full=40.0))
+    memory = DENSE._replace(gpu=GPUFactors(mixed=35.5, full=37.7, parameters=0.5))
     config: HardConcretePenalised
 
     def noise(self, like_BF: Tensor, moment: Moment) -> Tensor:

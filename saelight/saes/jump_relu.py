@@ -74,7 +74,7 @@ class JumpReLU(Penalised):
 
 
 class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
-    memory = DENSE._replace(gpu=GPUFactors(mixed=20.0, full=17.0))
+    memory = DENSE._replace(gpu=GPUFactors(mixed=7.5, full=13.2))
     calibrated = True
     config: JumpReLU
 

@@ -51,7 +51,9 @@ class ReLUSAE(Resampling, PenalisedSAE, config=ReLU):
     unit_decoder = False
     calibrated = True
     config: ReLU
-    memory = MemoryFactors(parameters=8.3, latents=0.0, latents_kept=1.5, gpu=GPUFactors(mixed=8.0, full=12.0))
+    memory = MemoryFactors(
+        parameters=8.3, latents=0.0, latents_kept=1.5, gpu=GPUFactors(mixed=7.2, full=11.5, parameters=0.8)
+    )
     training_state = (*PenalisedSAE.training_state, "recent_penalties")
 
     recent_penalties: Tensor

@@ -96,12 +96,12 @@ def test_a_gpus_groups_are_split_by_the_gpus_prediction():
     gated = {"base": "base.yaml", "sae": {"class_path": "Gated", "optimizer": "adamw"}, "parameters": swept}
     members = entries(gated, wide)
     # 16 bytes for each of 25 million weights nine times over, one SAE's step, a gigabyte, the data.
-    assert memory_of(members, ("gpu",)) == pytest.approx(6.8e9, rel=0.05)
+    assert memory_of(members, ("gpu",)) == pytest.approx(6.7e9, rel=0.05)
     assert memory_of(members, ("cpu", "gpu")) == memory_of(members) > 15e9
     assert len(split(members, None, 7 * 10**9, kinds=("gpu",))) == 1
     assert len(split(members, None, 7 * 10**9)) == 9
     mixed, full = (entries(gated, changed(wide, trainer__precision=precision)) for precision in ("bf16-mixed", "32-true"))
-    assert memory_of(mixed, ("gpu",)) < memory_of(full, ("gpu",))
+    assert memory_of(mixed, ("gpu",)) < 0.95 * memory_of(full, ("gpu",)) == 0.95 * memory_of(members, ("gpu",))
     assert memory_of(mixed) == memory_of(full)
 
 
