@@ -61,3 +61,21 @@ def test_the_whole_runs_from_a_folder_of_its_own_and_ends_within_its_budget(tmp_
     assert found["state"] == {"cli": "left out: no time", "dense": "left out: no time"}
     done, _ = check("--only", "dance")
     assert "--only dance: the parts are cli, kernels, " in done.stderr
+
+
+def test_a_module_that_is_not_there_is_said_once(tmp_path):
+    # What the parts import first fails, as on a machine that lacks a package.
+    package = tmp_path / "benchmarks" / "gpu"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    (package / "parts.py").write_text("import saelight_needs_this.inside")
+    command = [sys.executable, ROOT / "benchmarks" / "gpu" / "gpu_check.py", "--rehearse", "--checkout", tmp_path]
+    done = subprocess.run([*command, "--out", tmp_path / "out"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("no module ")]
+    assert line.startswith("no module 'saelight_needs_this' on this machine: carry its wheel along")
+    state = json.loads((tmp_path / "out" / "gpu_check.json").read_text())["state"]
+    assert state["cli"] == "failed: ModuleNotFoundError: No module named 'saelight_needs_this'"
+    assert "dense" not in state

@@ -51,6 +51,7 @@ STAGES = [
     [Part("peers", 60)],
     [Part("stream", 40)],
 ]
+MISSING = "ModuleNotFoundError: No module named "
 LEAST = 10.0
 """Seconds below which a part is not begun: importing torch and Lightning takes most of that."""
 
@@ -63,24 +64,22 @@ class Check:
         self.started = time.monotonic()
         self.state: dict[str, str] = {}
         """By part: how it ended, or that it was left out."""
+        self.missing: str | None = None
+        """A module that a part could not import, after which no other would come further."""
         self.work = Path(tempfile.mkdtemp(prefix="gpu_check_"))
         out.mkdir(parents=True, exist_ok=True)
 
     def run(self, only: set[str]) -> bool:
         """Run the parts; whether each came to its end."""
-        self._lay_metadata()
         with (self.out / "log.txt").open("w") as log:
             for stage in STAGES:
                 self._run_stage([part for part in stage if not only or part.name in only], log)
+                if self.missing:
+                    print(_advice(self.missing), flush=True)
+                    break
         self.write()
         shutil.rmtree(self.work, ignore_errors=True)
         return set(self.state.values()) == {"ended"}
-
-    def _lay_metadata(self) -> None:
-        """Exports name the version of the installed saelight; a bare checkout has none."""
-        folder = self.work / "metadata" / "saelight-0.0.0.dist-info"
-        folder.mkdir(parents=True)
-        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: saelight\nVersion: 0.0.0\n")
 
     def _run_stage(self, parts: list[Part], log: Any) -> None:
         running = {}
@@ -105,7 +104,10 @@ class Check:
                     text = (self.work / f"{name}.log").read_text(errors="replace")
                     log.write(f"===== {name}: {self.state[name]}\n{text[-20_000:]}\n")
                     log.flush()
-                    if code:
+                    last = text.strip().rpartition("\n")[2]
+                    if code and last.startswith(MISSING):
+                        self.state[name], self.missing = f"failed: {last}", last.removeprefix(MISSING).strip("'")
+                    elif code:
                         self._say(f"{name} {self.state[name]}\n{text[-700:]}")
                     del running[name]
                     self.write()
@@ -117,7 +119,7 @@ class Check:
             "PYTHONDONTWRITEBYTECODE": "1",
             "TRITON_CACHE_DIR": str(self.work / "triton"),
         }
-        path = [str(self.checkout), environment.get("PYTHONPATH", ""), str(self.work / "metadata")]
+        path = [str(self.checkout), environment.get("PYTHONPATH", "")]
         environment |= {"PYTHONPATH": os.pathsep.join(filter(None, path))} | part.environment
         if self.rehearse:
             environment |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -142,6 +144,12 @@ class Check:
 
     def _say(self, text: str) -> None:
         print(f"[{time.monotonic() - self.started:4.0f} s] {text}", flush=True)
+
+
+def _advice(module: str) -> str:
+    package = module.partition(".")[0]
+    download = f"pip download --only-binary=:all: --python-version 3.{sys.version_info.minor} -d .whl {package}"
+    return f"no module {module!r} on this machine: carry its wheel along, and those it asks for ({download})"
 
 
 def markdown(everything: dict[str, Any]) -> str:

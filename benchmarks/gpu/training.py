@@ -21,10 +21,11 @@ from benchmarks.speed.measure import activations
 from benchmarks.speed.ours import close
 from saelight import saes as variants
 from saelight.bank import SAEBank
-from saelight.run.memory import group_bytes, sae_bytes
+from saelight.run.memory import gpu_bytes
 from saelight.saes import SAEConfig
 
 T = TypeVar("T")
+PRECISION = "bf16-mixed"
 SHARE = 0.015
 """Of the latents, how many are active for a row: what training ends near, for variants that learn it."""
 
@@ -185,7 +186,7 @@ def fit(bench: Bench, saes: dict[str, SAEConfig], data: L.LightningDataModule, s
         "max_steps": steps,
         "accelerator": "gpu" if bench.cuda else "cpu",
         "devices": 1,
-        "precision": "bf16-mixed",
+        "precision": PRECISION,
         "enable_progress_bar": False,
         "limit_val_batches": 0,
         "num_sanity_val_steps": 0,
@@ -213,8 +214,11 @@ def timed(
     clock = Clock(bench, warm_up, steps)
     data = data or Batches(bench, d_in, batch, where)
     bank = fit(bench, saes, data, warm_up + steps, callbacks=[AtStart(set_sparsity), clock, *callbacks], **settings)
-    sizes = [sae_bytes(sae.config, sum(p.numel() for p in sae.parameters()), sae.d_sae, batch) for sae in bank.saes]
-    row = clock.row | {"predicted_MB": round(group_bytes(sizes, 4 * d_in) / 1e6)}
+    precision = settings.get("precision", PRECISION)
+    sizes = [(sae.config, sum(p.numel() for p in sae.parameters()), sae.d_sae, batch) for sae in bank.saes]
+    held, in_turn = zip(*(gpu_bytes(*size, precision) for size in sizes), strict=True)
+    # What tensors take: beside the data's windows, CUDA's context and what the allocator loses.
+    row = clock.row | {"predicted_MB": round((sum(held) + max(in_turn)) / 1e6)}
     del bank
     if bench.cuda:
         torch.cuda.empty_cache()

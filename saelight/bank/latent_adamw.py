@@ -76,16 +76,20 @@ class LatentAdamW(torch.optim.AdamW):
             super().step()
         finally:
             self.param_groups = everything
-        together: dict[tuple[Any, ...], list[_Latents]] = {}
+        # An SAE's two matrices are stepped together: half the launches.
+        together: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for group in everything:
             if group["width_dim"] is not None:
-                # An SAE's two matrices are stepped together: half the launches.
-                alike = together.setdefault((group["sae"], *group["betas"]), [])
-                alike += [self._latents(p, group) for p in group["params"] if p.grad is not None]
-        for (_, beta1, beta2), latents in together.items():
-            if latents:
-                _step_latents(latents, beta1, beta2)
+                together.setdefault((group["sae"], *group["betas"]), []).append(group)
+        for groups in together.values():
+            self._step_sae(groups)
         return loss
+
+    def _step_sae(self, groups: list[dict[str, Any]]) -> None:
+        """A step of one SAE's matrices, whose whitened gradients live no longer than that."""
+        latents = [self._latents(p, group) for group in groups for p in group["params"] if p.grad is not None]
+        if latents:
+            _step_latents(latents, *groups[0]["betas"])
 
     def _latents(self, p: Tensor, group: dict[str, Any]) -> "_Latents":
         """A matrix with its gradient and its moments, which are made where there are none."""

@@ -123,5 +123,6 @@ def sample(trainer: L.Trainer, device: torch.device, n: int = SAMPLE) -> Pair:
         count += len(batches[-1].x_BD)
         if count >= n:
             break
-    sides = (torch.cat(side)[:n].to(device) for side in zip(*batches, strict=True))
-    return Pair(*(trainer.strategy.broadcast(side) for side in sides))
+    # Ranks are sent it in the host's memory: a device's tensor would come to all of them on the first one's device.
+    sides = (torch.cat(side)[:n].cpu() for side in zip(*batches, strict=True))
+    return Pair(*(trainer.strategy.broadcast(side).to(device) for side in sides))

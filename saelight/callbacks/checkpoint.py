@@ -7,9 +7,10 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint
+from torch.distributed import ProcessGroup
 
+from saelight.bank.ranks import greatest, host_group
 from saelight.bank.sae_callback import SAECallback
 from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks.declarations import SaveCheckpointSettings
@@ -33,6 +34,8 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
         self._step = 0
         self._signal = 0
         """The signal that has come, or 0."""
+        self._ranks: ProcessGroup | None = None
+        """Of a run on several processes."""
         self._handlers: dict[int, Any] = {}
         self._blocked: set[int] = set()
 
@@ -40,6 +43,7 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
         self._saved_at = time.monotonic()
         self._signal = 0
         self._step = trainer.global_step
+        self._ranks = host_group() if trainer.world_size > 1 else None
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
@@ -59,18 +63,18 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
             # Between the batches of one accumulated step, gradients are underway that no checkpoint holds.
             return
         self._step = trainer.global_step
-        stop, due = self._agreed(trainer, time.monotonic() - self._saved_at > 60 * self.minutes)
+        stop, due = self._agreed(time.monotonic() - self._saved_at > 60 * self.minutes)
         if stop or due:
             self._save(trainer)
         self._stop(trainer, stop)
 
-    def _agreed(self, trainer: L.Trainer, due: bool) -> tuple[int, int]:
+    def _agreed(self, due: bool) -> tuple[int, int]:
         """The signal to stop by, or 0, and whether to save: all ranks do it together, or none, and stop for one reason."""
-        if trainer.world_size == 1:
+        if self._ranks is None:
             return self._signal, due
-        flags = torch.tensor([self._signal, due], device=trainer.strategy.root_device)
-        stop, due = trainer.strategy.reduce(flags, reduce_op="max").tolist()
-        return stop, due
+        # After every step, so not by way of a device, which would have to end its work first.
+        stop, any_due = greatest([self._signal, due], self._ranks)
+        return stop, any_due
 
     def _stop(self, trainer: L.Trainer, stop: int) -> None:
         if stop:
@@ -87,7 +91,7 @@ class SaveCheckpoint(SaveCheckpointSettings, SAECallback, Checkpoint):
     def on_train_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         self._save(trainer)
         # One that came too late to stop anything is no less a wish to stop.
-        self._stop(trainer, self._agreed(trainer, False)[0])
+        self._stop(trainer, self._agreed(False)[0])
         self._restore_handlers()
 
     def on_exception(self, trainer: L.Trainer, bank: L.LightningModule, exception: BaseException) -> None:

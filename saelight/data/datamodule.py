@@ -100,7 +100,9 @@ class RowsDataModule(Source, pl.LightningDataModule):
         """A new stream, at the position that a checkpoint brought."""
         rank, world = self._place()
         rows = self.opened.rows
-        self._stream = TrainStream(rows, self._blocks, self.batch_size, seed=self.seed, rank=rank, world=world)
+        self._stream = TrainStream(
+            rows, self._blocks, self.batch_size, seed=self.seed, rank=rank, world=world, device=self.gathers_on()
+        )
         if self._resume is not None:
             self._stream.load_state_dict(self._resume)
             self._resume = None
@@ -133,7 +135,9 @@ class RowsDataModule(Source, pl.LightningDataModule):
         self._resume = state_dict
 
     def _sequential(self, rows: Rows, start: int, stop: int) -> SequentialStream:
-        return SequentialStream(rows, start, stop, self.val_batch_size or self.batch_size, *self._place())
+        device, size = self.gathers_on(), self.val_batch_size or self.batch_size
+        pinned = device is not None and device.type == "cuda"
+        return SequentialStream(rows, start, stop, size, *self._place(), pinned=pinned)
 
     def _fitted(self, what: str, rows: Rows, sums: Sums | None) -> Normalisation:
         if self.normalise == "none":
@@ -147,6 +151,11 @@ class RowsDataModule(Source, pl.LightningDataModule):
             return self.normalisation(x_BW)
         x_BD, y_BD = rows.split(x_BW)
         return Pair(self.normalisation(x_BD), self.target_normalisation(y_BD))
+
+    def gathers_on(self) -> torch.device | None:
+        """The device that gathers training's batches, for itself: the trainer's, if it is a CUDA device. None: the host."""
+        device = self.trainer.strategy.root_device if self.trainer is not None else None
+        return device if device is not None and device.type == "cuda" else None
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -22,6 +22,9 @@ from saelight.ranges import LONGEST, SEED, Range, checked, hints_of
 
 _WINDOWS = 2.6
 """Windows that a training stream holds: one that is read from, one that is filled, and what is on its way (measured)."""
+_INDEX, _FLOAT = 8, 4
+BATCHES_HELD = 6
+"""float32 batches that a step holds: the stored one, the normalised one and the next, centred, reconstructions, errors."""
 
 
 class Rows(Protocol):
@@ -95,6 +98,8 @@ class Description(NamedTuple):
     """Bytes of a row as the stream carries it, its target included."""
     stream_bytes: int
     """Bytes that the training stream's buffers hold, and rows that are in memory as a whole."""
+    gpu_bytes: int
+    """Bytes of a GPU that the data take where it gathers the batches: two windows and their orders, and batches."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -177,13 +182,15 @@ class Source(ABC):
         train_rows = n_train_rows if self.max_samples is None else min(self.max_samples, n_train_rows)
         row_bytes = rows.d_in * rows.dtype.itemsize
         held = sum(side.held_bytes for side in (inputs, targets) if isinstance(side, StoredRows))
+        window, width = min(train_rows, WINDOW * BLOCK), rows.d_in
         return Description(
             d_in=inputs.d_in,
             d_out=None if targets is None else targets.d_in,
             train_rows=train_rows,
             batch_size=self.batch_size,
             row_bytes=row_bytes,
-            stream_bytes=round(_WINDOWS * min(train_rows, WINDOW * BLOCK) * row_bytes) + held,
+            stream_bytes=round(_WINDOWS * window * row_bytes) + held,
+            gpu_bytes=2 * window * (row_bytes + _INDEX) + BATCHES_HELD * _FLOAT * self.batch_size * width,
         )
 
 

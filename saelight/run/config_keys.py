@@ -49,6 +49,7 @@ TRAINER: dict[str, Any] = {
     "name": None,
     "root": "runs",
     "folder": None,
+    "float32_matmul_precision": None,
 }
 """The arguments of saelight's Trainer, Lightning's among them, with what each comes to when it is not given."""
 

@@ -7,7 +7,7 @@ import torch
 from saelight.data.source import Source
 from saelight.errors import UserError
 from saelight.ops.host_memory import host_memory
-from saelight.run.memory import group_bytes, least_bytes, sae_bytes, size
+from saelight.run.memory import group_bytes, needs, size
 
 if TYPE_CHECKING:
     import lightning as L
@@ -18,23 +18,22 @@ if TYPE_CHECKING:
 def check_room_to_train(trainer: "L.Trainer", bank: "SAEBank", data: object) -> None:
     """Raise `UserError` for a bank whose training takes more memory than its device has.
 
-    On the CPU by the prediction that a sweep plans with (docs/sweeps.md, "Memory"); elsewhere, where that is on the safe
-    side, by weights, gradients and moments alone.
+    It is the prediction that a sweep plans with (docs/sweeps.md, "Memory").
 
     Args:
         data: What feeds the bank, if it is a data module.
     """
     device = trainer.strategy.root_device
     parameters = [sum(p.numel() for p in sae.parameters()) for sae in bank.saes]
+    described = data.describe() if isinstance(data, Source) else None
+    members = [
+        needs(sae.config, n, sae.d_sae, described, trainer.precision) for sae, n in zip(bank.saes, parameters, strict=True)
+    ]
     if device.type == "cuda":
-        have = torch.cuda.get_device_properties(device).total_memory
-        needed = sum(least_bytes(n, sae.config.optimizer) for sae, n in zip(bank.saes, parameters, strict=True))
+        have, needed = torch.cuda.get_device_properties(device).total_memory, group_bytes(members, "gpu")
     elif device.type == "cpu":
-        have = host_memory()
-        described = data.describe() if isinstance(data, Source) else None
-        batch = described.batch_size if described else 1
-        members = [sae_bytes(sae.config, n, sae.d_sae, batch) for sae, n in zip(bank.saes, parameters, strict=True)]
-        needed = trainer.num_devices * group_bytes(members, described.stream_bytes if described else 0)
+        # Processes on one host share its memory.
+        have, needed = host_memory(), trainer.num_devices * group_bytes(members, "cpu")
     else:
         return
     if needed > have:

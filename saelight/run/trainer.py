@@ -1,6 +1,7 @@
 """saelight's Trainer: Lightning's, with a run folder, per-SAE logs, exports, exact checkpoints and a table at the end."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,8 +15,10 @@ from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchH
 from saelight.errors import UserError
 from saelight.files import check_name, check_path
 from saelight.loggers import PerSAE
+from saelight.ranges import checked
 from saelight.run import lightnings_own, run_folder, slurm_job
 from saelight.run.fit_loop import FitLoop
+from saelight.run.float32_products import MatmulPrecision, float32_products
 from saelight.run.quiet import silence_lightning
 from saelight.run.report import results, table, write_results
 from saelight.run.room_to_train import check_room_to_train
@@ -35,7 +38,7 @@ def _evaluation(method: str, data: str) -> Callable[..., Any]:
         weights_only: bool | None = True,
     ) -> Any:
         ckpt_path, run = self._place(ckpt_path), getattr(super(Trainer, self), method)
-        with lightnings_own.running(), restoring(ckpt_path):
+        with self._running(), restoring(ckpt_path):
             values = self._without_loggers(run, model, dataloaders, ckpt_path, False, datamodule, weights_only)
         if verbose and self.is_global_zero:
             assert isinstance(self.lightning_module, SAEBank)
@@ -61,7 +64,13 @@ class Trainer(L.Trainer):
     fast_dev_run: int | bool
 
     def __init__(
-        self, *, name: str | None = None, root: str | None = "runs", folder: str | None = None, **kwargs: Any
+        self,
+        *,
+        name: str | None = None,
+        root: str | None = "runs",
+        folder: str | None = None,
+        float32_matmul_precision: MatmulPrecision | None = None,
+        **kwargs: Any,
     ) -> None:
         """
         Args:
@@ -69,6 +78,8 @@ class Trainer(L.Trainer):
                 command line the config file's name.
             root: Where run folders lie. None, without a folder: nothing is written, and `results` is all there is.
             folder: The run's folder itself, in place of root and name; refused when it exists.
+            float32_matmul_precision: `torch.set_float32_matmul_precision` while the run lasts. Default: `high`, TF32, for
+                32-true on CUDA, unless torch was told something before; elsewhere as torch is.
             **kwargs: Lightning's own settings. The default logger is `saelight.loggers.PerSAE`.
         """
         silence_lightning()
@@ -79,6 +90,8 @@ class Trainer(L.Trainer):
             check_name(name, "trainer.name")
         for what, path in (("trainer.root", root), ("trainer.folder", folder)):
             check_path(path or "", what)
+        checked("trainer.float32_matmul_precision", float32_matmul_precision, MatmulPrecision | None)
+        self.float32_matmul_precision = float32_matmul_precision
         if str(kwargs.get("precision")) in ("16-mixed", "16"):
             # Lightning would train in another precision where there is no GPU.
             raise UserError(
@@ -141,19 +154,25 @@ class Trainer(L.Trainer):
         lightnings_own.check_monitors(self, model, getattr(datamodule or train_dataloaders, "features", None))
         self._begin_anew()
         try:
-            with lightnings_own.running(), restoring(ckpt_path):
+            with self._running(), restoring(ckpt_path):
                 super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
             if self.enable_validation and model.evaluated_at != self.global_step:
                 loaders: dict[str, Any] = (
                     {"datamodule": self.datamodule} if self.datamodule else {"dataloaders": val_dataloaders}
                 )
-                with lightnings_own.running():
+                with self._running():
                     super().validate(model, verbose=False, weights_only=weights_only, **loaders)
             if self.is_global_zero and not self.fast_dev_run:
                 self._report(model)
         finally:
             if self.lock is not None:
                 self.lock.close()
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        device, precision = self.strategy.root_device, self.precision
+        with lightnings_own.running(), float32_products(self.float32_matmul_precision, device, precision):
+            yield
 
     def _report(self, bank: SAEBank) -> None:
         """What came of a fit, to `results.jsonl` and as a table."""
@@ -185,7 +204,7 @@ class Trainer(L.Trainer):
             ckpt_path: The checkpoint whose SAEs predict; `last`: the one of this name's newest run.
         """
         ckpt_path = self._place(ckpt_path)
-        with lightnings_own.running(), restoring(ckpt_path):
+        with self._running(), restoring(ckpt_path):
             predictions = self._without_loggers(
                 super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only
             )

@@ -21,6 +21,7 @@ from saelight.ops.gating import gated
 from saelight.ops.matmul import compute_dtype
 from saelight.ranges import Range
 from saelight.saes.losses import Entries, Losses, Moment
+from saelight.saes.memory_factors import DENSE, GPUFactors
 from saelight.saes.penalised import Penalised, PenalisedSAE
 
 
@@ -36,6 +37,7 @@ class Gated(Penalised):
 
 
 class GatedSAE(PenalisedSAE, config=Gated):
+    memory = DENSE._replace(gpu=GPUFactors(mixed=11.3, full=23.2, parameters=0.6))
     calibrated = True
     config: Gated
 

@@ -23,6 +23,7 @@ from saelight.ops.gating import rectified_affine, where_above
 from saelight.ops.noise import uniform
 from saelight.ranges import Range
 from saelight.saes.losses import Losses, Moment
+from saelight.saes.memory_factors import DENSE, GPUFactors
 from saelight.saes.penalised import Penalised, PenalisedSAE
 
 
@@ -60,6 +61,7 @@ class HardConcrete(HardConcretePenalised):
 
 
 class GatesAtRandom(PenalisedSAE):
+    memory = DENSE._replace(gpu=GPUFactors(mixed=35.5, full=37.7, parameters=0.5))
     config: HardConcretePenalised
 
     def noise(self, like_BF: Tensor, moment: Moment) -> Tensor:

@@ -23,6 +23,7 @@ from saelight.ops.jump import jump, jump_and_steps, step
 from saelight.ranges import Range
 from saelight.saes.auxk import AUX_COEFFICIENT, auxk, dead_used
 from saelight.saes.losses import Entries, Losses, Moment
+from saelight.saes.memory_factors import DENSE, GPUFactors
 from saelight.saes.penalised import Penalised, PenalisedSAE
 from saelight.schedules import Horizon
 
@@ -73,6 +74,7 @@ class JumpReLU(Penalised):
 
 
 class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
+    memory = DENSE._replace(gpu=GPUFactors(mixed=7.5, full=13.2))
     calibrated = True
     config: JumpReLU
 

@@ -19,7 +19,7 @@ from saelight.ops.counts import firing_counts
 from saelight.ops.normalisation import Normalisation
 from saelight.ranges import Range
 from saelight.saes.losses import Losses, Moment
-from saelight.saes.memory_factors import KEPT
+from saelight.saes.memory_factors import KEPT, GPUFactors
 from saelight.saes.sae import SAE, SAEConfig
 
 _EXPLAINED = 0.01  # a residual below this share of ‖x‖² is noise
@@ -42,7 +42,8 @@ class MatchingPursuit(SAEConfig):
 class MatchingPursuitSAE(SAE, config=MatchingPursuit):
     transcodes = False
     config: MatchingPursuit
-    memory = KEPT
+    # Each of the k choices keeps what is left of the batch: 8 bytes a latent, and 8 k d_in / d_sae, here for 4.
+    memory = KEPT._replace(gpu=GPUFactors(mixed=38.0, full=38.0, parameters=2.2))
     scale: Tensor
     origin: Tensor
 

@@ -22,7 +22,7 @@ from saelight.ops.matmul import weighed_product
 from saelight.ops.select import above
 from saelight.ranges import Duration, Range
 from saelight.saes.losses import Entries, Losses, Moment
-from saelight.saes.memory_factors import MemoryFactors
+from saelight.saes.memory_factors import GPUFactors, MemoryFactors
 from saelight.saes.penalised import Penalised, PenalisedSAE
 from saelight.saes.resampling import Resampling
 from saelight.schedules import Horizon, Time, in_steps
@@ -54,7 +54,9 @@ class ReLUSAE(Resampling, PenalisedSAE, config=ReLU):
     unit_decoder = False
     calibrated = True
     config: ReLU
-    memory = MemoryFactors(parameters=8.3, latents=0.0, latents_kept=1.5)
+    memory = MemoryFactors(
+        parameters=8.3, latents=0.0, latents_kept=1.5, gpu=GPUFactors(mixed=7.2, full=11.5, parameters=0.8)
+    )
     training_state = (*PenalisedSAE.training_state, "recent_penalties")
 
     recent_penalties: Tensor

@@ -1,9 +1,13 @@
 """Where training starts: directions, centres, scales."""
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities import CombinedLoader
 from torch.nn.functional import cosine_similarity, normalize
 
+from saelight.bank.start import sample
 from saelight.errors import UserError
 from saelight.saes import BatchTopK, GatedHardConcrete, HardConcrete, JumpReLU, MatchingPursuit, ReLU, TopK
 from tests.support.activations import sparse_activations
@@ -103,3 +107,21 @@ def test_gates_start_able_to_tell_tokens_apart():
 def test_starts_that_make_no_sense_are_refused(config, d_out, message):
     with pytest.raises(UserError, match=message):
         config.build(16, d_out=d_out)
+
+
+class Recording(SingleDeviceStrategy):
+    """A strategy that notes where what it is to send to the other ranks lies."""
+
+    sent: tuple[str, ...] = ()
+
+    def broadcast(self, obj, src=0):
+        self.sent += (obj.device.type,)
+        return super().broadcast(obj, src)
+
+
+def test_a_loaders_sample_is_sent_in_the_hosts_memory_and_then_moved():
+    trainer = L.Trainer(accelerator="cpu", strategy=Recording("cpu"), logger=False, enable_checkpointing=False)
+    trainer.fit_loop._combined_loader = CombinedLoader([torch.randn(5, 4), torch.randn(5, 4)])
+    x_ND, y_ND = sample(trainer, torch.device("meta"), 7)
+    assert (x_ND.shape, x_ND.device.type, y_ND.device.type) == ((7, 4), "meta", "meta")
+    assert trainer.strategy.sent == ("cpu", "cpu")

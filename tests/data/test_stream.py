@@ -84,6 +84,50 @@ def test_a_batch_does_not_depend_on_where_one_starts(n, batch, start, rank, worl
     assert got[: len(wanted)] == wanted[: len(got)]
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(1, 300),
+    batch=st.integers(1, 70),
+    block=st.integers(1, 40),
+    window=st.integers(1, 5),
+    start=st.integers(0, 30),
+    world=st.integers(1, 2),
+)
+def test_a_device_gathers_the_same_batches(n, batch, block, window, start, world):
+    if n < batch * world:
+        return
+    there, here = (
+        stream(n, batch, block=block, window=window, rank=world - 1, world=world, device=device)
+        for device in (torch.device("cpu"), None)
+    )
+    for loader in (there, here):
+        loader.load_state_dict(loader.state_dict() | dict(zip(("epoch", "batch"), divmod(start, len(loader)), strict=True)))
+    assert epochs(there, 3) == epochs(here, 3)
+    assert there.state_dict() == here.state_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_device_gathers_the_same_bits(dtype):
+    rows = MemoryRows(torch.randn(500, 7).to(dtype))
+    there, here = (TrainStream(rows, cut(0, 500, 33), 64, window=3, device=device) for device in (torch.device("cpu"), None))
+    for x, y in zip(there, here, strict=True):
+        assert torch.equal(x, y)
+        assert x.dtype == dtype
+
+
+def test_a_devices_window_is_copied_once_and_its_batches_are_their_own():
+    rows = numbered(96)
+    loader = stream(96, 32, rows=rows, window=6, device=torch.device("cpu"))
+    batches = iter(loader)
+    first = next(batches)
+    kept = first.clone()
+    list(itertools.islice(batches, 2))
+    batches = iter(loader)  # both windows on the device have been filled again
+    list(itertools.islice(batches, 9))
+    assert torch.equal(first, kept)
+    assert rows.reads <= 6 * (4 + 2)
+
+
 def test_rows_fit_their_contents_across_shards(tmp_path):
     x = torch.randn(1000, 8).bfloat16()
     rows = ShardedRows(write(tmp_path / "s", x, dtype="bfloat16", rows_per_shard=70))
@@ -122,8 +166,9 @@ def test_a_trainer_may_end_epochs_early():
     assert [b.flatten().int().tolist() for b in itertools.islice(late, 10)] == whole[2]
 
 
-def test_dropping_closing_or_failing_stops_the_thread():
-    loader = stream(5000, 10)
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_dropping_closing_or_failing_stops_the_thread(device):
+    loader = stream(5000, 10, device=device)
     batches = iter(loader)
     next(batches)
     assert len(threads()) == 1
@@ -177,7 +222,8 @@ def test_nan_names_shard_and_row(tmp_path):
     path = write(tmp_path / "s", counted(400))
     poison(path, shard=3, row=17)
     rows = ShardedRows(path)
-    for loader in (TrainStream(rows, cut(0, 400, 32), 50), SequentialStream(rows, 0, 400, 50)):
+    there = TrainStream(rows, cut(0, 400, 32), 50, device=torch.device("cpu"))
+    for loader in (TrainStream(rows, cut(0, 400, 32), 50), there, SequentialStream(rows, 0, 400, 50)):
         batches = iter(loader)
         with pytest.raises(UserError, match=r"activations-00003\.safetensors, row 17 \(row 317 in all\)"):
             list(batches)

@@ -48,14 +48,21 @@ class Nowhere(LocalLauncher):
 
 
 @pytest.mark.parametrize(
-    ("device", "memory", "needed"),
-    [("cuda:0", 80, None), ("cuda:0", 30, "32.0 GB"), ("cpu", 80, "90.0 GB"), ("cpu", 91, None)],
+    ("devices", "memory", "needed"),
+    [
+        ("cuda:0", 80, None),
+        ("cuda:0", 30, "40.0 GB"),
+        ("cpu", 80, "90.0 GB"),
+        ("cpu", 91, None),
+        ("cuda:0 cpu", 80, "90.0 GB"),  # a group may come to either
+    ],
 )
-def test_a_gpu_is_judged_by_what_no_run_does_without(device, memory, needed):
+def test_a_device_is_judged_by_its_own_prediction(devices, memory, needed):
     sae = {"optimizer": "adamw"}
-    entry = Entry("h", "wide", ["wide"], 0, {}, sae, "c", "TopK", 10**6, 2 * 10**9, [0, 0], 0, None)
-    group = Group("group-000", ["h"], "", 90 * 10**9, None)  # as the CPU's prediction has it
-    launcher = Nowhere(SweepFolder("s"), [Device(device, "", memory * 10**9)], None)
+    needs = {"cpu": [60 * 10**9, 20 * 10**9, 10 * 10**9], "gpu": [32 * 10**9, 7 * 10**9, 10**9]}
+    entry = Entry("h", "wide", ["wide"], 0, {}, sae, "c", "TopK", 10**6, 2 * 10**9, needs, None)
+    group = Group("group-000", ["h"], "", 90 * 10**9, None)
+    launcher = Nowhere(SweepFolder("s"), [Device(device, "", memory * 10**9) for device in devices.split()], None)
     found = too_large([(group, [entry])], launcher)
     assert needed is None or f"wide (group-000, d_sae 1000000) takes about {needed}" in found["group-000"]
     assert bool(found) == bool(needed)

@@ -200,7 +200,7 @@ def test_a_source_of_ones_own_is_asked_like_saelights(own_data):
     found = read(write(SWEEP | {"sae": sae, "parameters": {"data.max_samples": {"values": [700, 1100]}}}, base))
     short, long = resolve(found, expand(found)[0]).entries
     assert (short.d_sae, short.tokens, long.tokens) == (2 * D, 700, 1100)
-    assert short.stream_bytes < long.stream_bytes
+    assert all(short.memory[kind][2] < long.memory[kind][2] for kind in ("cpu", "gpu"))
     assert short.hash != long.hash
     np.save("moved.npy", np.load("x.npy"))
     moved = own_data | {"init_args": {"path": "moved.npy", "batch_size": 100, "predict_rows": 3}}

@@ -89,6 +89,23 @@ def test_groups_are_split_by_memory():
     assert [len(part) for part in split(members, None, 1)] == [1] * len(members)
 
 
+def test_a_gpus_groups_are_split_by_the_gpus_prediction():
+    from saelight.sweep.plan.groups import split
+
+    wide = changed(BASE, data__init_args={"d_in": 768, "batch_size": 4096})
+    swept = {"sae.d_sae": {"value": 16384}, "sae.lr": {"values": [n * 1e-4 for n in range(1, 10)]}}
+    gated = {"base": "base.yaml", "sae": {"class_path": "Gated", "optimizer": "adamw"}, "parameters": swept}
+    members = entries(gated, wide)
+    # 16 bytes for each of 25 million weights nine times over, one SAE's step, a gigabyte, the data.
+    assert memory_of(members, ("gpu",)) == pytest.approx(6.7e9, rel=0.05)
+    assert memory_of(members, ("cpu", "gpu")) == memory_of(members) > 15e9
+    assert len(split(members, None, 7 * 10**9, kinds=("gpu",))) == 1
+    assert len(split(members, None, 7 * 10**9)) == 9
+    mixed, full = (entries(gated, changed(wide, trainer__precision=precision)) for precision in ("bf16-mixed", "32-true"))
+    assert memory_of(mixed, ("gpu",)) < 0.95 * memory_of(full, ("gpu",)) == 0.95 * memory_of(members, ("gpu",))
+    assert memory_of(mixed) == memory_of(full)
+
+
 def test_groups_have_about_equal_work_and_at_most_max_saes():
     from saelight.sweep.plan.groups import split
 

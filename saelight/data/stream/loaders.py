@@ -5,20 +5,19 @@ Order, position and resume are explained in docs/data.md; the order itself is `o
 Shapes: B batch, D d_in, N rows of a window.
 """
 
-import itertools
 import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from saelight.data.finite import first_non_finite
 from saelight.data.source import Rows
-from saelight.data.stream.order import BLOCK, WINDOW, Blocks, Plan, Window
+from saelight.data.stream.batches import BatchReader
+from saelight.data.stream.order import BLOCK, WINDOW, Blocks, Plan
 from saelight.data.stream.prefetch import Prefetch
+from saelight.data.stream.windows import empty, read_finite
 from saelight.errors import UserError
 
 _CHUNK = 4096
@@ -39,6 +38,8 @@ class TrainStream:
         rank: This process' number.
         world: Processes.
         window: Blocks mixed in memory; two windows are held.
+        device: Where windows are held, batches gathered and given out: the accelerator that trains on them. None: in the
+            host's memory. The batches are the same.
 
     Raises:
         UserError: The rows do not fill one batch on each rank; the activations hold a NaN (when it is read).
@@ -54,9 +55,10 @@ class TrainStream:
         rank: int = 0,
         world: int = 1,
         window: int = WINDOW,
+        device: torch.device | None = None,
     ) -> None:
         self.rows, self.plan = rows, Plan(blocks, seed, rank, world, window)
-        self.batch_size = batch_size
+        self.batch_size, self.device = batch_size, device
         self.position = 0
         """Batches given out, since the beginning of training."""
         self._length = blocks.rows // (world * batch_size)
@@ -124,7 +126,7 @@ class _Epoch:
     """An iterator over what is left of the epoch that the stream stands in when the first batch is asked for; over all
     that follows when a trainer ends the epochs."""
 
-    def __init__(self, stream: TrainStream, reader: "_BatchReader | None") -> None:
+    def __init__(self, stream: TrainStream, reader: "BatchReader | None") -> None:
         self._stream, self._reader = stream, reader
         self._end: int | None = None
 
@@ -139,12 +141,12 @@ class _Epoch:
             raise StopIteration
         if self._reader is None or self._reader.position != stream.position:
             self.close()
-            self._reader = _BatchReader(stream.rows, stream.plan, stream.batch_size, stream.position)
+            self._reader = BatchReader(stream.rows, stream.plan, stream.batch_size, stream.position, stream.device)
         batch = self._reader.next()
         stream.position += 1
         return batch
 
-    def hand_over(self) -> "_BatchReader | None":
+    def hand_over(self) -> "BatchReader | None":
         reader, self._reader = self._reader, None
         return reader
 
@@ -155,74 +157,24 @@ class _Epoch:
             self._reader = None
 
 
-class _BatchReader:
-    """Cuts batches from windows that a thread reads ahead."""
-
-    def __init__(self, rows: Rows, plan: Plan, batch_size: int, position: int) -> None:
-        self.position = position
-        self._shape, self._dtype = (batch_size, rows.d_in), rows.dtype
-        self._windows = Prefetch(lambda stop: _read_windows(rows, plan, position * batch_size, stop), slots=2)
-        self._x_ND = torch.empty(0, rows.d_in, dtype=rows.dtype)
-        self._order = np.empty(0, np.int64)
-
-    def next(self) -> Tensor:
-        x_BD, filled = _empty(*self._shape, self._dtype), 0
-        while filled < len(x_BD):
-            if len(self._order) == 0:
-                if len(self._x_ND):
-                    self._windows.release()
-                self._x_ND, self._order = self._windows.get()
-            take, self._order = np.split(self._order, [len(x_BD) - filled])
-            # numpy, on this thread alone: it keeps up with the disk, and a team of threads would wait for each other
-            # while the reading thread holds one of their cores. mode="clip" writes to `out` without a copy.
-            np.take(_raw(self._x_ND), take, axis=0, out=_raw(x_BD)[filled : filled + len(take)], mode="clip")
-            filled += len(take)
-        self.position += 1
-        return x_BD
-
-    def close(self) -> None:
-        self._windows.close()
-
-
-def _read_windows(rows: Rows, plan: Plan, start: int, stop: threading.Event) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """Each window's rows (N, D) and the order (N,) to take them in, in two buffers by turns."""
-    windows = plan.windows(start)
-    ahead = next(windows)
-    _hint(rows, ahead[0])
-    largest = min(plan.blocks.rows, plan.window * int(plan.blocks.sizes.max()))
-    buffers: list[Tensor] = []
-    for turn in itertools.count():
-        (window, skip), ahead = ahead, next(windows)
-        _hint(rows, ahead[0])
-        if len(buffers) < 2:
-            buffers.append(torch.empty(largest, rows.d_in, dtype=rows.dtype))
-        x_ND, done = buffers[turn % 2], 0
-        for first, size in zip(window.starts.tolist(), window.sizes.tolist(), strict=True):
-            if stop.is_set():
-                return
-            _read(rows, first, x_ND[done : done + size])
-            done += size
-        yield x_ND, plan.order(window)[skip:]
-
-
-def _hint(rows: Rows, window: Window) -> None:
-    for first, size in zip(window.starts.tolist(), window.sizes.tolist(), strict=True):
-        rows.will_need(first, size)
-
-
 class SequentialStream:
     """Every row of [start, stop) once, in order: batches (B, D) in the stored dtype, the last one partial.
 
     Each rank reads one contiguous share; shares, and so batches, differ by one at most.
 
+    Args:
+        pinned: Give out page-locked memory, which is copied to a CUDA device without waiting.
+
     Raises:
         UserError: Fewer rows than ranks; the activations hold a NaN (when it is read).
     """
 
-    def __init__(self, rows: Rows, start: int, stop: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, rows: Rows, start: int, stop: int, batch_size: int, rank: int = 0, world: int = 1, *, pinned: bool = False
+    ) -> None:
         if stop - start < world:
             raise UserError(f"{stop - start} rows to evaluate cannot be shared by {world} processes; use fewer")
-        self.rows, self.batch_size = rows, batch_size
+        self.rows, self.batch_size, self.pinned = rows, batch_size, pinned
         self.n_rows = stop - start
         """Rows of all ranks together."""
         self.first_row = start + rank * (stop - start) // world
@@ -234,8 +186,8 @@ class SequentialStream:
         return -(-(self.stop_row - self.first_row) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        rows, spans = self.rows, (self.first_row, self.stop_row, self.batch_size)
-        batches = Prefetch(lambda stop: _read_in_order(rows, *spans, stop), slots=3)
+        rows, pinned, spans = self.rows, self.pinned, (self.first_row, self.stop_row, self.batch_size)
+        batches = Prefetch(lambda stop: _read_in_order(rows, *spans, pinned, stop), slots=3)
         try:
             for _ in range(len(self)):
                 yield batches.get()
@@ -244,31 +196,14 @@ class SequentialStream:
             batches.close()
 
 
-def _read_in_order(rows: Rows, first: int, end: int, batch_size: int, stop: threading.Event) -> Iterator[Tensor]:
+def _read_in_order(
+    rows: Rows, first: int, end: int, batch_size: int, pinned: bool, stop: threading.Event
+) -> Iterator[Tensor]:
     for start in range(first, end, batch_size):
-        x_BD = _empty(min(batch_size, end - start), rows.d_in, rows.dtype)
+        x_BD = empty(min(batch_size, end - start), rows, pinned)
         rows.will_need(start + len(x_BD), min(batch_size, max(0, end - start - len(x_BD))))
         for done in range(0, len(x_BD), _CHUNK):
             if stop.is_set():
                 return
-            _read(rows, start + done, x_BD[done : done + _CHUNK])
+            read_finite(rows, start + done, x_BD[done : done + _CHUNK])
         yield x_BD
-
-
-def _read(rows: Rows, start: int, out: Tensor) -> None:
-    """Read and check: a NaN in the shared batch would be a NaN in every SAE."""
-    rows.read(start, out)
-    if (bad := first_non_finite(out)) is not None:
-        raise UserError(
-            f"NaN or infinite activations: {rows.where(start + bad)} (row {start + bad} in all); harvest "
-            "again, or leave that shard out"
-        )
-
-
-def _raw(x_ND: Tensor) -> np.ndarray:
-    """The same memory as bytes: (N, D * item size)."""
-    return x_ND.view(torch.uint8).numpy()
-
-
-def _empty(n: int, d: int, dtype: torch.dtype) -> Tensor:
-    return torch.empty(n, d, dtype=dtype, pin_memory=torch.cuda.is_available())

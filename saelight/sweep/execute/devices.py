@@ -4,6 +4,7 @@ import os
 from typing import NamedTuple
 
 from saelight.errors import UserError
+from saelight.sweep.execute.ask_accelerator import ask
 
 
 class Device(NamedTuple):
@@ -22,11 +23,8 @@ def find() -> list[Device]:
 
     from saelight.ops.host_memory import host_memory
 
-    found = []
-    if torch.cuda.is_available():
-        for i in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(i)
-            found.append(Device(f"cuda:{i}", properties.name, properties.total_memory))
+    # Counted by NVML, which takes no part of a device; all else is a child's to find out.
+    found = [Device(*one) for one in ask("devices")] if torch.cuda.device_count() else []
     if torch.backends.mps.is_available():
         found.append(Device("mps", "Apple GPU", torch.mps.recommended_max_memory()))
     return [*found, Device("cpu", f"{cores()} cores", host_memory())]

@@ -1,26 +1,22 @@
 """What a sweep would take: memory, disk and time of each group, predicted."""
 
-import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from saelight.bars import duration
 from saelight.files import table
 from saelight.run.memory import moments, size
+from saelight.sweep.execute.ask_accelerator import ask
 from saelight.sweep.execute.devices import Device
 from saelight.sweep.execute.launch import Launcher
 from saelight.sweep.execute.oversize import too_large
+from saelight.sweep.execute.products import rate
 from saelight.sweep.plan.entry import Entry
+from saelight.sweep.plan.groups import memory_of
 from saelight.sweep.store.sweep_folder import Group
-
-if TYPE_CHECKING:
-    import torch
 
 _FLOAT = 4
 _START = 8.0
 """Seconds for a process to start and to end."""
-_SPAN, _SPANS = 0.1, 4
-"""Seconds of products that the speed is measured by, and how often: some clocks tick a hundred times a second."""
 
 
 def forecast(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher, times: int = 1) -> str:
@@ -33,12 +29,12 @@ def forecast(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher, ti
     """
     workers = launcher.workers
     large = too_large(groups, launcher)
-    rate = rate_of(launcher.devices)
+    speed = rate_of(launcher.devices)
     free = dict.fromkeys(range(len(workers)), 0.0)
     lines = [("group", "device", "SAEs", "memory", "disk", "time")]
     disk_sum = 0
     for group, entries in groups:
-        seconds = _seconds(entries, group.tokens, rate)
+        seconds = _seconds(entries, group.tokens, speed)
         # A checkpoint has the weights and the optimizer's moments; each SAE is exported once.
         disk = sum(_FLOAT * entry.parameters * (2 + moments(entry.sae.get("optimizer"))) for entry in entries)
         device = "none"
@@ -48,7 +44,7 @@ def forecast(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher, ti
                 free[worker] += seconds or 0.0
             device = workers[worker]
             disk_sum += disk * times
-        cells = (size(group.memory), size(disk), "?" if seconds is None else duration(seconds))
+        cells = (size(memory_of(entries, launcher.kinds)), size(disk), "?" if seconds is None else duration(seconds))
         lines.append((group.id, device, str(len(entries)), *cells))
     fits = [group for group, _ in groups if group.id not in large]
     known = all(group.tokens for group in fits)
@@ -58,40 +54,18 @@ def forecast(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher, ti
     return "\n".join([table(lines, left=(0, 1)), *(f"too large: {why}" for why in large.values()), f"to run: {sums}"])
 
 
-def _seconds(entries: list[Entry], tokens: int | None, rate: float) -> float | None:
+def _seconds(entries: list[Entry], tokens: int | None, speed: float) -> float | None:
     """Dense training takes 6 operations per weight and token; what sparse execution saves is not counted on."""
     if tokens is None:
         return None
-    return _START + 6 * tokens * sum(entry.parameters for entry in entries) / rate
+    return _START + 6 * tokens * sum(entry.parameters for entry in entries) / speed
 
 
 def rate_of(devices: list[Device]) -> float:
-    """Operations per second of large products on the first device, at its best in some short spans.
-
-    On the CPU it is one thread's, by the time that the thread had the processor, times the threads a run will have: what
-    else the machine does just now is no part of it.
-    """
+    """Operations per second of large products on the first device; on the CPU with the threads that a run will have."""
     import torch
 
     device = devices[0].name
-    cpu = device == "cpu"
-    n = 512 if cpu else 4096
-    threads = torch.get_num_threads()
-    clock = time.thread_time if cpu else time.perf_counter
-    if cpu:
-        torch.set_num_threads(1)
-    try:
-        a = torch.randn(n, n, device=device)
-        best = max(_rate_in_a_span(a, clock) for _ in range(_SPANS))
-    finally:
-        torch.set_num_threads(threads)
-    return best * (max(1, threads // len(devices)) if cpu else 1)
-
-
-def _rate_in_a_span(a: "torch.Tensor", clock: Callable[[], float]) -> float:
-    products, start = 0, clock()
-    while (took := clock() - start) < _SPAN:
-        # Reading a number waits for the device.
-        (a @ a)[0, 0].item()
-        products += 1
-    return products * 2 * len(a) ** 3 / took
+    if device.startswith("cuda"):
+        return ask("rate", device)
+    return rate(device) * (max(1, torch.get_num_threads() // len(devices)) if device == "cpu" else 1)

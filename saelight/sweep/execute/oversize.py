@@ -2,26 +2,22 @@
 
 from collections.abc import Sequence
 
-from saelight.run.memory import least_bytes, size
+from saelight.run.memory import size
 from saelight.sweep.execute.launch import Launcher
 from saelight.sweep.plan.entry import Entry
+from saelight.sweep.plan.groups import memory_of
 from saelight.sweep.store.sweep_folder import Group
 
 
 def too_large(groups: Sequence[tuple[Group, list[Entry]]], launcher: Launcher) -> dict[str, str]:
-    """By group: why it cannot be trained, and what to do.
-
-    A group is made as small as its largest SAE. On the CPU it is judged by the memory predicted; elsewhere, where that
-    prediction is on the safe side, by weights, gradients and moments alone.
-    """
+    """By group: why it cannot be trained, and what to do. (A group is made as small as its largest SAE.)"""
     limit = launcher.memory_limit
     if limit is None:
         return {}
-    cpu = all(device.name == "cpu" for device in launcher.devices)
     found = {}
     for group, entries in groups:
-        least = sum(least_bytes(entry.parameters, entry.sae.get("optimizer")) for entry in entries)
-        needed = group.memory if cpu else least
+        # On the devices at hand, whichever it was planned for.
+        needed = memory_of(entries, launcher.kinds)
         if needed > limit:
             largest = max(entries, key=lambda entry: entry.parameters)
             found[group.id] = (

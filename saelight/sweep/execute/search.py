@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from saelight.callbacks.optuna_study import open_study
@@ -30,6 +31,7 @@ class Search:
         max_saes: Trials asked for at once.
         max_bytes: Of a group.
         groups: How many may run at once, though the launcher takes more: the later a trial is asked, the more it knows.
+        kinds: Of the devices that train.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Search:
         max_saes: int | None,
         max_bytes: int | None,
         groups: int,
+        kinds: Sequence[str],
     ) -> None:
         assert sweep.run_cap is not None  # the session refuses a search without one
         self.run_cap = sweep.run_cap
@@ -52,7 +55,7 @@ class Search:
         self.study = open_study(self.journal, sweep.name, sweep.pruner, sweep.metric["goal"], sweep.seed)
         self._waiting = self._left_over()
         self._running: set[str] = set()
-        self._most = groups
+        self._most, self.kinds = groups, kinds
 
     @property
     def left(self) -> bool:
@@ -117,7 +120,9 @@ class Search:
                 self._fail(trial.number, str(error))
                 continue
             entries += self._entered(resolved.entries[0], resolved.run_configs, trial.number)
-        groups = self.folder.add(self.index, entries, self.together, self.max_bytes, callbacks=self._callbacks)
+        groups = self.folder.add(
+            self.index, entries, self.together, self.max_bytes, kinds=self.kinds, callbacks=self._callbacks
+        )
         self.folder.commit(self.index)
         return groups
 

@@ -90,7 +90,8 @@ class Session:
         options = self.request.launcher_options
         self.launcher = self._launcher(self.folder, devices, self.request.parallel, **options)
         if self._to_be_grouped():
-            self.folder.plan(self.index, self.max_saes, self.launcher.memory_limit, len(self.launcher.workers))
+            limit, workers = self.launcher.memory_limit, len(self.launcher.workers)
+            self.folder.plan(self.index, self.max_saes, limit, workers, self.launcher.kinds)
         return self
 
     def _to_be_grouped(self) -> bool:
@@ -186,7 +187,7 @@ class Session:
         together = min(self.max_saes or TOGETHER, self.sweep.run_cap)
         example = SweepFolder(self.folder.path)
         index = Index(self.index.name, self.index.metric, run_configs=self._tried.run_configs)
-        groups = example.add(index, self._tried.entries[:together], None, None)
+        groups = example.add(index, self._tried.entries[:together], None, None, kinds=self.launcher.kinds)
         n = math.ceil(self.sweep.run_cap / together)
         where = f"{min(n, len(self.launcher.workers))} at once" if len(self.launcher.workers) > 1 else "one at a time"
         metric = self.index.metric
@@ -248,6 +249,7 @@ class Session:
             self.max_saes,
             self.launcher.memory_limit,
             len(self.launcher.workers),
+            self.launcher.kinds,
         )
 
 

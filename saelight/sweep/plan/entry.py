@@ -23,10 +23,8 @@ class Entry:
     variant: str
     d_sae: int
     parameters: int
-    memory: list[int]
-    """Bytes it holds all the time, and in its turn."""
-    stream_bytes: int
-    """Bytes that the stream of its run's data holds."""
+    memory: dict[str, list[int]]
+    """By kind of device, `cpu` and `gpu`: bytes it holds all the time, in its turn, and those that its run shares."""
     tokens: int | None
     """Tokens its run trains on, where its config tells."""
 

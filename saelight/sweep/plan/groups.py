@@ -1,12 +1,18 @@
 """Entries into groups: those that may share a run do, as far as memory and `max_saes` go."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from saelight.run.memory import group_bytes
+from saelight.run.memory import Needs, group_bytes
 from saelight.sweep.plan.entry import Entry
 
 
-def split(entries: Iterable[Entry], max_saes: int | None, max_bytes: int | None, at_least: int = 1) -> list[list[Entry]]:
+def split(
+    entries: Iterable[Entry],
+    max_saes: int | None,
+    max_bytes: int | None,
+    at_least: int = 1,
+    kinds: Sequence[str] = ("cpu",),
+) -> list[list[Entry]]:
     """Groups of entries whose runs are alike, none larger than the limits, and `at_least` so many where there are enough
     entries: as many as there are workers. Groups of one config get about the same work each.
 
@@ -22,16 +28,17 @@ def split(entries: Iterable[Entry], max_saes: int | None, max_bytes: int | None,
         n = max(wanted, -(-len(members) // (max_saes or len(members))))
         while True:
             parts = _deal(members, n)
-            if n >= len(members) or all(_fits(part, max_saes, max_bytes) for part in parts):
+            if n >= len(members) or all(_fits(part, max_saes, max_bytes, kinds) for part in parts):
                 break
             n += 1
         groups += parts
     return groups
 
 
-def memory_of(members: list[Entry]) -> int:
-    """Predicted bytes of a group's run, above the process's own."""
-    return group_bytes([(entry.memory[0], entry.memory[1]) for entry in members], members[0].stream_bytes)
+def memory_of(members: list[Entry], kinds: Sequence[str] = ("cpu",)) -> int:
+    """Predicted bytes of a group's run, above the process's own, on that of these kinds of device where they are most."""
+    needs = [{kind: Needs(*of) for kind, of in entry.memory.items()} for entry in members]
+    return max(group_bytes(needs, kind) for kind in kinds)
 
 
 def _deal(members: list[Entry], n: int) -> list[list[Entry]]:
@@ -46,7 +53,7 @@ def _deal(members: list[Entry], n: int) -> list[list[Entry]]:
     return [sorted(part, key=lambda entry: order[entry.hash]) for part in parts if part]
 
 
-def _fits(part: list[Entry], max_saes: int | None, max_bytes: int | None) -> bool:
+def _fits(part: list[Entry], max_saes: int | None, max_bytes: int | None, kinds: Sequence[str]) -> bool:
     return (max_saes is None or len(part) <= max_saes) and (
-        max_bytes is None or len(part) == 1 or memory_of(part) <= max_bytes
+        max_bytes is None or len(part) == 1 or memory_of(part, kinds) <= max_bytes
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from saelight.data.source import Description, Source
 from saelight.errors import UserError
 from saelight.run import config_keys
-from saelight.run.memory import sae_bytes
+from saelight.run.memory import needs
 from saelight.sweep.plan import configs, identity
 from saelight.sweep.plan.classes import read_source
 from saelight.sweep.plan.entry import Entry, Resolved
@@ -99,6 +99,8 @@ def _entry(sweep: Sweep, point: Point, sae: dict[str, Any], checked: CheckedSAE,
     base_seed = (run.config.get("model") or {}).get("seed", 0)
     if not isinstance(base_seed, int):
         raise UserError(f"{sweep.file}: model.seed must be a whole number, got {base_seed!r}")
+    precision = config_keys.effective(run.config.get("trainer") or {})["precision"]
+    memory = needs(checked.config, checked.parameters, checked.d_sae, run.data, precision)
     return Entry(
         hash=configs.digest({"sae": identity.of_sae(checked), "run": run.identity}),
         name=point.name,
@@ -110,7 +112,6 @@ def _entry(sweep: Sweep, point: Point, sae: dict[str, Any], checked: CheckedSAE,
         variant=type(checked.config).__name__,
         d_sae=checked.d_sae,
         parameters=checked.parameters,
-        memory=list(sae_bytes(checked.config, checked.parameters, checked.d_sae, run.data.batch_size if run.data else 1)),
-        stream_bytes=run.data.stream_bytes if run.data else 0,
+        memory={kind: list(of) for kind, of in memory.items()},
         tokens=tokens(run.config, run.data),
     )

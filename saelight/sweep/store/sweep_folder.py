@@ -163,12 +163,20 @@ class SweepFolder:
         index.missing = sorted(set(resolved.missing))
         return [f"{len(gone)} earlier points are no longer asked for: they stay, and are not gone on with"] if gone else []
 
-    def plan(self, index: Index, max_saes: int | None, max_bytes: int | None, at_least: int = 1) -> None:
+    def plan(
+        self,
+        index: Index,
+        max_saes: int | None,
+        max_bytes: int | None,
+        at_least: int = 1,
+        kinds: Sequence[str] = ("cpu",),
+    ) -> None:
         """Group the wanted points that no begun run holds. Nothing is written before `commit`."""
         frozen = {key: group for key, group in index.groups.items() if self.begun(key)}
         taken = {member for group in frozen.values() for member in group.members}
         index.groups = frozen
-        self.add(index, [index.entries[key] for key in index.wanted if key not in taken], max_saes, max_bytes, at_least)
+        entries = [index.entries[key] for key in index.wanted if key not in taken]
+        self.add(index, entries, max_saes, max_bytes, at_least, kinds)
 
     def add(
         self,
@@ -177,12 +185,13 @@ class SweepFolder:
         max_saes: int | None,
         max_bytes: int | None,
         at_least: int = 1,
+        kinds: Sequence[str] = ("cpu",),
         callbacks: Callable[[list[Entry]], list[dict[str, Any]]] | None = None,
     ) -> list[Group]:
         """Group `entries` and add the groups to the index; `callbacks` gives what a group's run has beside the base's."""
         number = 1 + max((int(key.rpartition("-")[2]) for key in index.groups), default=-1)
         added = []
-        for i, members in enumerate(split(entries, max_saes, max_bytes, at_least), number):
+        for i, members in enumerate(split(entries, max_saes, max_bytes, at_least, kinds), number):
             _tell_apart(members)
             config = index.run_configs[members[0].run_config]
             text = yaml_files.dump(config_of(config, members, callbacks(members) if callbacks else ()))
@@ -190,7 +199,7 @@ class SweepFolder:
                 f"group-{i:03d}",
                 [entry.hash for entry in members],
                 _sha256(text),
-                memory_of(members),
+                memory_of(members, kinds),
                 members[0].tokens,
             )
             index.groups[group.id] = group

@@ -63,6 +63,11 @@ class Launcher(ABC):
         """Bytes that a group may take above what every process takes; None where that is not known."""
         return None
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of device that train, `cpu` and `gpu`, whose memory a group is planned for."""
+        return tuple(sorted({"cpu" if device.name == "cpu" else "gpu" for device in self.devices}))
+
     def check(self) -> None:  # noqa: B027, most can
         """Raise `UserError` where groups cannot be started from here."""
 

@@ -98,6 +98,10 @@ class SlurmLauncher(Launcher):
         self._hurried = False
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        return ("gpu",) if self.gpus else ("cpu",)
+
+    @property
     def workers(self) -> list[str]:
         # A cluster takes any number of jobs, and may run one at a time.
         return [self.name] * (self.parallel or 1)
