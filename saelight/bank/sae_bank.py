@@ -236,6 +236,7 @@ class SAEBank(Ending):
             sae.constrain_weights()
             if i in measured:
                 sae.absorb(measured[i], self._moment)
+            sae.note_steps(self._moment.step + 1, self.horizon)
             if sae.resample_due(self._moment):
                 forget(optimizer, sae, sae.resample(*sample(self.trainer, self.device), self._moment))
 

@@ -155,6 +155,9 @@ class SAE(Foldable, ABC):
     def absorb(self, measured: Tensor, moment: Moment) -> None:
         """After a step: take the average `Losses.measured` of its batches into the running state."""
 
+    def note_steps(self, done: int, horizon: Horizon) -> None:
+        """At the start of training, and when `done` steps are complete: what is to be done from time to time."""
+
     def resample_due(self, moment: Moment) -> bool:
         """Whether `resample` is to be called after this step."""
         return False
@@ -213,11 +216,6 @@ class SAE(Foldable, ABC):
         if weights_F is not None:
             pre_E = pre_E / entries.at(weights_F)
         return sparse_encode(x_BD, centre_D, self.W_enc, bias_F, pre_E, entries), entries
-
-    def pre_activations_of(self, latents_A: Tensor, x_BD: Tensor) -> Tensor:
-        """The pre-activations, b_enc included, of some latents (A,) alone: (B, A)."""
-        centre_D = None if self.is_transcoder else self.b_dec
-        return centred_product(x_BD, centre_D, self.W_enc[:, latents_A], self.b_enc[latents_A])
 
     def dead(self) -> Tensor:
         """Latents that have not fired for `dead_after` tokens of training: bool (F,)."""

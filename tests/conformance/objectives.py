@@ -29,6 +29,7 @@ from saelight.saes.penalised import PenalisedSAE
 from saelight.schedules import Horizon
 from tests.conformance.reference import ENCODERS, REFERENCES, Reference
 from tests.support.activations import sparse_activations
+from tests.support.dead import teach_dead
 from tests.support.variants import VARIANTS
 
 MOMENT = Moment(50, Horizon(100, 100, 64))
@@ -118,6 +119,7 @@ def kill(sae: SAE, every: int) -> None:
     """Every so-manieth latent dies; none for 0."""
     if every:
         sae.tokens_since_fired[::every] = 10**9
+        teach_dead(sae)
 
 
 def settings(config: SAEConfig, sae: SAE, x: Tensor, moment: Moment) -> dict[str, Any]:

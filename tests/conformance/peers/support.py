@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from saelight.saes import SAE, Losses, Matryoshka, Moment, SAEConfig, TopK
 from saelight.schedules import Horizon
 from tests.support.activations import sparse_activations
+from tests.support.dead import teach_dead
 
 D, F, K = 16, 40, 4
 TOLERANCE = 1e-5
@@ -73,6 +74,7 @@ def trained(config: SAEConfig, d_out: int | None = None, seed: int = 0) -> SAE:
     if hasattr(sae, "threshold_updates"):
         sae.threshold.fill_(0.4)
     sae.tokens_since_fired.copy_(torch.where(DEAD, sae.dead_after, 0))
+    teach_dead(sae)
     return sae
 
 
