@@ -139,7 +139,8 @@ class PenalisedSAE(SAE):
         if aux is not None:
             total = total + aux_coefficient * aux
         l0 = counts_F.sum().to(total.dtype) / len(reconstruction.error_BD)
-        density = l0 / self.d_sae if density is None else torch.as_tensor(density).to(l0)
+        if not isinstance(density, Tensor):
+            density = l0 / self.d_sae if density is None else torch.full_like(l0, density)
         return Losses(
             total,
             reconstruction.error_BD.square().mean(),
@@ -147,7 +148,7 @@ class PenalisedSAE(SAE):
             aux,
             counts_F,
             sparsity,
-            torch.stack([l0, density, *(measured or [])]).detach(),
+            torch.stack([l0, density.to(l0), *(measured or [])]).detach(),
         )
 
     def gates_error(self, gates: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor) -> Tensor:

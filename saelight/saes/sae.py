@@ -193,13 +193,13 @@ class SAE(Foldable, ABC):
         bias_F: Tensor | None,
         *,
         sparsely: bool,
-        trim: Callable[[Tensor, KeptEntries], Tensor] | None = None,
+        trim: Callable[[Tensor, KeptEntries], Tensor | None] | None = None,
         weights_F: Tensor | None = None,
     ) -> tuple[Tensor, Entries]:
         """The pre-activations that a training step needs: if `sparsely` those that `select` keeps, else all.
 
         Args:
-            trim: Which of those kept are to stay after all: their values (their sizes, if `signed`) to a mask (E,).
+            trim: Which of those kept are to stay after all: their values (their sizes, if `signed`) to places, or None.
             weights_F: Positive factors on the pre-activations that `select` and `trim` are to see.
         """
         if not sparsely:
@@ -210,9 +210,9 @@ class SAE(Foldable, ABC):
             W_DF, seen_F = W_DF * weights_F, None if bias_F is None else bias_F.detach() * weights_F
         pre_E, entries = scan(x_BD, centre_D, W_DF, seen_F, select, self.signed)
         if trim is not None:
-            keep_E = trim(pre_E.abs() if self.signed else pre_E, entries)
-            if not keep_E.all():
-                pre_E, entries = pre_E[keep_E], entries.take(keep_E)
+            places = trim(pre_E.abs() if self.signed else pre_E, entries)
+            if places is not None:
+                pre_E, entries = pre_E.index_select(0, places), entries.take(places)
         if weights_F is not None:
             pre_E = pre_E / entries.at(weights_F)
         return sparse_encode(x_BD, centre_D, self.W_enc, bias_F, pre_E, entries), entries
