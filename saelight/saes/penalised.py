@@ -14,7 +14,6 @@ from torch import Tensor
 
 from saelight.errors import UserError
 from saelight.ops.counts import firing_counts
-from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import KeptEntries
 from saelight.ops.select import above
 from saelight.ranges import Duration, Range
@@ -104,14 +103,15 @@ class PenalisedSAE(SAE):
 
         Below it, a latent must be 0 and without gradient.
         """
-        sparsely = trains_sparsely(x_BD) and bool(self.is_sparse)
+        # How many exceed it a GPU would have to be asked, which costs about what there is to be won.
+        sparsely = x_BD.is_cpu and bool(self.is_sparse)
         return self.kept_pre_activations(above(bound), x_BD, bias_F, sparsely=sparsely)
 
     def density(self, pre: Tensor, entries: Entries, bound: Tensor) -> Tensor | float:
-        """The share of all pre-activations that exceed `bound`; on devices that do not train sparsely nobody asks."""
+        """The share of all pre-activations that exceed `bound`; nobody asks on a GPU, where these SAEs train densely."""
         if isinstance(entries, KeptEntries):
             return entries.density
-        return firing_counts(pre.detach() > bound).sum() / pre.numel() if trains_sparsely(pre) else 1.0
+        return firing_counts(pre.detach() > bound).sum() / pre.numel() if pre.is_cpu else 1.0
 
     def objective(
         self,
