@@ -213,8 +213,8 @@ class SAEBank(Ending):
             self.quarantine.note_gradient(i, finite, self.trainer.global_step)
             if self._record is not None:
                 self._record.add_norm(i, norm)
-        # Reading the marks waits for the device: free on the CPU, elsewhere once per log interval.
-        if self.device.type == "cpu" or (self.trainer.global_step + 1) % undeclared(self.trainer).log_every_n_steps == 0:
+        # Reading the marks waits for the device: free on the CPU, elsewhere where the step is logged, which waits too.
+        if self.device.type == "cpu" or self._record is not None:
             self.read_quarantine()
 
     def optimizer_step(

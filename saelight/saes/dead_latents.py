@@ -115,3 +115,10 @@ class TeachesDead(SAE):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._numbers = self._n_next = None
         super()._load_from_state_dict(*args, **kwargs)
+
+
+def teach_dead(sae: SAE) -> None:
+    """Have those that are dead now taught from now on, for an objective without the steps in which they would be found."""
+    if isinstance(sae, TeachesDead):
+        sae.look_for_dying(0)
+        sae.use_dying()

@@ -28,11 +28,10 @@ from saelight.saes import (
     dead_latents,
 )
 from saelight.saes import hard_concrete as at_random
-from saelight.saes.dead_latents import TeachesDead
+from saelight.saes.dead_latents import TeachesDead, teach_dead
 from saelight.saes.penalised import PenalisedSAE
 from saelight.schedules import Horizon
 from tests.support.banks import D_IN, bank
-from tests.support.dead import teach_dead
 from tests.support.device_reads import NoReads, Refused
 from tests.support.variants import VARIANTS
 
@@ -73,7 +72,7 @@ def begun(config: SAEConfig):
     one.to("meta")
     one._horizon = HORIZON
     optimizer = adamw([("a", sae)], HORIZON, one.whitening)["optimizer"]
-    state = {"global_step": 3, "global_rank": 0, "world_size": 1, "accumulate_grad_batches": 1, "log_every_n_steps": 50}
+    state = {"global_step": 3, "global_rank": 0, "world_size": 1, "accumulate_grad_batches": 1, "log_every_n_steps": 0}
     one.trainer = SimpleNamespace(**state, optimizers=[optimizer], callbacks=[], loggers=[])
     one.position = SimpleNamespace(count=lambda *_: 1)
     return one, optimizer

@@ -25,11 +25,11 @@ from saelight.saes import (
     SAEConfig,
     TopK,
 )
+from saelight.saes.dead_latents import teach_dead
 from saelight.saes.penalised import PenalisedSAE
 from saelight.schedules import Horizon
 from tests.conformance.reference import ENCODERS, REFERENCES, Reference
 from tests.support.activations import sparse_activations
-from tests.support.dead import teach_dead
 from tests.support.variants import VARIANTS
 
 MOMENT = Moment(50, Horizon(100, 100, 64))

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from saelight.saes import SAE, Losses, Matryoshka, Moment, SAEConfig, TopK
+from saelight.saes.dead_latents import teach_dead
 from saelight.schedules import Horizon
 from tests.support.activations import sparse_activations
-from tests.support.dead import teach_dead
 
 D, F, K = 16, 40, 4
 TOLERANCE = 1e-5

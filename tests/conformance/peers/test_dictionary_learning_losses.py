@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saelight.saes import SAE, BatchTopK, Gated, JumpReLU, Matryoshka, Moment, ReLU, TopK
 from saelight.saes.auxk import auxk
+from saelight.saes.dead_latents import teach_dead
 from saelight.schedules import Horizon
 from tests.conformance.peers import into_dictionary_learning
 from tests.conformance.peers.support import (
@@ -27,7 +28,6 @@ from tests.conformance.peers.support import (
     losses_and_gradients,
     trained,
 )
-from tests.support.dead import teach_dead
 
 SPARSITY = 0.3
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from saelight.saes import AbsTopK, BatchTopK, Gated, JumpReLU, MatchingPursuit, Matryoshka, ReLU, TopK
+from saelight.saes.dead_latents import teach_dead
 from tests.conformance.peers import into_sae_lens
 from tests.conformance.peers.support import (
     DEAD,
@@ -23,7 +24,6 @@ from tests.conformance.peers.support import (
     losses_and_gradients,
     trained,
 )
-from tests.support.dead import teach_dead
 
 SPARSITY = 0.3
 

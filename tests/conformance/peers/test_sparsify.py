@@ -9,6 +9,7 @@ import torch
 
 from saelight.saes import Matryoshka, TopK
 from saelight.saes.auxk import auxk
+from saelight.saes.dead_latents import teach_dead
 from tests.conformance.peers.into_sparsify import coder, gradients, latents
 from tests.conformance.peers.support import (
     DEAD,
@@ -23,7 +24,6 @@ from tests.conformance.peers.support import (
     parameter_gradients,
     trained,
 )
-from tests.support.dead import teach_dead
 
 
 @pytest.mark.parametrize(
