@@ -11,7 +11,7 @@ Shapes: N sample rows, D d_in (d_out of W_dec), F d_sae.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,16 +76,20 @@ class LatentAdamW(torch.optim.AdamW):
             super().step()
         finally:
             self.param_groups = everything
+        together: dict[tuple[Any, ...], list[_Latents]] = {}
         for group in everything:
             if group["width_dim"] is not None:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        self._step_latents(p, group)
+                # An SAE's two matrices are stepped together: half the launches.
+                alike = together.setdefault((group["sae"], *group["betas"]), [])
+                alike += [self._latents(p, group) for p in group["params"] if p.grad is not None]
+        for (_, beta1, beta2), latents in together.items():
+            if latents:
+                _step_latents(latents, beta1, beta2)
         return loss
 
-    def _step_latents(self, p: Tensor, group: dict[str, Any]) -> None:
-        lr, (beta1, beta2), width_dim = group["lr"], group["betas"], group["width_dim"]
-        state, gradient = self.state[p], p.grad
+    def _latents(self, p: Tensor, group: dict[str, Any]) -> "_Latents":
+        """A matrix with its gradient and its moments, which are made where there are none."""
+        width_dim, state, gradient = group["width_dim"], self.state[p], p.grad
         assert gradient is not None
         if not state:
             state["steps"] = 0
@@ -95,14 +99,37 @@ class LatentAdamW(torch.optim.AdamW):
             # (D, F) lies in memory as (F, D).
             gradient = matmul(gradient.T, self.whitening).T
         state["steps"] += 1
-        state["exp_avg"].lerp_(gradient, 1 - beta1)
-        # No (D, F) temporary: the norm is one pass.
-        norm = torch.linalg.vector_norm(gradient, dim=width_dim, keepdim=True)
-        state["exp_avg_sq"].lerp_(norm.square_().div_(gradient.shape[width_dim]), 1 - beta2)
-        size = (state["exp_avg_sq"] / (1 - beta2 ** state["steps"])).sqrt_().add_(group["eps"])
-        if group["weight_decay"]:
-            p.mul_(1 - lr * group["weight_decay"])
-        p.addcdiv_(state["exp_avg"], size, value=-lr / (1 - beta1 ** state["steps"]))
+        return _Latents(p, gradient, state["exp_avg"], state["exp_avg_sq"], state["steps"], group)
+
+
+class _Latents(NamedTuple):
+    p: Tensor
+    gradient: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    steps: int
+    group: dict[str, Any]
+
+
+def _step_latents(latents: list[_Latents], beta1: float, beta2: float) -> None:
+    """One step of some matrices of the same betas. No temporary has a matrix' size: a norm is one pass."""
+    moments, variances = [of.exp_avg for of in latents], [of.exp_avg_sq for of in latents]
+    torch._foreach_lerp_(moments, [of.gradient for of in latents], 1 - beta1)
+    width_dims = [of.group["width_dim"] for of in latents]
+    squares = [
+        torch.linalg.vector_norm(of.gradient, dim=dim, keepdim=True) for of, dim in zip(latents, width_dims, strict=True)
+    ]
+    torch._foreach_mul_(squares, squares)
+    torch._foreach_div_(squares, [float(of.p.shape[dim]) for of, dim in zip(latents, width_dims, strict=True)])
+    torch._foreach_lerp_(variances, squares, 1 - beta2)
+    sizes = torch._foreach_div(variances, [1 - beta2**of.steps for of in latents])
+    torch._foreach_sqrt_(sizes)
+    torch._foreach_add_(sizes, [of.group["eps"] for of in latents])
+    for of, size in zip(latents, sizes, strict=True):
+        lr, decay = of.group["lr"], of.group["weight_decay"]
+        if decay:
+            of.p.mul_(1 - lr * decay)
+        of.p.addcdiv_(of.exp_avg, size, value=-lr / (1 - beta1**of.steps))
 
 
 def _check_moments(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:

@@ -177,7 +177,7 @@ class SAEBank(Ending):
         self._moment = Moment(self.trainer.global_step, self.horizon, micro_batch, self.trainer.global_rank)
         tokens = len(x_BD) * self.trainer.world_size
         self._record = self._new_record(y_BD)
-        total = torch.zeros((), device=self.device)
+        totals: list[Tensor] = []
         parameters: list[nn.Parameter] = []
         gradients: list[Tensor | None] = []
         for i, sae in enumerate(self.saes):
@@ -191,7 +191,7 @@ class SAEBank(Ending):
             gradients += own_gradients(losses.total, own)
             self.quarantine.note_loss(i, losses.total)
             sae.tokens_since_fired.add_(tokens).masked_fill_(losses.counts_F > 0, 0)
-            total += losses.total.detach()
+            totals.append(losses.total.detach())
             if losses.measured is not None:
                 self._measured.setdefault(i, []).append(losses.measured)
             if self._record is not None:
@@ -200,17 +200,21 @@ class SAEBank(Ending):
             # A latent that fired on any rank fired.
             share_least([sae.tokens_since_fired for sae in self.saes])
         self.tokens_seen += tokens
-        share, loss = self.position.count(self.trainer, batch_idx), hand_over(total, gradients, parameters)
+        share = self.position.count(self.trainer, batch_idx)
+        # Lightning divides the loss by the number of batches that are accumulated.
+        scaled = share != 1 or self.trainer.accumulate_grad_batches != 1
+        total = sum(totals[1:], totals[0]) if totals else torch.zeros((), device=self.device)
+        loss = hand_over(total, gradients, parameters, scaled=scaled)
         return loss if share == 1 else loss * share
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **settings: Any) -> None:
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *given: Any, **settings: Any) -> None:
         for i, sae in enumerate(self.saes):
             if i in self.inactive:
                 sae.zero_grad(set_to_none=True)
                 continue
             sae.constrain_gradients()
-            norm, finite = clip_gradients([p.grad for p in sae.parameters() if p.grad is not None], sae.config.clip)
-            self.quarantine.note_gradient(i, finite, self.trainer.global_step)
+            norm, _ = clip_gradients([p.grad for p in sae.parameters() if p.grad is not None], sae.config.clip)
+            self.quarantine.note_gradient(i, norm, self.trainer.global_step)
             if self._record is not None:
                 self._record.add_norm(i, norm)
         # Reading the marks waits for the device: free on the CPU, elsewhere where the step is logged, which waits too.
@@ -226,7 +230,7 @@ class SAEBank(Ending):
     ) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         assert self._moment is not None
-        measured = {i: torch.stack(values).mean(0) for i, values in self._measured.items()}
+        measured = {i: torch.stack(of).mean(0) if len(of) > 1 else of[0] for i, of in self._measured.items()}
         self._measured.clear()
         if measured and self.trainer.world_size > 1:
             share_mean(list(measured.values()), self.trainer.world_size)

@@ -4,10 +4,14 @@ import torch
 from torch import Tensor
 
 _UINT8_ROWS = 255  # as many ones as a uint8 can count
+_FLOAT32_WHOLE = 1 << 24  # the largest number up to which float32 has all whole ones
 
 
 def firing_counts(f_BF: Tensor) -> Tensor:
     """On how many tokens each latent fires, exactly: (F,) int64. It fires where f != 0 (or, of a mask, where it is true)."""
+    if not f_BF.is_cpu and f_BF.dtype != torch.bool and len(f_BF) <= _FLOAT32_WHOLE:
+        # One pass: the 0-norm is how many are not 0.
+        return torch.linalg.vector_norm(f_BF, 0, dim=0, dtype=torch.float32).long()
     fires_BF = f_BF if f_BF.dtype == torch.bool else f_BF != 0
     if not f_BF.is_cpu:
         return fires_BF.sum(0)

@@ -56,6 +56,11 @@ def trains_sparsely(values: torch.Tensor) -> bool:
     return values.is_cpu or kernels_for(values) is not None
 
 
+def works_in_whole(values: torch.Tensor) -> bool:
+    """Whether passes over a whole matrix are what is fast where `values` are: not on a CPU, whose cache holds chunks."""
+    return not values.is_cpu
+
+
 def code_for(values: torch.Tensor) -> str:
     """Whose code computes some entries alone where `values` are: triton, numba or torch."""
     return "triton" if kernels_for(values) else "numba" if loops_for(values) else "torch"

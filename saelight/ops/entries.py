@@ -7,7 +7,6 @@ Shapes: B batch, F d_sae, D d_out, E kept entries, row by row and in each row by
 """
 
 from functools import cached_property
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 from saelight.ops.counts import firing_counts
 from saelight.ops.dispatch import loops_for
 from saelight.ops.later import to_device
-from saelight.ops.matmul import product
+from saelight.ops.matmul import block_products, product
 from saelight.ops.sparse import Bags, sparse_decode, sum_per_latent
 
 
@@ -38,9 +37,9 @@ class AllEntries:
         """v @ W, (B, D)."""
         return product(v_BF, W_FD)
 
-    def decode_blocks(self, v_BF: Tensor, W_FD: Tensor, ends: list[int]) -> list[Tensor]:
+    def decode_blocks(self, v_BF: Tensor, W_FD: Tensor, ends: list[int]) -> tuple[Tensor, ...]:
         """v @ W of each block of latents alone, G times (B, D); the blocks end before `ends`."""
-        return [product(v_BF[:, start:end], W_FD[start:end]) for start, end in pairwise([0, *ends])]
+        return block_products(v_BF, W_FD, ends)
 
 
 class KeptEntries:
@@ -94,7 +93,7 @@ class KeptEntries:
     def decode(self, v_E: Tensor, W_FD: Tensor) -> Tensor:
         return sparse_decode(v_E, W_FD, self, self.by_token)
 
-    def decode_blocks(self, v_E: Tensor, W_FD: Tensor, ends: list[int]) -> list[Tensor]:
+    def decode_blocks(self, v_E: Tensor, W_FD: Tensor, ends: list[int]) -> tuple[Tensor, ...]:
         blocks_E = torch.bucketize(self.latents_E, to_device(ends, self.latents_E), right=True)
         bags = Bags(self.rows_E * len(ends) + blocks_E, self.tokens * len(ends))
-        return list(sparse_decode(v_E, W_FD, self, bags).view(self.tokens, len(ends), -1).unbind(1))
+        return sparse_decode(v_E, W_FD, self, bags).view(self.tokens, len(ends), -1).unbind(1)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from saelight.ops.dispatch import works_in_whole
+
 GAMMA, ZETA = -0.1, 1.1
 OPEN = math.log(-GAMMA / ZETA)
 """The log α above which a gate is open at inference."""
@@ -46,12 +48,38 @@ class _Sampled(torch.autograd.Function):
         return (dgates_BF * slope_BF).addcmul_(spread_BF, dopen), None, None
 
 
+class _SampledWhole(torch.autograd.Function):
+    """The same in whole matrices for a device: few launches, the gates in log α's own precision, sampled in u's."""
+
+    @staticmethod
+    def forward(ctx: Any, log_alpha_BF: Tensor, u_BF: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+        s_BF = u_BF.logit_().add_(log_alpha_BF).div_(beta).sigmoid_()
+        gates_BF, slope_BF = torch.empty_like(log_alpha_BF), torch.empty_like(log_alpha_BF)
+        torch.add(s_BF.new_full((), GAMMA), s_BF, alpha=ZETA - GAMMA, out=gates_BF).clamp_(0, 1)
+        steepness = s_BF.new_full((), (ZETA - GAMMA) / beta)
+        torch.ops.aten.sigmoid_backward(steepness, s_BF, grad_input=slope_BF)
+        slope_BF = torch.ops.aten.hardtanh_backward(slope_BF, gates_BF, 0, 1)
+        p_BF = torch.sub(log_alpha_BF, beta * OPEN).sigmoid_()
+        ctx.save_for_backward(slope_BF, p_BF)
+        return gates_BF, p_BF.sum(dtype=u_BF.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dgates_BF: Tensor, dopen: Tensor) -> tuple[Tensor | None, ...]:
+        slope_BF, p_BF = ctx.saved_tensors
+        spread_BF = torch.ops.aten.sigmoid_backward(dopen.to(p_BF.dtype), p_BF)
+        return spread_BF.addcmul_(dgates_BF, slope_BF), None, None
+
+
 def sampled(log_alpha: Tensor, u_BF: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """Gates in [0, 1] of the shape of `u_BF`, sampled by its uniform numbers, and the sum over log α of P(g > 0).
 
     Args:
         log_alpha: (B, F), or (F,) where it does not depend on the token.
+        u_BF: May be overwritten.
     """
+    if log_alpha.shape == u_BF.shape and works_in_whole(u_BF):
+        return _SampledWhole.apply(log_alpha, u_BF, beta)
     if log_alpha.shape == u_BF.shape:
         return _Sampled.apply(log_alpha.to(u_BF.dtype), u_BF, beta)
     s_BF = torch.sigmoid((torch.logit(u_BF) + log_alpha) / beta)

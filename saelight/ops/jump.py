@@ -46,6 +46,31 @@ class _Step(torch.autograd.Function):
         return None, -(_near(pre_BF, theta, ctx.bandwidth) * grad_BF).sum_to_size(theta.shape) / ctx.bandwidth, None
 
 
+class _JumpAndSteps(torch.autograd.Function):
+    """Both functions of whole matrices on a device, with the sum of the second: in π's own precision, of which every number
+    is one of float32, and in as few passes as stock operators allow."""
+
+    @staticmethod
+    def forward(ctx: Any, pre_BF: Tensor, theta_F: Tensor, bandwidth: float) -> tuple[Tensor, Tensor, Tensor]:
+        beyond_BF = pre_BF > theta_F
+        counts_F = beyond_BF.sum(0)
+        ctx.save_for_backward(pre_BF, theta_F, beyond_BF)
+        ctx.bandwidth = bandwidth
+        ctx.mark_non_differentiable(counts_F)
+        return pre_BF * beyond_BF, counts_F.sum().to(theta_F.dtype), counts_F
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BF: Tensor, dsteps: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        pre_BF, theta_F, beyond_BF = ctx.saved_tensors
+        half = ctx.bandwidth / 2
+        # Comparisons with vectors: no matrix of distances is formed.
+        near_BF = (pre_BF > theta_F - half).logical_and_(pre_BF < theta_F + half)
+        dtheta_F = (near_BF * grad_BF).sum(0, dtype=theta_F.dtype) * theta_F
+        dtheta_F = torch.addcmul(dtheta_F, near_BF.sum(0, dtype=theta_F.dtype), dsteps)
+        return grad_BF * beyond_BF, dtheta_F / -ctx.bandwidth, None
+
+
 def _near(pre_BF: Tensor, theta: Tensor, bandwidth: float) -> Tensor:
     return ((pre_BF - theta) / bandwidth).abs() < 0.5
 
@@ -58,3 +83,11 @@ def jump(pre_BF: Tensor, theta: Tensor, bandwidth: float, through: bool = False)
 def step(pre_BF: Tensor, theta: Tensor, bandwidth: float) -> Tensor:
     """1 where π exceeds θ, else 0."""
     return _Step.apply(pre_BF.to(theta.dtype), theta, bandwidth)
+
+
+def jump_and_steps(pre_BF: Tensor, theta_F: Tensor, bandwidth: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`jump` (B, F), the sum of all of `step`'s, and of how many tokens π exceeds θ, int64 (F,), for a GPU's whole matrices.
+
+    A pre-activation within rounding of the kernel's edge may count as on its other side.
+    """
+    return _JumpAndSteps.apply(pre_BF, theta_F, bandwidth)

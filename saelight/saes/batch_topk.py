@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelight.ops.dispatch import kernels_for
+from saelight.ops.dispatch import kernels_for, trains_sparsely
 from saelight.ops.entries import AllEntries, KeptEntries
 from saelight.ops.normalisation import Normalisation
+from saelight.ops.placed import largest_of_all
 from saelight.ops.select import above, largest_of_batch, largest_of_chunk
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.topk import TopK, TopKSAE
@@ -64,6 +65,9 @@ class BatchTopKSAE(TopKSAE, config=BatchTopK):
             pre_E, entries = self._largest_positive(x_BD, k * len(x_BD))
             f = torch.relu(pre_E)
             values = f.detach() if (norms_F := self.norms) is None else f.detach() * entries.at(norms_F)
+        elif not trains_sparsely(x_BD):
+            pre_E, entries = self.placed_pre_activations(largest_of_all(k * len(x_BD)), x_BD)
+            f, values = torch.relu(pre_E), entries.seen_E
         else:
             pre_BF = torch.relu(self.pre_activations(x_BD, self.b_enc))
             values, indices = self.rank(pre_BF.detach()).flatten().topk(k * len(x_BD), sorted=False)
@@ -71,8 +75,8 @@ class BatchTopKSAE(TopKSAE, config=BatchTopK):
             f, entries = torch.zeros_like(pre_BF).flatten().scatter(0, indices, kept).view_as(pre_BF), AllEntries()
         losses = self.objective(f, entries, x_BD, y_BD, moment)
         # Infinite where no latent is positive, which `absorb` skips.
-        positive = torch.where(values > 0, values, torch.inf).to(self.threshold.dtype)
-        smallest = positive.min() if len(positive) else torch.full_like(self.threshold, torch.inf)
+        positive = values.masked_fill(values <= 0, torch.inf)
+        smallest = positive.min().to(self.threshold.dtype) if len(positive) else torch.full_like(self.threshold, torch.inf)
         return losses._replace(measured=smallest[None])
 
     def _largest_positive(self, x_BD: Tensor, n: int) -> tuple[Tensor, Entries]:
@@ -107,6 +111,7 @@ class BatchTopKSAE(TopKSAE, config=BatchTopK):
     def absorb(self, measured: Tensor, moment: Moment) -> None:
         smallest, t = measured[0], self.threshold_updates
         keep = ((t + 1) / (t + 10)).clamp(max=_MEMORY)
-        seen = smallest.isfinite()
-        self.threshold.copy_(torch.where(seen, keep * self.threshold + (1 - keep) * smallest, self.threshold))
+        seen = smallest < torch.inf
+        moved = keep * self.threshold + (1 - keep) * smallest
+        torch.where(seen, moved, self.threshold, out=self.threshold)
         self.threshold_updates.add_(seen)

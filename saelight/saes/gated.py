@@ -15,7 +15,10 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
+from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import AllEntries
+from saelight.ops.gating import gated
+from saelight.ops.matmul import compute_dtype
 from saelight.ranges import Range
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.penalised import Penalised, PenalisedSAE
@@ -62,6 +65,8 @@ class GatedSAE(PenalisedSAE, config=Gated):
             weight.mul_(by_F)
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+        if not trains_sparsely(x_BD):
+            return self._dense_losses(x_BD, y_BD, moment)
         lowest_F = -self.b_gate.detach()
         z, entries = self.possibly_active(x_BD, None, lowest_F)
         gate = torch.relu(z + entries.at(self.b_gate))
@@ -73,5 +78,21 @@ class GatedSAE(PenalisedSAE, config=Gated):
             moment,
             density=self.density(z, entries, lowest_F),
             aux=self.gates_error(gate, entries, x_BD, y_BD),
+            aux_coefficient=self.config.aux_coefficient,
+        )
+
+    def _dense_losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
+        """The same where all is computed anyway: from π_gate alone, of which π_mag is a function."""
+        entries, scale_F = AllEntries(), self.r_mag.exp()
+        gate_BF = self.pre_activations(x_BD, self.b_gate, rectified=True)
+        f_BF, gate_sum = gated(gate_BF, scale_F, self.b_mag - scale_F * self.b_gate)
+        # One copy of the decoder in the products' precision for both of them.
+        W_FD = self.W_dec.to(compute_dtype(x_BD))
+        return self.objective(
+            self.reconstruction_of(entries.decode(f_BF, W_FD), x_BD, y_BD),
+            gate_sum / len(x_BD),
+            entries.counts(f_BF.detach()),
+            moment,
+            aux=self.gates_error(gate_BF, entries, x_BD, y_BD, W_FD),
             aux_coefficient=self.config.aux_coefficient,
         )

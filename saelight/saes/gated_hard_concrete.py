@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from saelight.ops import gates
-from saelight.ops.counts import firing_counts
+from saelight.ops.dispatch import works_in_whole
 from saelight.ops.entries import AllEntries
+from saelight.ops.gating import rectified_affine
 from saelight.ranges import Range
 from saelight.saes.hard_concrete import GatesAtRandom, HardConcretePenalised
 from saelight.saes.losses import Losses, Moment
@@ -66,14 +67,19 @@ class GatedHardConcreteSAE(GatesAtRandom, config=GatedHardConcrete):
         return torch.relu(self.r_mag.exp() * z + self.b_mag)
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
-        z_BF, beta = self.pre_activations(x_BD), self.beta(moment)
-        logits_BF, magnitude_BF = z_BF + self.b_gate, self._magnitudes(z_BF)
-        gates_BF, open_sum = gates.sampled(logits_BF, self.noise(magnitude_BF, moment), beta)
-        fires_BF = (logits_BF.detach() > gates.OPEN) & (magnitude_BF.detach() > 0)
+        if works_in_whole(x_BD):
+            # The logits come from the product, and the magnitudes from them.
+            logits_BF, scale_F = self.pre_activations(x_BD, self.b_gate), self.r_mag.exp()
+            magnitude_BF = rectified_affine(logits_BF, scale_F, self.b_mag - scale_F * self.b_gate)
+        else:
+            z_BF = self.pre_activations(x_BD)
+            logits_BF, magnitude_BF = z_BF + self.b_gate, self._magnitudes(z_BF)
+        u_BF = self.noise(self.b_mag.expand_as(magnitude_BF), moment)
+        gates_BF, open_sum = gates.sampled(logits_BF, u_BF, self.beta(moment))
         return self.objective(
             self.reconstruction(gates_BF * magnitude_BF, AllEntries(), x_BD, y_BD, moment),
             open_sum / len(x_BD),
-            firing_counts(fires_BF),
+            self.counts(logits_BF, magnitude_BF),
             moment,
             aux=self.gates_error(gates_BF, AllEntries(), x_BD, y_BD),
             aux_coefficient=self.config.aux_coefficient,

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from saelight.errors import UserError
 from saelight.ops import gates
 from saelight.ops.counts import firing_counts
+from saelight.ops.dispatch import works_in_whole
 from saelight.ops.entries import AllEntries
+from saelight.ops.gating import rectified_affine, where_above
 from saelight.ops.noise import uniform
 from saelight.ranges import Range
 from saelight.saes.losses import Losses, Moment
@@ -65,6 +67,12 @@ class GatesAtRandom(PenalisedSAE):
         key = self.seed, moment.step, moment.micro_batch, moment.rank, "gates"
         return uniform(like_BF.shape, like_BF, *key)
 
+    def counts(self, logits: Tensor, magnitude_BF: Tensor) -> Tensor:
+        """On how many tokens each latent would fire at inference (F,): noise opens nearly every gate now and then."""
+        if logits.shape == magnitude_BF.shape and works_in_whole(logits):
+            return firing_counts(where_above(magnitude_BF.detach(), logits.detach(), gates.OPEN))
+        return firing_counts((logits.detach() > gates.OPEN) & (magnitude_BF.detach() > 0))
+
     def beta(self, moment: Moment) -> float:
         """β at this moment."""
         start, end = self.config.initial_beta, self.config.final_beta
@@ -109,11 +117,17 @@ class HardConcreteSAE(GatesAtRandom, config=HardConcrete):
         return z + self.b_enc if self.config.input_dependent else self.log_alpha
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
-        z_BF = self.pre_activations(x_BD)
-        logits, magnitude_BF, beta = self.logits(z_BF), torch.relu(z_BF + self.b_mag), self.beta(moment)
-        gates_BF, open_sum = gates.sampled(logits, self.noise(magnitude_BF, moment), beta)
+        if self.config.input_dependent and works_in_whole(x_BD):
+            # The logits come from the product, and the magnitudes from them.
+            logits = self.pre_activations(x_BD, self.b_enc)
+            magnitude_BF = rectified_affine(logits, None, self.b_mag - self.b_enc)
+        else:
+            z_BF = self.pre_activations(x_BD)
+            logits, magnitude_BF = self.logits(z_BF), torch.relu(z_BF + self.b_mag)
+        # In the weights' precision: half precision has too few numbers between 0 and 1.
+        u_BF = self.noise(self.b_mag.expand_as(magnitude_BF), moment)
+        gates_BF, open_sum = gates.sampled(logits, u_BF, self.beta(moment))
         penalty = open_sum / (len(x_BD) if self.config.input_dependent else 1)
-        # What would fire at inference: noise opens nearly every gate now and then.
-        fires_BF = (logits.detach() > gates.OPEN) & (magnitude_BF.detach() > 0)
+        counts_F = self.counts(logits, magnitude_BF)
         reconstruction = self.reconstruction(gates_BF * magnitude_BF, AllEntries(), x_BD, y_BD, moment)
-        return self.objective(reconstruction, penalty, firing_counts(fires_BF), moment)
+        return self.objective(reconstruction, penalty, counts_F, moment)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError
-from saelight.ops.jump import jump, step
+from saelight.ops.dispatch import trains_sparsely
+from saelight.ops.jump import jump, jump_and_steps, step
 from saelight.ranges import Range
 from saelight.saes.auxk import AUX_COEFFICIENT, dead_used
 from saelight.saes.dead_latents import TeachesDead
@@ -122,23 +123,32 @@ class JumpReLUSAE(TeachesDead, PenalisedSAE, config=JumpReLU):
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
         # Where the jump's kernel reaches, θ has gradient: half a bandwidth below it.
-        lowest_F = self.threshold.detach() - _KERNEL * self.bandwidth
+        theta_F = self.threshold
+        lowest_F = theta_F.detach() - _KERNEL * self.bandwidth
         pre, entries = self.possibly_active(x_BD, self.b_enc, lowest_F)
-        theta = entries.at(self.threshold)
-        f = self._latents(pre, theta)
-        penalty = self._penalty(pre, f, theta, entries, len(x_BD))
+        if self.config.penalty == "tanh":
+            f = self._latents(pre, entries.at(theta_F))
+            penalty = torch.tanh(_STEEPNESS * f * entries.at(self.W_dec.norm(dim=1))).sum() / len(x_BD)
+            counts_F = entries.counts(f.detach())
+        else:
+            f, steps, counts_F = self._jump_and_steps(pre, theta_F, entries)
+            penalty = self._penalty(steps / len(x_BD))
         reconstruction = self.reconstruction(f, entries, x_BD, y_BD, moment)
         aux = self._for_the_dead(x_BD, reconstruction.error_BD)
         density = self.density(pre, entries, lowest_F)
-        counts_F = entries.counts(f.detach())
         return self.objective(
             reconstruction, penalty, counts_F, moment, density=density, aux=aux, aux_coefficient=self.aux_coefficient
         )
 
-    def _penalty(self, pre: Tensor, f: Tensor, theta: Tensor, entries: Entries, tokens: int) -> Tensor:
-        if self.config.penalty == "tanh":
-            return torch.tanh(_STEEPNESS * f * entries.at(self.W_dec.norm(dim=1))).sum() / tokens
-        l0 = step(pre, theta, self.bandwidth).sum() / tokens
+    def _jump_and_steps(self, pre: Tensor, theta_F: Tensor, entries: Entries) -> tuple[Tensor, Tensor, Tensor]:
+        """The latents, the sum of the steps, and on how many tokens each latent fires."""
+        if not trains_sparsely(pre):
+            return jump_and_steps(pre, theta_F, self.bandwidth)
+        theta = entries.at(theta_F)
+        f = self._latents(pre, theta)
+        return f, step(pre, theta, self.bandwidth).sum(), entries.counts(f.detach())
+
+    def _penalty(self, l0: Tensor) -> Tensor:
         if self.config.penalty == "step":
             return l0
         assert self.config.target_l0 is not None  # the config's check

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from saelight.ops.entries import AllEntries, KeptEntries
+from saelight.ops.placed import PlacedEntries
 from saelight.schedules import Horizon
 
 
@@ -24,16 +25,18 @@ class Moment(NamedTuple):
     """Which of the processes that share this step."""
 
 
-Entries = AllEntries | KeptEntries
+Entries = AllEntries | KeptEntries | PlacedEntries
 
 
 class Reconstruction(NamedTuple):
     """How well one batch was reconstructed."""
 
     error_BD: Tensor
-    """y - ŷ, in float32 whatever ŷ's precision."""
+    """y - ŷ, in float32 whatever ŷ's precision; without gradient."""
     loss: Tensor
     """The reconstruction term: mean_B ‖y - ŷ‖² / D (a mean over prefixes in Matryoshka SAEs)."""
+    mean_square: Tensor
+    """mean_B ‖y - ŷ‖² / D of the whole."""
 
 
 class Losses(NamedTuple):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from saelight.errors import UserError
+from saelight.ops.error import nested_mean_squares
 from saelight.ops.noise import generator
 from saelight.ranges import Range, short
 from saelight.saes.batch_topk import BatchTopK
@@ -72,6 +73,7 @@ class _Nested(SAE):
     """Mixed into the variant underneath: the reconstruction term becomes a mean over prefixes."""
 
     config: Matryoshka
+    decodes_once = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class is made when it is needed: pickle finds none by its name.
@@ -91,13 +93,10 @@ class _Nested(SAE):
         return [*sorted((torch.multinomial(weights, drawn, generator=draw) + 1).tolist()), self.d_sae]
 
     def reconstruction(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Reconstruction:
-        error_BD = y_BD - (self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip)
-        ends, total = self.prefixes(moment), y_BD.new_zeros(())
-        for block_BD in entries.decode_blocks(f, self.W_dec, ends):
-            # Each block is decoded once, and takes from what those before it left over.
-            error_BD = error_BD - block_BD.to(y_BD.dtype)
-            total = total + error_BD.square().mean()
-        return Reconstruction(error_BD, total / len(ends))
+        offset = self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip
+        # Each block is decoded once.
+        blocks = entries.decode_blocks(f, self.W_dec, self.prefixes(moment))
+        return Reconstruction(*nested_mean_squares(y_BD, offset, blocks))
 
 
 @cache

@@ -15,6 +15,7 @@ from torch import Tensor
 from saelight.errors import UserError
 from saelight.ops.counts import firing_counts
 from saelight.ops.entries import KeptEntries
+from saelight.ops.error import mean_square
 from saelight.ops.select import above
 from saelight.ranges import Duration, Range
 from saelight.saes.losses import Entries, Losses, Moment, Reconstruction
@@ -103,15 +104,17 @@ class PenalisedSAE(SAE):
 
         Below it, a latent must be 0 and without gradient.
         """
-        # How many exceed it a GPU would have to be asked, which costs about what there is to be won.
-        sparsely = x_BD.is_cpu and bool(self.is_sparse)
-        return self.kept_pre_activations(above(bound), x_BD, bias_F, sparsely=sparsely)
+        return self.kept_pre_activations(above(bound), x_BD, bias_F, sparsely=self.is_sparse_on(x_BD))
 
-    def density(self, pre: Tensor, entries: Entries, bound: Tensor) -> Tensor | float:
-        """The share of all pre-activations that exceed `bound`; nobody asks on a GPU, where these SAEs train densely."""
+    def is_sparse_on(self, x_BD: Tensor) -> bool:
+        """Whether a training step on this batch computes some entries alone."""
+        return x_BD.is_cpu and bool(self.is_sparse)
+
+    def density(self, pre: Tensor, entries: Entries, bound: Tensor) -> Tensor | float | None:
+        """The share of all pre-activations that exceed `bound`; on devices that do not train sparsely nobody asks."""
         if isinstance(entries, KeptEntries):
             return entries.density
-        return firing_counts(pre.detach() > bound).sum() / pre.numel() if pre.is_cpu else 1.0
+        return firing_counts(pre.detach() > bound).sum() / pre.numel() if pre.is_cpu else None
 
     def objective(
         self,
@@ -138,30 +141,30 @@ class PenalisedSAE(SAE):
         total = reconstruction.loss + self.coefficient(sparsity) * penalty
         if aux is not None:
             total = total + aux_coefficient * aux
-        l0 = counts_F.sum().to(total.dtype) / len(reconstruction.error_BD)
-        if not isinstance(density, Tensor):
-            density = l0 / self.d_sae if density is None else torch.full_like(l0, density)
-        return Losses(
-            total,
-            reconstruction.error_BD.square().mean(),
-            penalty,
-            aux,
-            counts_F,
-            sparsity,
-            torch.stack([l0, density.to(l0), *(measured or [])]).detach(),
-        )
+        vector = None
+        # Nobody asks for what would neither move λ nor choose the execution.
+        if measured or self.aims_at_l0 or total.is_cpu:
+            l0 = counts_F.sum().to(total.dtype) / len(reconstruction.error_BD)
+            density = l0 / self.d_sae if density is None else torch.as_tensor(density).to(l0)
+            vector = torch.stack([l0, density, *(measured or [])]).detach()
+        return Losses(total, reconstruction.mean_square, penalty, aux, counts_F, sparsity, vector)
 
-    def gates_error(self, gates: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor) -> Tensor:
-        """The auxiliary term of gated variants: mean_B ‖y - ŷ‖² / D with the gates themselves decoded, decoder detached."""
-        y_hat_BD = entries.decode(gates, self.W_dec.detach()) + self.b_dec.detach()
+    def gates_error(self, gates: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, W_FD: Tensor | None = None) -> Tensor:
+        """The auxiliary term of gated variants: mean_B ‖y - ŷ‖² / D with the gates themselves decoded, decoder detached.
+
+        Args:
+            W_FD: The decoder, if there is a copy of it in the products' precision.
+        """
+        y_hat_BD = entries.decode(gates, (self.W_dec if W_FD is None else W_FD).detach()) + self.b_dec.detach()
         if self.W_skip is not None:
             y_hat_BD = y_hat_BD + (x_BD @ self.W_skip).detach()
-        return (y_BD - y_hat_BD.to(y_BD.dtype)).square().mean()
+        return mean_square(y_BD, y_hat_BD.to(y_BD.dtype))[1]
 
     @torch.no_grad()
     def absorb(self, measured: Tensor, moment: Moment) -> None:
-        limit = self.sparse_below * torch.where(self.is_sparse, 1.0, _HYSTERESIS)
-        self.is_sparse.copy_(measured[1] < limit)
+        if measured.is_cpu:
+            limit = self.sparse_below * torch.where(self.is_sparse, 1.0, _HYSTERESIS)
+            self.is_sparse.copy_(measured[1] < limit)
         target_l0 = self.config.target_l0
         if target_l0 is None or not self.aims_at_l0:
             return

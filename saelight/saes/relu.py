@@ -15,6 +15,11 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
+from saelight.ops.counts import firing_counts
+from saelight.ops.dispatch import trains_sparsely
+from saelight.ops.entries import AllEntries
+from saelight.ops.matmul import weighed_product
+from saelight.ops.select import above
 from saelight.ranges import Duration, Range
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.memory_factors import MemoryFactors
@@ -69,8 +74,12 @@ class ReLUSAE(Resampling, PenalisedSAE, config=ReLU):
         return torch.relu(self.pre_activations(x, self.b_enc))
 
     def losses(self, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Losses:
-        pre, entries = self.possibly_active(x_BD, self.b_enc, _ZERO)
-        f = torch.relu(pre)
+        if self.decodes_once and self.config.p == 1 and self.config.p_end is None and not trains_sparsely(x_BD):
+            f_BF = self.pre_activations(x_BD, self.b_enc, rectified=True)
+            decoded_BD, penalty = weighed_product(f_BF, self.W_dec)
+            reconstruction = self.reconstruction_of(decoded_BD, x_BD, y_BD)
+            return self.objective(reconstruction, penalty / len(x_BD), firing_counts(f_BF.detach()), moment)
+        f, entries = self._latents(x_BD)
         p = self.power(moment.step, moment.horizon)
         penalty = self.penalty(f, entries, p) / len(x_BD)
         measured = []
@@ -81,6 +90,12 @@ class ReLUSAE(Resampling, PenalisedSAE, config=ReLU):
                 measured = [penalty.detach(), next_penalty.detach()]
         reconstruction = self.reconstruction(f, entries, x_BD, y_BD, moment)
         return self.objective(reconstruction, penalty, entries.counts(f.detach()), moment, measured=measured)
+
+    def _latents(self, x_BD: Tensor) -> tuple[Tensor, Entries]:
+        if not self.is_sparse_on(x_BD):
+            return self.pre_activations(x_BD, self.b_enc, rectified=True), AllEntries()
+        pre_E, entries = self.kept_pre_activations(above(_ZERO), x_BD, self.b_enc, sparsely=True)
+        return torch.relu(pre_E), entries
 
     def penalty(self, f: Tensor, entries: Entries, p: float) -> Tensor:
         """Σ_B Σ_i (f_i ‖d_i‖)^p, with gradient 0 where f = 0."""

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from saelight.errors import UserError
 from saelight.ops.entries import AllEntries, KeptEntries
+from saelight.ops.error import mean_square
 from saelight.ops.init import blend, centre, fit_scale, unit_rows
-from saelight.ops.matmul import centred_product, product
+from saelight.ops.matmul import centred_product, product, row_dots
 from saelight.ops.select import Select, scan
 from saelight.ops.sparse import sparse_encode
 from saelight.saes.common_fields import CommonFields
@@ -73,6 +74,8 @@ class SAE(Foldable, ABC):
     """Of encoder columns and decoder rows; other than 1 only where no constraint keeps it."""
     signed: ClassVar[bool] = False
     """Latents keep the sign of their pre-activation: two opposite concepts each."""
+    decodes_once: ClassVar[bool] = True
+    """The reconstruction term is that of f @ W_dec (`reconstruction_of`)."""
     transcodes: ClassVar[bool] = True
     """Whether the variant can be a transcoder."""
     training_state: ClassVar[tuple[str, ...]] = ("tokens_since_fired", "initialised", "dead_after")
@@ -146,11 +149,15 @@ class SAE(Foldable, ABC):
 
     def reconstruction(self, f: Tensor, entries: Entries, x_BD: Tensor, y_BD: Tensor, moment: Moment) -> Reconstruction:
         """The reconstruction term, of latents f at `entries`."""
-        y_hat_BD = entries.decode(f, self.W_dec) + self.b_dec
+        return self.reconstruction_of(entries.decode(f, self.W_dec), x_BD, y_BD)
+
+    def reconstruction_of(self, decoded_BD: Tensor, x_BD: Tensor, y_BD: Tensor) -> Reconstruction:
+        """The reconstruction term, of f @ W_dec."""
+        y_hat_BD = decoded_BD + self.b_dec
         if self.W_skip is not None:
             y_hat_BD = y_hat_BD + x_BD @ self.W_skip
-        error_BD = y_BD - y_hat_BD.to(y_BD.dtype)
-        return Reconstruction(error_BD, error_BD.square().mean())
+        error_BD, loss = mean_square(y_BD, y_hat_BD.to(y_BD.dtype))
+        return Reconstruction(error_BD, loss, loss.detach())
 
     def absorb(self, measured: Tensor, moment: Moment) -> None:
         """After a step: take the average `Losses.measured` of its batches into the running state."""
@@ -182,9 +189,10 @@ class SAE(Foldable, ABC):
         """What is added to a latent's z before it is judged whether it fires, (F,); None where nothing is."""
         return getattr(self, "b_enc", None)
 
-    def pre_activations(self, x: Tensor, bias_F: Tensor | None = None) -> Tensor:
-        """z = (x - b_dec) @ W_enc (+ bias), (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from."""
-        return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F)
+    def pre_activations(self, x: Tensor, bias_F: Tensor | None = None, *, rectified: bool = False) -> Tensor:
+        """z = (x - b_dec) @ W_enc (+ bias), (..., F), of a transcoder x @ W_enc: what gates and magnitudes start from.
+        `rectified`: its ReLU."""
+        return centred_product(x, None if self.is_transcoder else self.b_dec, self.W_enc, bias_F, rectified=rectified)
 
     def kept_pre_activations(
         self,
@@ -287,8 +295,7 @@ class SAE(Foldable, ABC):
     def constrain_gradients(self) -> None:
         """Before clipping and the step: drop the part of W_dec's gradient along its rows, which the constraint undoes."""
         if self.unit_decoder and self.W_dec.grad is not None:
-            along_F1 = torch.linalg.vecdot(self.W_dec.grad, self.W_dec)[:, None]
-            self.W_dec.grad.addcmul_(self.W_dec, along_F1, value=-1)
+            self.W_dec.grad.addcmul_(self.W_dec, row_dots(self.W_dec.grad, self.W_dec)[:, None], value=-1)
 
     @torch.no_grad()
     def constrain_weights(self) -> None:

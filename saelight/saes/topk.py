@@ -19,6 +19,7 @@ from saelight.errors import UserError
 from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.entries import AllEntries
 from saelight.ops.normalisation import Normalisation
+from saelight.ops.placed import Choose, PlacedEntries, encode_placed, largest_of_rows
 from saelight.ops.select import largest, largest_of_each_token
 from saelight.ranges import Duration, Range
 from saelight.saes.auxk import AUX_COEFFICIENT, dead_used
@@ -113,8 +114,16 @@ class TopKSAE(TeachesDead, config=TopK):
                 largest(k), x_BD, self.b_enc, sparsely=True, trim=trim, weights_F=self.norms
             )
             return self.objective(self.activation(pre_E), entries, x_BD, y_BD, moment)
+        if not trains_sparsely(x_BD):
+            pre_E, placed = self.placed_pre_activations(largest_of_rows(k, self.signed), x_BD)
+            return self.objective(self.activation(pre_E), placed, x_BD, y_BD, moment)
         f_BF = self.select(self.pre_activations(x_BD, self.b_enc), k)
         return self.objective(f_BF, AllEntries(), x_BD, y_BD, moment)
+
+    def placed_pre_activations(self, choose: Choose, x_BD: Tensor) -> tuple[Tensor, PlacedEntries]:
+        """The pre-activations that `choose` keeps of what latents are selected by."""
+        centre_D = None if self.is_transcoder else self.b_dec
+        return encode_placed(x_BD, centre_D, self.W_enc, self.b_enc, self.norms, choose)
 
     def is_sparse(self, k: int, x_BD: Tensor) -> bool:
         """Whether sparse execution pays at this k."""
@@ -127,4 +136,4 @@ class TopKSAE(TeachesDead, config=TopK):
         if self.config.aux_coefficient > 0:
             aux = self.auxk(x_BD, reconstruction.error_BD)
             total = total + self.config.aux_coefficient * aux
-        return Losses(total, reconstruction.error_BD.square().mean(), None, aux, entries.counts(f.detach()))
+        return Losses(total, reconstruction.mean_square, None, aux, entries.counts(f.detach()))

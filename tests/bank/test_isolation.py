@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saelight.bank.isolation import clip_gradients, derived_seed
+from saelight.bank.isolation import Quarantine, clip_gradients, derived_seed
 from saelight.errors import UserError
 from saelight.saes import ReLU, TopK
 from saelight.schedules import Schedule
@@ -95,6 +95,23 @@ def test_a_non_finite_gradient_becomes_zero_as_a_whole(bad):
     _, finite = clip_gradients(gradients, 1.0)
     assert not finite
     assert all((g == 0).all() for g in gradients)
+
+
+def test_failures_are_known_once_they_are_read_or_saved():
+    quarantine = Quarantine(3)
+    for step, losses, norms in [
+        (3, (1.0, 1.0, 1.0), (2.0, torch.nan, 2.0)),
+        (4, (torch.inf, 1.0, 1.0), (torch.nan, 2.0, 2.0)),
+    ]:
+        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
+            for half in (loss, loss):  # two batches that are accumulated
+                quarantine.note_loss(i, torch.tensor(half))
+            quarantine.note_gradient(i, torch.tensor(norm), step)
+    assert quarantine.step_N.tolist() == [-1, -1, -1]
+    assert quarantine.state_dict()["step_N"].tolist() == [4, 3, -1]
+    assert quarantine.newly_stopped() == [0, 1]
+    assert quarantine.newly_stopped() == []
+    assert [quarantine.describe(i) for i in (0, 1)] == ["non-finite loss at step 4", "non-finite gradient at step 3"]
 
 
 def test_shared_settings_that_would_couple_saes_are_refused(activations):
