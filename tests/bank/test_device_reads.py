@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from saelight.bank.optimizer import adamw
-from saelight.ops import bags, dispatch, entries, matmul, select, sparse
+from saelight.ops import bags, dispatch, entries, select, sparse
 from saelight.saes import (
     AbsTopK,
     BatchTopK,
@@ -60,8 +60,8 @@ def meta(monkeypatch):
     monkeypatch.setattr(at_random, "uniform", lambda shape, like, *key: torch.empty_like(like))
     # There is no autocast for them: products are in bfloat16 as under bf16-mixed.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    for module in (matmul, select):
-        monkeypatch.setattr(module, "compute_dtype", lambda x: torch.bfloat16)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "meta")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_, **__: None)
 
 
@@ -162,7 +162,8 @@ def test_no_sparse_step_reads_the_device_or_adds_in_an_order_of_chance(config, b
         got = gradients(sae, x_BD, bf16=bf16)
     again = gradients(sae, x_BD, bf16=bf16)
     for a, b, c in zip(got, expected, again, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        size = float(b.abs().max())
+        torch.testing.assert_close(a, b, rtol=0, atol=(0.02 if bf16 else 1e-5) * size)
         assert torch.equal(a, c)
 
 
