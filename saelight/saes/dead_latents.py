@@ -51,8 +51,8 @@ class TeachesDead(SAE):
         self.register_buffer("dying", torch.zeros(self.d_sae, dtype=torch.bool))
         self.register_buffer("dying_next", torch.zeros(self.d_sae, dtype=torch.bool))
         self._n_next: Later | None = None
-        self._numbers: tuple[Tensor, int] | None = None
-        """Of `dying`: the latents' numbers, those that fill up last, and how many do not; None: yet to be found."""
+        self._numbers: Tensor | None = None
+        """Of the dying, and of some that fill up; None: yet to be found."""
 
     def note_steps(self, done: int, horizon: Horizon) -> None:
         super().note_steps(done, horizon)
@@ -76,25 +76,23 @@ class TeachesDead(SAE):
         self._numbers = None if self._n_next is None else self._first(self._n_next.read())
         self._n_next = None
 
-    def _first(self, n: int) -> tuple[Tensor, int]:
-        # Of a size that does not change with every latent that dies or fires.
+    def _first(self, n: int) -> Tensor:
+        # Of a size that does not change with every latent that dies or fires. Those that fill up cannot be dead.
         size = n if n == 0 or self.dying.is_cpu else min(1 << (n - 1).bit_length(), self.d_sae)
-        return self.dying.logical_not().byte().argsort(stable=True)[:size], n
+        return self.dying.logical_not().byte().argsort(stable=True)[:size]
 
     def taught(self, x_BD: Tensor) -> Taught | None:
         """The dead latents on a batch; None where there are none, as far as the host knows."""
         if self._numbers is None:
             self._numbers = self._first(int(self.dying.sum()))
-        latents_A, n = self._numbers
-        if n == 0:
+        latents_A = self._numbers
+        if len(latents_A) == 0:
             return None
         dead_A = self.dead()[latents_A]
         if latents_A.is_cpu:
             latents_A = latents_A[dead_A]
             if len(latents_A) == 0:
                 return None
-        elif n < len(latents_A):
-            dead_A &= torch.arange(len(latents_A), device=latents_A.device) < n
         centre_D = None if self.is_transcoder else self.b_dec
         pre_BA = centred_product(x_BD, centre_D, self.W_enc[:, latents_A], self.b_enc[latents_A])
         W_dec_AD = self.W_dec[latents_A]
