@@ -59,4 +59,5 @@ class BareLoop:
             sae.constrain_weights()
             if values is not None:
                 sae.absorb(values, moment)
+            sae.note_steps(self.steps + 1, self.horizon)
         self.steps += 1

@@ -16,6 +16,7 @@ from benchmarks.speed.measure import activations
 from saelight.bank.isolation import own_gradients
 from saelight.ops import cuda_kernels
 from saelight.saes import SAE, Moment, SAEConfig
+from saelight.saes.dead_latents import teach_dead
 from saelight.saes.penalised import PenalisedSAE
 from saelight.schedules import Horizon
 
@@ -83,6 +84,7 @@ def _step(config: SAEConfig, x_BD: Tensor, device: str, *, sparse: bool, bf16: b
     # Some latents are dead, so that AuxK has work.
     sae.tokens_since_fired[:200] = 10**9
     sae.dead_after.fill_(10**6)
+    teach_dead(sae)
     if isinstance(sae, PenalisedSAE):
         sae.is_sparse.fill_(sparse)
     sae, x_BD = sae.to(device), x_BD.to(device)

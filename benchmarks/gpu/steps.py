@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks.gpu.training import AtStart, Bench, Size, configs, timed
 from saelight.saes import SAE, SAEConfig
+from saelight.saes.dead_latents import teach_dead
 
 SLOW = {"hard_concrete": 8, "gated_hard_concrete": 8, "matching_pursuit": 3}
 """Steps that are measured of those that take long."""
@@ -72,6 +73,7 @@ def _kill(sae: SAE, x_BD: Tensor) -> None:
     sae.tokens_since_fired[:n] = 10**12
     sae.dead_after.fill_(10**11)
     sae.get_parameter("b_enc")[:n] = -1e3
+    teach_dead(sae)
 
 
 @contextmanager

@@ -217,9 +217,8 @@ class SAEBank(Ending):
             self.quarantine.note_gradient(i, norm, self.trainer.global_step)
             if self._record is not None:
                 self._record.add_norm(i, norm)
-        # Reading the marks waits for the device: free on the CPU, elsewhere once per log interval.
-        every = undeclared(self.trainer).log_every_n_steps
-        if self.device.type == "cpu" or (every and (self.trainer.global_step + 1) % every == 0):
+        # Reading the marks waits for the device: free on the CPU, elsewhere where the step is logged, which waits too.
+        if self.device.type == "cpu" or self._record is not None:
             self.read_quarantine()
 
     def optimizer_step(
@@ -241,6 +240,7 @@ class SAEBank(Ending):
             sae.constrain_weights()
             if i in measured:
                 sae.absorb(measured[i], self._moment)
+            sae.note_steps(self._moment.step + 1, self.horizon)
             if sae.resample_due(self._moment):
                 forget(optimizer, sae, sae.resample(*sample(self.trainer, self.device), self._moment))
 

@@ -107,6 +107,7 @@ def begin(
         if sae.config.dead_after is None:
             sae.dead_after.fill_(min(10_000_000, max(1, horizon.tokens // 20)))
     for name, sae in saes.items():
+        sae.note_steps(0, horizon)
         for concern in sae.concerns(horizon):
             rank_zero_warn(f"SAE {name!r}: {concern}")
 

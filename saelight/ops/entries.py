@@ -13,8 +13,9 @@ from torch import Tensor
 
 from saelight.ops.counts import firing_counts
 from saelight.ops.dispatch import loops_for
+from saelight.ops.later import to_device
 from saelight.ops.matmul import block_products, product
-from saelight.ops.sparse import Bags, sparse_decode
+from saelight.ops.sparse import Bags, sparse_decode, sum_per_latent
 
 
 class AllEntries:
@@ -44,21 +45,21 @@ class AllEntries:
 class KeptEntries:
     """Some entries: values are vectors (E,)."""
 
-    def __init__(self, flat_E: Tensor, tokens: int, d_sae: int) -> None:
+    def __init__(self, flat_E: Tensor, tokens: int, d_sae: int, per_token: int | None = None) -> None:
         """
         Args:
             flat_E: The entries' places in the flattened matrix, ascending.
+            per_token: How many each token has, where all have as many.
         """
-        self.tokens, self.d_sae = tokens, d_sae
+        self.tokens, self.d_sae, self.per_token = tokens, d_sae, per_token
         self.rows_E = flat_E.div(d_sae, rounding_mode="floor")
         self.latents_E = flat_E - self.rows_E * d_sae
 
-    def take(self, keep_E: Tensor) -> "KeptEntries":
-        """Those where the mask (E,) is true."""
+    def take(self, places: Tensor) -> "KeptEntries":
+        """Those at some places, ascending."""
         taken = KeptEntries.__new__(KeptEntries)
-        taken.tokens, taken.d_sae = self.tokens, self.d_sae
-        kept = keep_E.nonzero().squeeze(1)
-        taken.rows_E, taken.latents_E = self.rows_E.index_select(0, kept), self.latents_E.index_select(0, kept)
+        taken.tokens, taken.d_sae, taken.per_token = self.tokens, self.d_sae, None
+        taken.rows_E, taken.latents_E = self.rows_E.index_select(0, places), self.latents_E.index_select(0, places)
         return taken
 
     @cached_property
@@ -74,7 +75,8 @@ class KeptEntries:
     def by_latent(self) -> tuple[Tensor, Tensor]:
         """The entries sorted by latent (E,), and where each latent's begin (F + 1,). Encoder and decoder share it."""
         if (loops := loops_for(self.latents_E)) is None:
-            return self.latents_E.argsort(stable=True), Bags(self.latents_E, self.d_sae).starts_N
+            sorted_E, order_E = self.latents_E.sort(stable=True)
+            return order_E, Bags(sorted_E, self.d_sae).starts_N
         order_E, starts_F = torch.empty_like(self.latents_E), self.latents_E.new_zeros(self.d_sae + 1)
         loops.sort(self.latents_E.numpy(), starts_F.numpy(), order_E.numpy())
         return order_E, starts_F
@@ -83,15 +85,15 @@ class KeptEntries:
         return p_F.index_select(0, self.latents_E)
 
     def per_latent(self, v_E: Tensor) -> Tensor:
-        return v_E.new_zeros(self.d_sae).index_add(0, self.latents_E, v_E)
+        return sum_per_latent(v_E, self)
 
     def counts(self, v_E: Tensor) -> Tensor:
-        return torch.bincount(self.latents_E[v_E != 0], minlength=self.d_sae)
+        return self.latents_E.new_zeros(self.d_sae).index_add_(0, self.latents_E, (v_E != 0).long())
 
     def decode(self, v_E: Tensor, W_FD: Tensor) -> Tensor:
         return sparse_decode(v_E, W_FD, self, self.by_token)
 
     def decode_blocks(self, v_E: Tensor, W_FD: Tensor, ends: list[int]) -> tuple[Tensor, ...]:
-        blocks_E = torch.bucketize(self.latents_E, torch.tensor(ends, device=self.latents_E.device), right=True)
+        blocks_E = torch.bucketize(self.latents_E, to_device(ends, self.latents_E), right=True)
         bags = Bags(self.rows_E * len(ends) + blocks_E, self.tokens * len(ends))
         return sparse_decode(v_E, W_FD, self, bags).view(self.tokens, len(ends), -1).unbind(1)

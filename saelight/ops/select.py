@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from saelight.ops.bags import dots
-from saelight.ops.dispatch import in_parts, loops_for
+from saelight.ops.dispatch import in_parts, kernels_for, loops_for
 from saelight.ops.entries import KeptEntries
 from saelight.ops.matmul import compute_dtype, matmul
 
@@ -22,7 +22,8 @@ _GROUPS = 4
 _ROUNDED = 8  # so many more than k are kept where a product in half precision has yet to be done again in float32
 
 Select = Callable[[Tensor], Tensor]
-"""Of a chunk's pre-activations (C, F): the places in it, flattened, ascending, of those to keep; a few more are no harm."""
+"""Of a chunk's pre-activations (C, F): the places in it, flattened, ascending, of those to keep; a few more are no harm.
+(E,), or (C, K) where each token has as many."""
 
 
 @torch.no_grad()
@@ -40,13 +41,15 @@ def scan(
     tokens, d_sae = len(x_BD), W_DF.shape[1]
     # Chunks of one size: a last one of few rows would cost the kernel's preparation for little.
     rows = -(-tokens // -(-tokens * d_sae // (_CHUNK if x_BD.is_cpu else _CHUNK_ON_DEVICE)))
-    places, values = [], []
+    places, values, per_token = [], [], set[int | None]()
     for first, chunk_CD in zip(range(0, tokens, rows), left_BD.split(rows), strict=True):
         z_CF = matmul(chunk_CD, right_DF, bias)
         kept = select(z_CF.abs() if signed else z_CF)
+        per_token.add(kept.shape[1] if kept.ndim == 2 else None)
+        kept = kept.flatten()
         values.append(z_CF.view(-1).index_select(0, kept))
         places.append(kept + first * d_sae)
-    entries = KeptEntries(torch.cat(places), tokens, d_sae)
+    entries = KeptEntries(torch.cat(places), tokens, d_sae, per_token.pop() if len(per_token) == 1 else None)
     if dtype == x_BD.dtype:
         return torch.cat(values), entries
     z_E = dots(x_BD, entries.rows_E, W_DF.T.contiguous(), entries.latents_E, entries.by_token.starts_N)
@@ -77,13 +80,27 @@ def largest(k: int) -> Select:
 
     def select(z_CF: Tensor) -> Tensor:
         wanted = min(k if z_CF.dtype.itemsize >= 4 else k + _ROUNDED, z_CF.shape[1])
+        if kernels_for(z_CF) is not None:
+            # As many of each as were asked for: a device need not tell how many there are.
+            first_C1 = torch.arange(0, z_CF.numel(), z_CF.shape[1], device=z_CF.device)[:, None]
+            return z_CF.topk(wanted, dim=1, sorted=False).indices.sort(dim=1).values + first_C1
         loops = loops_for(z_CF)
         if loops is not None and z_CF.dtype != torch.float64 and z_CF.shape[1] >= 2 * _GROUPS * wanted:
             z_CF = z_CF.float()
             places_CK = torch.empty(len(z_CF), wanted, dtype=torch.int64)
             if all(in_parts(lambda low, high: loops.largest(z_CF.numpy(), wanted, low, high, places_CK.numpy()), len(z_CF))):
-                return places_CK.view(-1)
+                return places_CK
         return _true(~(z_CF < _bound_of_largest(z_CF, wanted)))
+
+    return select
+
+
+def largest_of_chunk(n: int) -> Select:
+    """Keeps the n largest of the whole chunk; after a product in half precision, some more."""
+
+    def select(z_CF: Tensor) -> Tensor:
+        wanted = n if z_CF.dtype.itemsize >= 4 else n + _ROUNDED * len(z_CF)
+        return z_CF.flatten().topk(min(wanted, z_CF.numel()), sorted=False).indices.sort().values
 
     return select
 
@@ -105,13 +122,19 @@ def _true(mask: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def largest_of_each_token(by_E: Tensor, entries: KeptEntries, k: int) -> Tensor:
-    """The k largest entries of each token, or all where it has fewer: a mask (E,)."""
+def largest_of_each_token(by_E: Tensor, entries: KeptEntries, k: int) -> Tensor | None:
+    """The places of the k largest entries of each token, or of all where it has fewer, ascending; None: of all entries."""
+    if entries.per_token is not None:
+        if entries.per_token <= k:
+            return None
+        first_B1 = torch.arange(0, len(by_E), entries.per_token, device=by_E.device)[:, None]
+        chosen_BK = by_E.view(-1, entries.per_token).topk(k, dim=1, sorted=False).indices
+        return (chosen_BK.sort(dim=1).values + first_B1).flatten()
     starts_N = entries.by_token.starts_N
     lengths_B = starts_N.diff()
     widest = int(lengths_B.max())
     if widest <= k:
-        return torch.ones_like(by_E, dtype=torch.bool)
+        return None
     places_E = torch.arange(len(by_E), device=by_E.device) - starts_N[entries.rows_E]
     padded_BW = by_E.new_full((entries.tokens, widest), -torch.inf)
     padded_BW.view(-1)[entries.rows_E * widest + places_E] = by_E
@@ -119,17 +142,19 @@ def largest_of_each_token(by_E: Tensor, entries: KeptEntries, k: int) -> Tensor:
     real_BK = chosen_BK < lengths_B[:, None]
     keep_E = torch.zeros_like(by_E, dtype=torch.bool)
     keep_E[(chosen_BK + starts_N[:-1, None])[real_BK]] = True
-    return keep_E
+    return _true(keep_E)
 
 
 @torch.no_grad()
-def largest_of_batch(by_E: Tensor, n: int) -> Tensor:
-    """The n largest entries of the whole batch, or all where there are fewer: a mask (E,)."""
+def largest_of_batch(by_E: Tensor, n: int) -> Tensor | None:
+    """The places of the n largest entries of the whole batch, ascending; None: of all entries, where there are no more."""
     if len(by_E) <= n:
-        return torch.ones_like(by_E, dtype=torch.bool)
+        return None
+    if kernels_for(by_E) is not None:
+        return by_E.topk(n, sorted=False).indices.sort().values
     nth = by_E.kthvalue(len(by_E) - n + 1).values
     keep_E = ~(by_E <= nth)
     # Of those equal to the n-th, the first.
     equal = (by_E == nth).nonzero().squeeze(1)
     keep_E[equal[: n - int(keep_E.sum())]] = True
-    return keep_E
+    return _true(keep_E)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saelight.ops.bags import dots, weighted_sums
+from saelight.ops.dispatch import kernels_for
 
 
 class Bags:
@@ -29,9 +30,8 @@ class Bags:
     @cached_property
     def starts_N(self) -> Tensor:
         """Where each bag's entries begin, once they are sorted by bag, and after them their number: (n + 1,)."""
-        starts_N = torch.zeros(self.n + 1, dtype=torch.int64, device=self.bags_E.device)
-        torch.cumsum(torch.bincount(self.bags_E, minlength=self.n), 0, out=starts_N[1:])
-        return starts_N
+        # Not by counting, for which a device is asked how large they are.
+        return torch.searchsorted(self.bags_E, torch.arange(self.n + 1, device=self.bags_E.device))
 
 
 class Entries(Protocol):
@@ -52,6 +52,32 @@ def _per_latent(table_ND: Tensor, bags_E: Tensor, weights_E: Tensor, entries: En
     """Σ over a latent's entries of weights[e] · table[bag of e]: (F, D)."""
     order_E, starts_F = entries.by_latent
     return weighted_sums(table_ND, bags_E.index_select(0, order_E), weights_E.index_select(0, order_E), starts_F)
+
+
+def _sum_per_latent(v_E: Tensor, entries: Entries) -> Tensor:
+    if kernels_for(v_E) is None:
+        # On a CPU in the order of the entries.
+        return v_E.new_zeros(entries.d_sae).index_add_(0, entries.latents_E, v_E)
+    # On a GPU that would add atomically, in an order that changes from run to run.
+    order_E, starts_F = entries.by_latent
+    return weighted_sums(v_E.new_ones(1, 1), torch.zeros_like(order_E), v_E.index_select(0, order_E), starts_F)[:, 0]
+
+
+class _PerLatent(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, v_E: Tensor, entries: Entries) -> Tensor:
+        ctx.entries = entries
+        return _sum_per_latent(v_E, entries)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_F: Tensor) -> tuple[Tensor | None, ...]:
+        return grad_F.index_select(0, ctx.entries.latents_E), None
+
+
+def sum_per_latent(v_E: Tensor, entries: Entries) -> Tensor:
+    """Σ over a latent's entries of v[e], (F,), with gradients. The same inputs give the same bits."""
+    return _PerLatent.apply(v_E, entries)
 
 
 class _Decode(torch.autograd.Function):
@@ -98,7 +124,7 @@ class _Encode(torch.autograd.Function):
     def backward(ctx: Any, dz_E: Tensor) -> tuple[Tensor | None, ...]:
         (x_BD, centre_D, W_DF), entries = ctx.saved_tensors, ctx.entries
         dx = dcentre = dW = None
-        sums_F = dz_E.new_zeros(entries.d_sae).index_add_(0, entries.latents_E, dz_E)
+        sums_F = _sum_per_latent(dz_E, entries)
         if ctx.needs_input_grad[0]:
             dx = weighted_sums(W_DF.T.contiguous(), entries.latents_E, dz_E, entries.by_token.starts_N)
         if ctx.needs_input_grad[1]:

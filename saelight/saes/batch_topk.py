@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelight.ops.dispatch import trains_sparsely
+from saelight.ops.dispatch import kernels_for, trains_sparsely
 from saelight.ops.entries import AllEntries, KeptEntries
 from saelight.ops.normalisation import Normalisation
 from saelight.ops.placed import largest_of_all
-from saelight.ops.select import above, largest_of_batch
+from saelight.ops.select import above, largest_of_batch, largest_of_chunk
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.topk import TopK, TopKSAE
 
@@ -76,16 +76,26 @@ class BatchTopKSAE(TopKSAE, config=BatchTopK):
         losses = self.objective(f, entries, x_BD, y_BD, moment)
         # Infinite where no latent is positive, which `absorb` skips.
         positive = values.masked_fill(values <= 0, torch.inf)
-        smallest = positive.min().to(self.threshold.dtype) if len(positive) else self.threshold.new_tensor(torch.inf)
+        smallest = positive.min().to(self.threshold.dtype) if len(positive) else torch.full_like(self.threshold, torch.inf)
         return losses._replace(measured=smallest[None])
 
     def _largest_positive(self, x_BD: Tensor, n: int) -> tuple[Tensor, Entries]:
         """The n largest pre-activations of the batch, as far as they are positive."""
+        if kernels_for(x_BD) is not None:
+            # Always n of them, some perhaps not positive: a device need not tell how many there are.
+            return self.kept_pre_activations(
+                largest_of_chunk(n),
+                x_BD,
+                self.b_enc,
+                sparsely=True,
+                trim=lambda by_E, _: largest_of_batch(by_E, n),
+                weights_F=self.norms,
+            )
         # The running threshold tells about where they begin. A batch whose own lies lower is scanned again, from 0.
         for bound in (_MARGIN * self.threshold, torch.zeros_like(self.threshold)):
             candidates = 0
 
-            def trim(by_E: Tensor, entries: KeptEntries) -> Tensor:
+            def trim(by_E: Tensor, entries: KeptEntries) -> Tensor | None:
                 nonlocal candidates
                 candidates = len(by_E)
                 return largest_of_batch(by_E, n)

@@ -21,7 +21,8 @@ from saelight.errors import UserError
 from saelight.ops.dispatch import trains_sparsely
 from saelight.ops.jump import jump, jump_and_steps, step
 from saelight.ranges import Range
-from saelight.saes.auxk import AUX_COEFFICIENT, auxk, dead_used
+from saelight.saes.auxk import AUX_COEFFICIENT, dead_used
+from saelight.saes.dead_latents import TeachesDead
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.memory_factors import DENSE, GPUFactors
 from saelight.saes.penalised import Penalised, PenalisedSAE
@@ -73,10 +74,11 @@ class JumpReLU(Penalised):
             raise UserError("penalty target needs target_l0: the L0 to reach")
 
 
-class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
+class JumpReLUSAE(TeachesDead, PenalisedSAE, config=JumpReLU):
     memory = DENSE._replace(gpu=GPUFactors(mixed=7.5, full=13.2))
     calibrated = True
     config: JumpReLU
+    training_state = (*TeachesDead.training_state, *PenalisedSAE.training_state)
 
     def __init__(self, config: JumpReLU, d_in: int, seed: int = 0, d_out: int | None = None) -> None:
         super().__init__(config, d_in, seed, d_out)
@@ -161,8 +163,9 @@ class JumpReLUSAE(PenalisedSAE, config=JumpReLU):
         """AuxK, or mean_B Σ ReLU(θ - π) ‖d‖ over the dead latents."""
         if self.aux_coefficient == 0:
             return None
-        dead_A = self.dead().nonzero().squeeze(1)
-        pre_BA, W_dec_AD = self.pre_activations_of(dead_A, x_BD), self.W_dec[dead_A]
         if self.config.pre_activation_coefficient == 0:
-            return auxk(pre_BA, error_BD, W_dec_AD, self.k_aux)
-        return (torch.relu(self.threshold[dead_A] - pre_BA) * W_dec_AD.norm(dim=1)).sum() / len(x_BD)
+            return self.auxk(x_BD, error_BD)
+        if (taught := self.taught(x_BD)) is None:
+            return error_BD.new_zeros(())
+        below_BA = torch.relu(self.threshold[taught.latents_A] - taught.pre_BA)
+        return (below_BA * taught.W_dec_AD.norm(dim=1)).sum() / len(x_BD)

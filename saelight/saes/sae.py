@@ -166,6 +166,9 @@ class SAE(Foldable, ABC):
     def absorb(self, measured: Tensor, moment: Moment) -> None:
         """After a step: take the average `Losses.measured` of its batches into the running state."""
 
+    def note_steps(self, done: int, horizon: Horizon) -> None:
+        """At the start of training, and when `done` steps are complete: what is to be done from time to time."""
+
     def resample_due(self, moment: Moment) -> bool:
         """Whether `resample` is to be called after this step."""
         return False
@@ -202,13 +205,13 @@ class SAE(Foldable, ABC):
         bias_F: Tensor | None,
         *,
         sparsely: bool,
-        trim: Callable[[Tensor, KeptEntries], Tensor] | None = None,
+        trim: Callable[[Tensor, KeptEntries], Tensor | None] | None = None,
         weights_F: Tensor | None = None,
     ) -> tuple[Tensor, Entries]:
         """The pre-activations that a training step needs: if `sparsely` those that `select` keeps, else all.
 
         Args:
-            trim: Which of those kept are to stay after all: their values (their sizes, if `signed`) to a mask (E,).
+            trim: Which of those kept are to stay after all: their values (their sizes, if `signed`) to places, or None.
             weights_F: Positive factors on the pre-activations that `select` and `trim` are to see.
         """
         if not sparsely:
@@ -219,17 +222,12 @@ class SAE(Foldable, ABC):
             W_DF, seen_F = W_DF * weights_F, None if bias_F is None else bias_F.detach() * weights_F
         pre_E, entries = scan(x_BD, centre_D, W_DF, seen_F, select, self.signed)
         if trim is not None:
-            keep_E = trim(pre_E.abs() if self.signed else pre_E, entries)
-            if not keep_E.all():
-                pre_E, entries = pre_E[keep_E], entries.take(keep_E)
+            places = trim(pre_E.abs() if self.signed else pre_E, entries)
+            if places is not None:
+                pre_E, entries = pre_E.index_select(0, places), entries.take(places)
         if weights_F is not None:
             pre_E = pre_E / entries.at(weights_F)
         return sparse_encode(x_BD, centre_D, self.W_enc, bias_F, pre_E, entries), entries
-
-    def pre_activations_of(self, latents_A: Tensor, x_BD: Tensor) -> Tensor:
-        """The pre-activations, b_enc included, of some latents (A,) alone: (B, A)."""
-        centre_D = None if self.is_transcoder else self.b_dec
-        return centred_product(x_BD, centre_D, self.W_enc[:, latents_A], self.b_enc[latents_A])
 
     def dead(self) -> Tensor:
         """Latents that have not fired for `dead_after` tokens of training: bool (F,)."""

@@ -22,10 +22,11 @@ from saelight.ops.normalisation import Normalisation
 from saelight.ops.placed import Choose, PlacedEntries, encode_placed, largest_of_rows
 from saelight.ops.select import largest, largest_of_each_token
 from saelight.ranges import Duration, Range
-from saelight.saes.auxk import AUX_COEFFICIENT, auxk, dead_used
+from saelight.saes.auxk import AUX_COEFFICIENT, dead_used
+from saelight.saes.dead_latents import TeachesDead
 from saelight.saes.losses import Entries, Losses, Moment
 from saelight.saes.memory_factors import KEPT
-from saelight.saes.sae import SAE, SAEConfig
+from saelight.saes.sae import SAEConfig
 from saelight.schedules import Time, in_steps, ramp
 
 _STARTING_NORM = 0.1
@@ -52,7 +53,7 @@ class TopK(SAEConfig):
     """How long k takes from initial_k to k."""
 
 
-class TopKSAE(SAE, config=TopK):
+class TopKSAE(TeachesDead, config=TopK):
     config: TopK
     memory = KEPT
 
@@ -133,9 +134,6 @@ class TopKSAE(SAE, config=TopK):
         reconstruction = self.reconstruction(f, entries, x_BD, y_BD, moment)
         total, aux = reconstruction.loss, None
         if self.config.aux_coefficient > 0:
-            dead_A = self.dead().nonzero().squeeze(1)
-            aux = auxk(
-                self.pre_activations_of(dead_A, x_BD), reconstruction.error_BD, self.W_dec[dead_A], self.k_aux, self.signed
-            )
+            aux = self.auxk(x_BD, reconstruction.error_BD)
             total = total + self.config.aux_coefficient * aux
         return Losses(total, reconstruction.mean_square, None, aux, entries.counts(f.detach()))

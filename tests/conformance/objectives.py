@@ -25,6 +25,7 @@ from saelight.saes import (
     SAEConfig,
     TopK,
 )
+from saelight.saes.dead_latents import teach_dead
 from saelight.saes.penalised import PenalisedSAE
 from saelight.schedules import Horizon
 from tests.conformance.reference import ENCODERS, REFERENCES, Reference
@@ -118,6 +119,7 @@ def kill(sae: SAE, every: int) -> None:
     """Every so-manieth latent dies; none for 0."""
     if every:
         sae.tokens_since_fired[::every] = 10**9
+        teach_dead(sae)
 
 
 def settings(config: SAEConfig, sae: SAE, x: Tensor, moment: Moment) -> dict[str, Any]:

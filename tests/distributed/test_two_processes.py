@@ -47,6 +47,7 @@ def two_half_reference(name: str) -> dict[str, torch.Tensor]:
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     if sae.config.dead_after is None:
         sae.dead_after.fill_(horizon.tokens // 20)
+    sae.note_steps(0, horizon)
     for step, batch in enumerate(x.split(BATCH)):
         counts, measured = 0, []
         for rank, half in enumerate(batch.chunk(2)):
@@ -64,6 +65,7 @@ def two_half_reference(name: str) -> dict[str, torch.Tensor]:
         sae.constrain_weights()
         if measured[0] is not None:
             sae.absorb((measured[0] + measured[1]) / 2, moment)
+        sae.note_steps(step + 1, horizon)
         if sae.resample_due(moment):
             forget(optimizer, sae, sae.resample(x, x, moment))
     return dict(sae.named_parameters())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from saelight.ops import bags, dispatch, entries, select
+from saelight.ops import bags, dispatch, entries, select, sparse
 
 
 @pytest.fixture(params=["compiled", "compiled, two threads", "torch", "triton"])
@@ -16,7 +16,8 @@ def loops(request, monkeypatch):
         monkeypatch.setattr(dispatch, "_SMALLEST", 1)
         monkeypatch.setattr(dispatch.torch, "get_num_threads", lambda: 1 + ("two" in request.param))
     if request.param == "triton":
-        monkeypatch.setattr(bags, "kernels_for", lambda values: interpreted())
+        for module in (bags, select, sparse):
+            monkeypatch.setattr(module, "kernels_for", lambda values: interpreted())
     return request.param
 
 

@@ -23,9 +23,9 @@ B, D, F = 96, 40, 320
 pytestmark = pytest.mark.usefixtures("loops")
 
 
-def inputs(seed: int = 0, rows: int = B) -> dict[str, torch.Tensor]:
+def inputs(seed: int = 0, rows: int = B, d_sae: int = F) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    shapes = {"x": (rows, D), "centre": (D,), "W_enc": (D, F), "bias": (F,), "W_dec": (F, D)}
+    shapes = {"x": (rows, D), "centre": (D,), "W_enc": (D, d_sae), "bias": (d_sae,), "W_dec": (d_sae, D)}
     tensors = {name: torch.randn(shape, generator=g) / shape[0] ** 0.5 for name, shape in shapes.items()}
     return {name: t.requires_grad_() for name, t in tensors.items()}
 
@@ -61,7 +61,8 @@ def loss(f: torch.Tensor, entries: AllEntries | KeptEntries, t: dict[str, torch.
 @pytest.mark.parametrize("bound", [-10.0, 0.0, 1.5, 100.0], ids=["all", "half", "few", "none"])
 def test_losses_and_gradients_equal_the_dense_ones(bound, loops):
     # The interpreter takes milliseconds for each bag.
-    t, ends = inputs(rows=6 if loops == "triton" else B), [10, 100, F]
+    rows, d_sae = (6, 64) if loops == "triton" else (B, F)
+    t, ends = inputs(rows=rows, d_sae=d_sae), [10, d_sae // 2, d_sae]
     sparse, dense = sparse_loss(t, bound, ends), dense_loss(t, bound, ends)
     torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=0)
     assert_alike(gradients(sparse, t), gradients(dense, t))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from saelight.saes import SAE, Losses, Matryoshka, Moment, SAEConfig, TopK
+from saelight.saes.dead_latents import teach_dead
 from saelight.schedules import Horizon
 from tests.support.activations import sparse_activations
 
@@ -73,6 +74,7 @@ def trained(config: SAEConfig, d_out: int | None = None, seed: int = 0) -> SAE:
     if hasattr(sae, "threshold_updates"):
         sae.threshold.fill_(0.4)
     sae.tokens_since_fired.copy_(torch.where(DEAD, sae.dead_after, 0))
+    teach_dead(sae)
     return sae
 
 

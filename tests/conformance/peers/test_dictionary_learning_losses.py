@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saelight.saes import SAE, BatchTopK, Gated, JumpReLU, Matryoshka, Moment, ReLU, TopK
 from saelight.saes.auxk import auxk
+from saelight.saes.dead_latents import teach_dead
 from saelight.schedules import Horizon
 from tests.conformance.peers import into_dictionary_learning
 from tests.conformance.peers.support import (
@@ -131,6 +132,7 @@ def test_gated():
 def test_topk_kinds_while_none_is_dead(name, kind):
     sae, x_BD = trained(kind(d_sae=F, k=K)), activations()
     sae.tokens_since_fired.zero_()
+    teach_dead(sae)
     trainer = into_dictionary_learning.trainer(name, sae, k=K)
     theirs = trainer.loss(x_BD, step=5)
     losses, gradients = losses_and_gradients(sae, x_BD)
@@ -183,6 +185,7 @@ def test_batch_topk_threshold_waits_and_then_moves_by_a_thousandth():
 def test_matryoshka_divides_by_the_number_of_prefixes_twice():
     sae = trained(Matryoshka(d_sae=F, base=BatchTopK(k=K), group_fractions=[0.2, 0.3, 0.5]))
     sae.tokens_since_fired.zero_()
+    teach_dead(sae)
     x_BD = activations()
     trainer = into_dictionary_learning.trainer("MatryoshkaBatchTopKTrainer", sae, k=K, group_fractions=[0.2, 0.3, 0.5])
     theirs = trainer.loss(x_BD, step=5)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from saelight.saes import AbsTopK, BatchTopK, Gated, JumpReLU, MatchingPursuit, Matryoshka, ReLU, TopK
+from saelight.saes.dead_latents import teach_dead
 from tests.conformance.peers import into_sae_lens
 from tests.conformance.peers.support import (
     DEAD,
@@ -73,6 +74,7 @@ def test_gated_has_an_auxiliary_loss_that_moves_the_decoder():
 def test_topk_kinds_while_none_is_dead(name, kind, rescaled):
     sae, x_BD = trained(kind(d_sae=F, k=K)), activations()
     sae.tokens_since_fired.zero_()
+    teach_dead(sae)
     # Its rescaling by decoder norms changes nothing where those are 1.
     module = into_sae_lens.training(name, sae, k=K, rescale_acts_by_decoder_norm=rescaled)
     theirs = into_sae_lens.step(module, x_BD)
@@ -90,6 +92,7 @@ def test_auxk_is_not_divided_by_the_variation_of_the_error(name, kind, dead):
     dead_F = DEAD & (DEAD.cumsum(0) <= dead)
     sae = trained(kind(d_sae=F, k=K))
     sae.tokens_since_fired.copy_(torch.where(dead_F, sae.dead_after, 0))
+    teach_dead(sae)
     module = into_sae_lens.training(name, sae, k=K, aux_loss_coefficient=1.0)
     theirs = into_sae_lens.step(module, x_BD, dead_F)
     error_BD = x_BD - theirs.sae_out.detach()
@@ -119,6 +122,7 @@ def test_matryoshka_adds_up_its_prefixes_where_saelight_averages_them():
     config = Matryoshka(d_sae=F, base=BatchTopK(k=K), group_fractions=[0.2, 0.3, 0.5])
     sae, x_BD = trained(config), activations()
     sae.tokens_since_fired.zero_()
+    teach_dead(sae)
     module = into_sae_lens.training("MatryoshkaBatchTopK", sae, k=K, matryoshka_widths=[8, 20, F])
     theirs = into_sae_lens.step(module, x_BD)
     losses, gradients = losses_and_gradients(sae, x_BD)

@@ -9,6 +9,7 @@ import torch
 
 from saelight.saes import Matryoshka, TopK
 from saelight.saes.auxk import auxk
+from saelight.saes.dead_latents import teach_dead
 from tests.conformance.peers.into_sparsify import coder, gradients, latents
 from tests.conformance.peers.support import (
     DEAD,
@@ -48,6 +49,7 @@ def test_objective(case):
     x_BD, y_BD = activations(), activations(seed=1)
     sae = trained(TopK(d_sae=F, k=K, skip="skip" in case), d_out=None if case == "autoencoder" else D)
     sae.tokens_since_fired.zero_()
+    teach_dead(sae)
     y_BD = y_BD if sae.is_transcoder else x_BD
     theirs = coder(sae)
     fvu = theirs(x_BD, y_BD).fvu
