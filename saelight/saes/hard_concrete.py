@@ -61,7 +61,7 @@ class HardConcrete(HardConcretePenalised):
 
 
 class GatesAtRandom(PenalisedSAE):
-    memory = DENSE._replace(gpu=GPUFactors(mixed=35.5, full=37.7, parameters=0.5))
+    memory = DENSE._replace(gpu=GPUFactors(mixed=17.5, full=37.7, parameters=0.5))
     config: HardConcretePenalised
 
     def noise(self, like_BF: Tensor, moment: Moment) -> Tensor:
