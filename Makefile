@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: quickstart real test test-slow test-slurm test-browser conformance-peers bench bench-quick quality quality-quick lint install clean
 
@@ -16,8 +16,9 @@ real: $(VENV)/.harvest shards/minilm-layer3/metadata.json  ## train nine SAEs on
 shards/minilm-layer3/metadata.json: | $(VENV)/.harvest
 	$(BIN)/saelight shards harvest --config configs/harvest-minilm.yaml
 
+# Written bytecode, whatever the environment says: else every process that a test starts compiles saelight anew.
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not slurm and not browser" --durations=40
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not slurm and not browser" --durations=40
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

@@ -33,6 +33,8 @@ class BareLoop:
         made = adamw([(str(i), sae) for i, sae in enumerate(saes)], horizon, whitening_DD)
         self.optimizer, self.schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
         self.steps = 0
+        for sae in saes:
+            sae.note_steps(0, horizon)
 
     def __call__(self, x_BD: Tensor) -> None:
         moment = Moment(self.steps, self.horizon)

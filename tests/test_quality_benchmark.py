@@ -101,7 +101,7 @@ def test_results_are_kept_by_config_and_versions(tmp_path, monkeypatch):
     Store(tmp_path).put([result(run, 0.25)])
     assert Store(tmp_path).results == {run: result(run, 0.25)}
     assert replace(run, seed=1) not in Store(tmp_path).results
-    monkeypatch.setattr(store, "versions", lambda library: {"saelight": "other"})
+    monkeypatch.setattr(store, "decided_by", lambda run: {"saelight": "other"})
     assert Store(tmp_path).results == {}
 
 
@@ -115,13 +115,17 @@ def test_code_is_told_from_what_is_said_about_it(tmp_path):
 
 
 def test_what_saelight_learns_is_told_from_how_it_is_written(monkeypatch):
-    learnt = behaviour.digest()
-    behaviour.digest.cache_clear()
+    own = {v: replace(BASE, library="saelight", variant=v, lr=1e-3) for v in ("gated", "topk")}
+    before = {v: behaviour.digest(run) for v, run in own.items()}
+    assert behaviour.digest(replace(own["topk"], lr=None)) != before["topk"]
+    behaviour._learnt.cache_clear()
     monkeypatch.setitem(ours.PENALISED, "gated", partial(saelight.Gated, encoder_scale=0.9))
     try:
-        assert behaviour.digest() != learnt
+        after = {v: behaviour.digest(run) for v, run in own.items()}
     finally:
-        behaviour.digest.cache_clear()
+        behaviour._learnt.cache_clear()
+    assert after["gated"] != before["gated"]
+    assert after["topk"] == before["topk"]
 
 
 class TwoLatents:

@@ -44,7 +44,7 @@ def table(name: str, results: Sequence[Result]) -> str:
     """Markdown: a line for each variant and L0."""
     run = results[0].run
     libraries = sorted({r.run.library for r in results}, key=lambda library: (library != OURS, library))
-    installed = {name: number for library in libraries for name, number in versions(library).items() if name != "code"}
+    installed = {name: number for library in libraries for name, number in versions(library).items()}
     lines = [
         f"### {name}: {run.tokens:,} rows, {run.d_sae} latents, batches of {run.batch}",
         "",

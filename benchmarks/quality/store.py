@@ -26,18 +26,22 @@ DISTRIBUTIONS = {
 
 @cache
 def versions(library: str) -> dict[str, str]:
-    """What decides a library's results: what is installed, and how it learns; nothing where it is not installed.
+    """What is installed; nothing where the library is not."""
+    try:
+        return {name: version(name) for name in DISTRIBUTIONS[library]}
+    except PackageNotFoundError:
+        return {}
+
+
+def decided_by(run: Run) -> dict[str, str]:
+    """What decides a run's results: what is installed, and how it learns.
 
     A peer learns as the code says that binds it here. saelight's own code changes daily and mostly without a consequence: it
     learns as it does on a small set of rows.
     """
-    try:
-        found = {name: version(name) for name in DISTRIBUTIONS[library]}
-    except PackageNotFoundError:
-        return {}
-    if library == OURS:
-        return found | {"learns": behaviour.digest()}
-    return found | {"code": _digest([Path(peers.__file__).with_name(f"{library}.py")])}
+    if run.library == OURS:
+        return versions(OURS) | {"learns": behaviour.digest(run)}
+    return versions(run.library) | {"code": _digest([Path(peers.__file__).with_name(f"{run.library}.py")])}
 
 
 def _digest(paths: Iterable[Path]) -> str:
@@ -64,13 +68,13 @@ class Store:
         for path in sorted(folder.glob("*.json")):
             entry = json.loads(path.read_text())
             result = _result(entry["result"])
-            if entry["versions"] == versions(result.run.library):
+            if entry["versions"] == decided_by(result.run):
                 self.results[result.run] = result
 
     def put(self, results: Iterable[Result]) -> None:
         """Keep them, whole or not at all."""
         for result in results:
-            entry = {"versions": versions(result.run.library), "result": asdict(result)}
+            entry = {"versions": decided_by(result.run), "result": asdict(result)}
             write_text(self.folder / f"{_name(result.run)}.json", json.dumps(entry, indent=1) + "\n")
             self.results[result.run] = result
 
@@ -81,5 +85,5 @@ def _result(entry: dict[str, Any]) -> Result:
 
 
 def _name(run: Run) -> str:
-    key = json.dumps([asdict(run), versions(run.library)], sort_keys=True)
+    key = json.dumps([asdict(run), decided_by(run)], sort_keys=True)
     return f"{run.data}-{run.library}-{run.variant}-{run.l0}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"

@@ -56,6 +56,11 @@ def trains_sparsely(values: torch.Tensor) -> bool:
     return values.is_cpu or kernels_for(values) is not None
 
 
+def may_ask(values: torch.Tensor) -> bool:
+    """Whether the host may ask how many there are of something: where `values` are on a GPU it would wait for the answer."""
+    return values.is_cpu
+
+
 def works_in_whole(values: torch.Tensor) -> bool:
     """Whether passes over a whole matrix are what is fast where `values` are: not on a CPU, whose cache holds chunks."""
     return not values.is_cpu

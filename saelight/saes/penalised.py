@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saelight.errors import UserError
 from saelight.ops.counts import firing_counts
+from saelight.ops.dispatch import may_ask
 from saelight.ops.entries import KeptEntries
 from saelight.ops.error import mean_square
 from saelight.ops.select import above
@@ -108,13 +109,13 @@ class PenalisedSAE(SAE):
 
     def is_sparse_on(self, x_BD: Tensor) -> bool:
         """Whether a training step on this batch computes some entries alone."""
-        return x_BD.is_cpu and bool(self.is_sparse)
+        return may_ask(x_BD) and bool(self.is_sparse)
 
     def density(self, pre: Tensor, entries: Entries, bound: Tensor) -> Tensor | float | None:
         """The share of all pre-activations that exceed `bound`; on devices that do not train sparsely nobody asks."""
         if isinstance(entries, KeptEntries):
             return entries.density
-        return firing_counts(pre.detach() > bound).sum() / pre.numel() if pre.is_cpu else None
+        return firing_counts(pre.detach() > bound).sum() / pre.numel() if may_ask(pre) else None
 
     def objective(
         self,
@@ -143,7 +144,7 @@ class PenalisedSAE(SAE):
             total = total + aux_coefficient * aux
         vector = None
         # Nobody asks for what would neither move λ nor choose the execution.
-        if measured or self.aims_at_l0 or total.is_cpu:
+        if measured or self.aims_at_l0 or may_ask(total):
             l0 = counts_F.sum().to(total.dtype) / len(reconstruction.error_BD)
             density = l0 / self.d_sae if density is None else torch.as_tensor(density).to(l0)
             vector = torch.stack([l0, density, *(measured or [])]).detach()

@@ -13,7 +13,7 @@ from saelight.saes.losses import Losses
 from tests.conformance.objectives import MOMENT
 from tests.support.variants import VARIANTS
 
-USERS = ("relu", "topk", "batch_topk", "jump_relu", "gated", "penalised")
+USERS = ("relu", "topk", "batch_topk", "jump_relu", "gated")
 MORE = {
     "topk_unit": TopK(d_sae=40, k=4, decoder="unit", dead_after=256),
     "topk_skip": TopK(d_sae=40, k=4, skip=True),
@@ -38,6 +38,7 @@ def test_losses_and_gradients_are_the_same(name, monkeypatch):
     want, gradients = outcome(sae, x_BD, y_BD)
     for user in USERS:
         monkeypatch.setattr(f"saelight.saes.{user}.trains_sparsely", lambda values: False)
+    monkeypatch.setattr("saelight.saes.penalised.may_ask", lambda values: False)
     for user in ("saes.hard_concrete", "saes.gated_hard_concrete", "ops.gates"):
         monkeypatch.setattr(f"saelight.{user}.works_in_whole", lambda values: True)
     got, whole = outcome(sae, x_BD, y_BD)

@@ -12,7 +12,7 @@ def test_two_processes_share_a_run(tmp_path):
     two = {"devices": 2, "strategy": "ddp", "max_epochs": 1, "accelerator": "cpu"}
     (tmp_path / "cfg.yaml").write_text(yaml.safe_dump(changed(trainer=two)))
     out = script(tmp_path, "fit", "--config", "cfg.yaml")
-    assert out.count("runs/cfg/saes/topk") == 1
+    assert out.count("the SAEs are in runs/cfg/saes/") == 1
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["cfg"]
     predictions = []
     for processes in ("2", "1"):

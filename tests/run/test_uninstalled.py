@@ -29,9 +29,11 @@ assert main([*fit, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 0
 
 @pytest.fixture
 def packages(tmp_path) -> Path:
-    """This environment's packages, saelight left out, whether it was installed or linked."""
+    """This environment's packages, and saelight's code without word of an installation."""
     folder = tmp_path / "packages"
     folder.mkdir()
+    # Not the checkout itself, where an installation may have left what it knows.
+    (folder / "saelight").symlink_to(ROOT / "saelight")
     for name in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for package in Path(name).iterdir():
             if "saelight" not in package.name and package.suffix != ".pth":
@@ -42,7 +44,7 @@ def packages(tmp_path) -> Path:
 def test_fit_exports_and_resumes(packages):
     write(changed(CONFIG, trainer__max_epochs=1, data__init_args__rows=300))
     # -S: without the environment's own packages.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(packages)])}
+    environment = os.environ | {"PYTHONPATH": str(packages)}
     done = subprocess.run([sys.executable, "-S", "-c", CODE], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     folder = Path("runs", "cfg")
