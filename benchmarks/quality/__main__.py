@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.quality import ours, pages, theirs
@@ -127,7 +128,8 @@ def main(words: Sequence[str]) -> int:
         print(f"\nStopped; what is in {given.results} is kept: the same command goes on.", file=sys.stderr)
         return 130
     if given.write:
-        pages.write(list(store.results.values()), shlex.join(word for word in words if word != "--write"))
+        shown = [word for before, word in pairwise(["", *words]) if "--results" not in (before, word) and word != "--write"]
+        pages.write(list(store.results.values()), shlex.join(shown))
     if not done:
         print(f"The time is up; {given.results} holds {len(store.results)} SAEs: the same command goes on.")
     return 0

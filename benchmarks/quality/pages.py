@@ -21,9 +21,11 @@ def write(results: Sequence[Result], words: str) -> None:
     """Put what there is into the page, and the figures beside it."""
     parts = [f"`python -m benchmarks.quality {words}`".replace(" `", "`"), ""]
     for name, group in _by_rows(results):
-        drawn = DOCS / "images" / f"quality-{name}.png"
-        drawn.write_bytes(figure.png(figure.fronts(name, group)))
-        parts += [table(name, group), "", f"![FVU against L0 on {name}](images/{drawn.name})", ""]
+        parts += [table(name, group), ""]
+        if len({result.run.l0 for result in group}) > 1:  # else there are no fronts
+            drawn = DOCS / "images" / f"quality-{name}.png"
+            drawn.write_bytes(figure.png(figure.fronts(name, group)))
+            parts += [f"![FVU against L0 on {name}](images/{drawn.name})", ""]
     PAGE.write_text(insert(PAGE.read_text(), "quality", "\n".join(["", *parts])))
 
 
