@@ -84,15 +84,21 @@ def lock(file: IO[Any] | int) -> bool:
     return True
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process of this machine holds a file's lock now; nobody holds a file that is not there."""
+def is_locked(path: Path, unknown: bool) -> bool:
+    """Whether a process of this machine holds a file's lock now; nobody holds a file that is not there.
+
+    Args:
+        unknown: What to say where the file system knows no locks, or the file cannot be asked.
+    """
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        return unknown
     return False
 
 

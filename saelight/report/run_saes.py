@@ -40,7 +40,7 @@ def saes_of(run: Path, problems: list[str]) -> list[SAERow]:
         *folders(run / "saes", "config.json"),
     ]
     batch_size = configs.find(config, "data.batch_size")
-    at_work = is_locked(run / ".lock")
+    at_work = is_locked(run / ".lock", unknown=True)
     rows = []
     for name in dict.fromkeys(map(str, names)):
         row = _row(run, name, progress, results.get(name, {}), planned.get(name), at_work)

@@ -5,7 +5,6 @@ import re
 import shutil
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -23,21 +22,9 @@ from tests.data.foreign_files import D, N, X
 from tests.support.checkpoints import assert_same
 from tests.support.commands import CONFIG, saelight_
 from tests.support.import_graph import packages_loaded
-from tests.support.runs import trainer
+from tests.support.runs import StopAt, trainer
 from tests.support.sweeps import SWEEP
 from tests.support.sweeps import write as write_sweep
-
-
-class StopAt(L.Callback):
-    """Writes a checkpoint after a step and pulls the plug."""
-
-    def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
-            raise ConnectionAbortedError
 
 
 def bank() -> saelight.SAEBank:

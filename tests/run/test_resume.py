@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 
 import lightning as L
 import pytest
@@ -16,21 +15,8 @@ from saelight.run import run_folder
 from tests.support.checkpoints import assert_same_state
 from tests.support.commands import saelight_
 from tests.support.processes import start, wait_until
-from tests.support.runs import data, trainer
+from tests.support.runs import StopAt, data, trainer
 from tests.support.variants import VARIANTS
-
-
-class StopAt(L.Callback):
-    """Writes a checkpoint after a step and pulls the plug."""
-
-    def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
-            raise ConnectionAbortedError
-
 
 SETTINGS = {"max_epochs": 3, "val_check_interval": 0.5}
 DATA = {"rows": 830, "val_rows": 100}  # 8 batches and 30 rows over: epochs straddle

@@ -13,8 +13,8 @@ from saelight.bars import bar
 from saelight.data.foreign.finding import find
 from saelight.data.foreign.foreign_rows import known
 from saelight.data.foreign.layout import Layout, parse
-from saelight.data.foreign.open_files import OpenFiles
 from saelight.data.foreign.row_parts import Joined, Part, Streamed
+from saelight.data.shards.open_files import OpenFiles
 from saelight.data.shards.reader import COLUMNS, TOKEN_COLUMNS
 from saelight.data.shards.writer import ShardWriter
 from saelight.errors import UserError

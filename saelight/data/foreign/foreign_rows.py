@@ -13,9 +13,9 @@ from torch import Tensor
 
 from saelight.data.foreign.described import file_size
 from saelight.data.foreign.layout import Address, Layout
-from saelight.data.foreign.open_files import OpenFiles
 from saelight.data.foreign.row_parts import Held, Joined, Part, Streamed
 from saelight.data.moments import Sums
+from saelight.data.shards.open_files import OpenFiles
 from saelight.data.shards.reader import COLUMNS, DOCUMENT_IDS, first_decrease, runs
 from saelight.data.stored_rows import Known, StoredRows
 from saelight.errors import UserError

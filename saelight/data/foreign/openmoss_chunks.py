@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from saelight.data.foreign.layout import Address, Layout, joined, names_in
-from saelight.data.foreign.open_files import OpenFiles
 from saelight.data.foreign.row_parts import Held, Part, Placed, Positions, Streamed
 from saelight.data.foreign.safetensors_file import arrays_of, tensor_values
 from saelight.data.foreign.values import floats_named, whole
 from saelight.data.shards.disk import reading
 from saelight.data.shards.header import read_header
+from saelight.data.shards.open_files import OpenFiles
 from saelight.errors import UserError, one_line
 
 _CHUNK = re.compile(r"(?:shard-(\d{1,9})-)?chunk-(\d{1,9})\.(safetensors|pt)")

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saelight.data.foreign.open_files import OpenFiles
 from saelight.data.foreign.values import Values
+from saelight.data.shards.open_files import OpenFiles
 
 
 class Part(ABC):

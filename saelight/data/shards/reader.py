@@ -6,21 +6,19 @@ Shapes: N rows, D d_in.
 import bisect
 import hashlib
 import math
-import os
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from saelight.data.moments import Sums
-from saelight.data.shards.disk import cannot_read, open_file
 from saelight.data.shards.header import read_header
 from saelight.data.shards.metadata import METADATA, Entry, read_metadata
+from saelight.data.shards.open_files import OpenFiles
 from saelight.data.shards.strict_json import shown
 from saelight.data.stored_rows import Known, StoredRows
 from saelight.errors import UserError
@@ -39,7 +37,6 @@ SAFETENSORS_DTYPES = {
     torch.int32: "I32",
     torch.int64: "I64",
 }
-_OPEN_FILES = 256
 _RUNS, _RUN = 64, 1024
 
 
@@ -47,6 +44,8 @@ class Shard(NamedTuple):
     """One file, as its header describes it."""
 
     path: Path
+    size: int
+    """Bytes."""
     rows: int
     columns: dict[str, int]
     """Byte offset in the file of every tensor, `activations` among them."""
@@ -94,7 +93,7 @@ class ShardedRows(StoredRows):
             raise UserError(
                 f"the shards at {path} differ in their columns ({columns}); copy the folder whole, or harvest again"
             )
-        self._file = lru_cache(_OPEN_FILES)(_File)
+        self._files = OpenFiles()
         if DOCUMENT_IDS in self.columns:
             self._check_documents()
 
@@ -131,7 +130,7 @@ class ShardedRows(StoredRows):
                     f"shard {path}: {name} must be {wanted[0]} {wanted[1]} in {wanted[2]} bytes, it is "
                     f"{shown(tensor.dtype)} {shown(tensor.shape)} in {tensor.size}; copy it again, or harvest again"
                 )
-        return Shard(path, shape[0], {name: tensor.start for name, tensor in tensors.items()})
+        return Shard(path, size, shape[0], {name: tensor.start for name, tensor in tensors.items()})
 
     def _check_documents(self) -> None:
         """Whether document ids go up, in runs of rows and from run to run."""
@@ -183,15 +182,10 @@ class ShardedRows(StoredRows):
 
     def will_need(self, start: int, n: int) -> None:
         """Ask the system to read rows [start, start + n) ahead, where it knows how (macOS does not)."""
-        if hasattr(os, "posix_fadvise"):
-            for shard, first, count in self._pieces(start, n):
-                width = self.d_in * self.dtype.itemsize
-                os.posix_fadvise(
-                    self._file(shard.path).fd,
-                    shard.columns[ACTIVATIONS] + first * width,
-                    count * width,
-                    os.POSIX_FADV_WILLNEED,
-                )
+        width = self.d_in * self.dtype.itemsize
+        for shard, first, count in self._pieces(start, n):
+            offset = shard.columns[ACTIVATIONS] + first * width
+            self._files.will_need(shard.path, shard.size, offset, count * width)
 
     def where(self, row: int) -> str:
         """The shard file and the row in it."""
@@ -215,32 +209,5 @@ class ShardedRows(StoredRows):
         done = 0
         for shard, first, count in self._pieces(start, len(out)):
             end = done + count * width
-            offset = shard.columns[name] + first * width - done
-            file = self._file(shard.path)
-            while done < end:
-                try:
-                    got = os.preadv(file.fd, [memory[done:end]], offset + done)
-                except OSError as e:
-                    raise cannot_read(shard.path, e) from None
-                if not got:
-                    raise UserError(f"shard {shard.path} became shorter while it was read; copy it again")
-                done += got
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_file"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._file = lru_cache(_OPEN_FILES)(_File)
-
-
-class _File:
-    """A file descriptor that closes with its last reference: a thread that reads outlives the cache's eviction."""
-
-    def __init__(self, path: Path) -> None:
-        self.fd = -1
-        self.fd = open_file(path)
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone when the interpreter ends
-        if self.fd >= 0:
-            close(self.fd)
+            self._files.read(shard.path, shard.size, shard.columns[name] + first * width, memory[done:end])
+            done = end

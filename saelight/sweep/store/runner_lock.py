@@ -1,7 +1,6 @@
 """One runner for a sweep's folder: a lock that ends with the process that holds it."""
 
 import contextlib
-import fcntl
 import os
 import socket
 import time
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from saelight.errors import UserError
-from saelight.files import lock
+from saelight.files import is_locked, lock
 from saelight.sweep.store.sweep_folder import SweepFolder
 
 _PATIENCE = 1.0
@@ -41,15 +40,7 @@ def _leave_no_trace(folder: SweepFolder, new: list[Path]) -> None:
 
 def is_held(folder: SweepFolder) -> bool:
     """Whether a runner of this machine holds the folder now."""
-    try:
-        with (folder.path / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        # There is none, or none that can be asked.
-        return False
-    return False
+    return is_locked(folder.path / "lock", unknown=False)
 
 
 @contextlib.contextmanager

@@ -239,7 +239,7 @@ class SweepFolder:
 
     def is_held(self, group: str) -> bool:
         """Whether a process of this machine trains the group now."""
-        return is_locked(self.lock(group))
+        return is_locked(self.lock(group), unknown=True)
 
     def reset(self, group: str) -> None:
         """Forget a run that left no checkpoint: there is nothing to go on from."""
