@@ -16,13 +16,12 @@ from saelight.errors import UserError
 from saelight.files import check_name, check_path
 from saelight.loggers import PerSAE
 from saelight.ranges import checked
-from saelight.run import lightnings_own, run_folder, slurm_job
+from saelight.run import checkpoint_path, lightnings_own, run_folder, slurm_job
 from saelight.run.fit_loop import FitLoop
 from saelight.run.float32_products import MatmulPrecision, float32_products
 from saelight.run.quiet import silence_lightning
 from saelight.run.report import results, table, write_results
 from saelight.run.room_to_train import check_room_to_train
-from saelight.saes.sae_folder import WEIGHTS
 
 
 def _evaluation(method: str, data: str) -> Callable[..., Any]:
@@ -229,24 +228,9 @@ class Trainer(L.Trainer):
 
     def _place(self, ckpt_path: str | Path | None) -> str | Path | None:
         """Find the checkpoint, and with it the run folder it lies in."""
-        try:
-            return self._found(ckpt_path)
-        except OSError as error:
-            raise UserError(f"{ckpt_path} cannot be read: {error}") from None
-
-    def _found(self, ckpt_path: str | Path | None) -> str | Path | None:
-        self.folder = self.folder if ckpt_path is None else None
-        if ckpt_path == "last":
-            ckpt_path = run_folder.checkpoint(self.wanted_folder or run_folder.latest(self.run_root, self.run_name))
         if ckpt_path is not None:
-            for folder in (Path(ckpt_path), Path(ckpt_path).parent):
-                if (folder / WEIGHTS).is_file():
-                    raise UserError(
-                        f"{ckpt_path} is no checkpoint to resume, it is a trained SAE's: give an SAE of a new run "
-                        f"init_from: {folder}"
-                    )
-            if not Path(ckpt_path).is_file():
-                raise UserError(f"no checkpoint at {ckpt_path}: give a .ckpt file that a run has written, or `last`")
+            self.folder = None
+            ckpt_path = checkpoint_path.find(ckpt_path, self.wanted_folder, self.run_root, self.run_name)
             self.folder = run_folder.folder_of(ckpt_path)
         return ckpt_path
 
