@@ -89,8 +89,8 @@ def read_finite(rows: Rows, start: int, out: Tensor) -> None:
     rows.read(start, out)
     if (bad := first_non_finite(out)) is not None:
         raise UserError(
-            f"NaN or infinite activations: {rows.where(start + bad)} (row {start + bad} in all); harvest "
-            "again, or leave that shard out"
+            f"NaN or infinite activations: {rows.where(start + bad)} (row {start + bad} in all); make them again, or leave "
+            "that file out"
         )
 
 
