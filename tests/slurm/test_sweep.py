@@ -113,7 +113,7 @@ def test_jobs_outlive_their_runner_and_are_taken_up_by_the_next(local, cluster):
     sweep("run", "sweep.yaml", *SLURM, "--resume")
     assert len(jobs()) == 6
     for group in GROUPS:
-        assert (FOLDER / "logs" / f"{group}.txt").read_text().count("`max_epochs=1` reached") == 1
+        assert (FOLDER / "logs" / f"{group}.txt").read_text().count("the SAEs are in ") == 1
     assert_as_on_this_machine(local)
 
 
