@@ -89,7 +89,7 @@ def write(
 
 
 def note_metrics(folder: Path, metrics: dict[str, float | None]) -> None:
-    """Put an SAE's last metrics beside weights that are there, under `training`: they are measured once these are written."""
+    """Put an SAE's last metrics beside its weights, under `training`: they are measured once these are written."""
     config = json.loads((folder / CONFIG).read_text())
     config["training"]["metrics"] = metrics
     config["sha256"][CONFIG] = config_digest(config)

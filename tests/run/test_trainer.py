@@ -67,7 +67,10 @@ def test_a_loaded_sae_says_what_it_is(finished):
     sae = saelight.load(t.folder / "saes" / "topk")
     assert (sae.name, sae.source) == ("topk", d.source)
     assert sae.metrics["l0"] == 4
-    assert repr(sae) == f"<TopKSAE 'topk': d_in {d.d_in}, d_sae {sae.d_sae}, of synthetic, L0 4.0, FVU {sae.metrics['fvu']:.4f}>"
+    assert (
+        repr(sae)
+        == f"<TopKSAE 'topk': d_in {d.d_in}, d_sae {sae.d_sae}, of synthetic, L0 4.0, FVU {sae.metrics['fvu']:.4f}>"
+    )
     bare = saelight.TopK(k=2, d_sae=32).build(8)
     assert (bare.name, bare.source, bare.metrics, repr(bare)) == (None, {}, {}, "<TopKSAE: d_in 8, d_sae 32>")
 
