@@ -5,6 +5,7 @@ Shapes: B windows or images, T tokens, D width.
 
 import difflib
 import inspect
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -67,9 +68,11 @@ class Hooked:
         if twice := [path for path, n in Counter(self.paths.values()).items() if n > 1]:
             names = ", ".join(hook for hook, path in self.paths.items() if path == twice[0])
             raise UserError(f"hooks names one place twice: {names}; name it once")
+        found = [place.module for place in places.values()]
+        if (of_images := [path for path in found if tower([path], IMAGE_TOWERS)]) and len(of_images) < len(found):
+            raise UserError(f"hook {of_images[0]!r} is of images, others are of text; harvest them apart")
         # A model of text and images (CLIP) wants both.
-        towers = modules.get(tower([place.module for place in places.values()]) or "")
-        self.model, self.hooks = towers or model, list(hooks)
+        self.model, self.hooks = modules[tower(found) or ""], list(hooks)
         self._start = _decoder_start(getattr(model, "config", None))
         parameters = inspect.signature(self.model.forward).parameters
         self._takes = set(parameters)
@@ -103,8 +106,11 @@ class Hooked:
 
     def _keep(self, hook: str, values: Any) -> None:
         x = _first_tensor(values)
-        if x is not None and x.dim() == 4 and self._fits(x):
-            x = x.flatten(2)  # heads side by side
+        if x is not None and len(self._shape) == 2:
+            if x.dim() == 4 and self._fits(x):
+                x = x.flatten(2)  # heads side by side
+            elif x.dim() == 2 and len(x) == math.prod(self._shape) and min(self._shape) > 1:
+                x = x.unflatten(0, self._shape)  # OPT's MLP, routers
         if x is None or x.dim() != 3 or not self._fits(x):
             kind = type(values).__name__ if x is None else f"a tensor of shape {tuple(x.shape)}"
             does = "is given" if self.paths[hook].endswith(_INPUT) else "puts out"
@@ -112,7 +118,7 @@ class Hooked:
                 f"module {hook!r} {does} {kind} for {self._given()}; hook one that puts out (batch, tokens, width)"
             )
         # Without the row of the decoder's start token.
-        self._outputs.setdefault(hook, x[:, -self._shape[1] :] if len(self._shape) > 1 else x)
+        self._outputs.setdefault(hook, x[:, -self._shape[1] :] if len(self._shape) == 2 else x)
         if self._runs is not None:
             self._runs[hook] += 1
         elif len(self._outputs) == len(self.hooks):
@@ -120,7 +126,7 @@ class Hooked:
 
     def _fits(self, x: Tensor) -> bool:
         """Whether the first dimensions are windows and tokens (of a decoder, one token more), or images."""
-        longer = self._start is not None and len(self._shape) > 1 and x.shape[1] == self._shape[1] + 1
+        longer = self._start is not None and len(self._shape) == 2 and x.shape[1] == self._shape[1] + 1
         return tuple(x.shape[: len(self._shape)]) == self._shape or (longer and x.shape[0] == self._shape[0])
 
     def _given(self) -> str:
@@ -158,6 +164,10 @@ class Hooked:
             reason = f" ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
             if isinstance(error, torch.OutOfMemoryError):
                 raise UserError(f"the device has no room for a batch{reason}; lower batch_size") from error
+        if reason and self._runs is None:
+            raise UserError(
+                f"the model failed on a batch{reason}; it ran on two windows before: are the inputs of its kind?"
+            )
         # What fails beyond the last hook does not matter.
         if silent := [hook for hook in self.hooks if hook not in self._outputs]:
             alone = "text alone" if words else "images alone"
@@ -193,7 +203,8 @@ def _place(hook: str, modules: dict[str, nn.Module], prefix: str) -> _Place:
         ):
             if place.module and place.module in modules:
                 return place
-    raise UserError(f"the model has no module {hook!r}; nearest: {_nearest(names[0], modules)}")
+    also = "" if names[0] == hook else f", TransformerLens's {hook}"
+    raise UserError(f"the model has no module {names[0]!r}{also}; nearest: {_nearest(names[0], modules)}")
 
 
 def _decoder_start(config: Any) -> int | None:
