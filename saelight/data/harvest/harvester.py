@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from saelight.data.harvest.model_settings import LoadedModel
     from saelight.data.row_filter import Piece, RowFilter
 
-_GROUP_BATCHES, _GROUP_BYTES = 16, 1 << 30
+_GROUP_BATCHES, _GROUP_BYTES = 16, 256 << 20
 """Batches whose rows are in memory at once, as far as they take no more bytes: windows of like length share a batch."""
 _DOCUMENTS = 16
-_WHOLE_SHARDS = 8
+_WHOLE_SHARDS = 4
 """Hooks whose shards may have their whole size."""
 
 

@@ -3,11 +3,13 @@
 Shapes: B windows or images, T tokens, D width.
 """
 
+import contextlib
 import difflib
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -82,12 +84,7 @@ class Hooked:
         self._outputs: dict[str, Tensor] = {}
         self._runs: Counter[str] | None = None
         self._shape: tuple[int, ...] = ()
-        for hook, place in places.items():
-            module = modules[place.module]
-            if place.given:
-                module.register_forward_pre_hook(self._on_input(hook), with_kwargs=True)
-            else:
-                module.register_forward_hook(self._on_output(hook))
+        self._taps = [(hook, modules[place.module], place.given) for hook, place in places.items()]
 
     def named(self, hook: str) -> str:
         """The dotted path of a hook: as the user gave it, or of TransformerLens's name the one in the model."""
@@ -98,11 +95,24 @@ class Hooked:
         """Where the model takes its inputs."""
         return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
 
-    def _on_output(self, hook: str) -> Callable[..., None]:
-        return lambda _module, _args, output: self._keep(hook, output)
+    @contextlib.contextmanager
+    def _tapped(self) -> Iterator[None]:
+        """The model with the hooks in it: without them it is as it was."""
 
-    def _on_input(self, hook: str) -> Callable[..., None]:
-        return lambda _module, args, kwargs: self._keep(hook, (*args, kwargs.get("hidden_states"), *kwargs.values()))
+        def given(hook: str, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._keep(hook, (*args, kwargs.get("hidden_states"), *kwargs.values()))
+
+        def put_out(hook: str, _module: Any, _args: Any, output: Any) -> None:
+            self._keep(hook, output)
+
+        with contextlib.ExitStack() as stack:
+            for hook, module, is_given in self._taps:
+                if is_given:
+                    tap = module.register_forward_pre_hook(partial(given, hook), with_kwargs=True)
+                else:
+                    tap = module.register_forward_hook(partial(put_out, hook))
+                stack.callback(tap.remove)
+            yield
 
     def _keep(self, hook: str, values: Any) -> None:
         x = _first_tensor(values)
@@ -117,8 +127,9 @@ class Hooked:
             raise UserError(
                 f"module {hook!r} {does} {kind} for {self._given()}; hook one that puts out (batch, tokens, width)"
             )
-        # Without the row of the decoder's start token.
-        self._outputs.setdefault(hook, x[:, -self._shape[1] :] if len(self._shape) == 2 else x)
+        if hook not in self._outputs:
+            # Without the row of the decoder's start token; a copy, as some models (Falcon) add to it where it is.
+            self._outputs[hook] = (x[:, -self._shape[1] :] if len(self._shape) == 2 else x).clone()
         if self._runs is not None:
             self._runs[hook] += 1
         elif len(self._outputs) == len(self.hooks):
@@ -155,7 +166,8 @@ class Hooked:
         self._outputs, self._shape = {}, tuple(main.shape if words else main.shape[:1])
         reason = ""
         try:
-            self._forward({name: value.to(self.device) for name, value in inputs.items()})
+            with self._tapped():
+                self._forward({name: value.to(self.device) for name, value in inputs.items()})
         except _Enough:
             pass
         except UserError:

@@ -3,6 +3,7 @@ that `save_to_disk` wrote."""
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,8 @@ class DataSet:
         streaming: bool = True,
     ) -> None:
         self.place = place
-        try:
-            import datasets
-        except ImportError:
-            raise UserError(f"reading {place} takes the datasets library; pip install 'saelight[datasets]'") from None
+        if find_spec("datasets") is None:
+            raise UserError(f"reading {place} takes the datasets library; pip install 'saelight[datasets]'")
         try:
             self._rows = _saved(place, split) if isinstance(place, Path) else _from_hub(place, split, subset, streaming)
             there = self._rows.column_names or list(next(iter(self._rows), {}))

@@ -34,7 +34,7 @@ def load(settings: ModelSettings, hooks: Sequence[str] = ()) -> LoadedModel:
             loaded.network.to(torch.device(chosen))
         except (RuntimeError, AssertionError) as error:  # torch built without it: an AssertionError
             raise UserError(
-                f"model {name!r} cannot go to device {chosen!r}: {first_line(error)}; `saelight devices` lists those that are here"
+                f"model {name!r} cannot go to device {chosen!r}: {first_line(error)}; `saelight devices` lists what is here"
             ) from error
     return loaded
 
