@@ -1,24 +1,20 @@
 """Run a transformers model over text files and write the outputs of chosen modules as shards.
 
-Shapes: B windows of a batch, T tokens, N rows, D width.
+Shapes: N rows, D width.
 """
 
 import contextlib
-import itertools
+import dataclasses
 import math
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
-    from saelight.data.harvest.hooked import Hooked
-    from saelight.data.row_filter import Piece, RowFilter
-
-_BATCHES = 16
-_DOCUMENTS = 16
+    from saelight.data.harvest.text_windows import TextWindow
+    from saelight.data.row_filter import RowFilter
 
 
 def harvest(
@@ -28,6 +24,9 @@ def harvest(
     out: str,
     exclude: list[str] | None = None,
     context: int = 128,
+    packed: bool = False,
+    attend_across: bool = False,
+    bos: bool | None = None,
     batch_size: int = 32,
     max_tokens: int | None = None,
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
@@ -52,6 +51,12 @@ def harvest(
         out: Folder to make: of the shards, or, with several hooks, of one folder of shards per hook.
         exclude: Patterns of files to leave out, matched against the whole path (`*` matches / too).
         context: Tokens the model sees at once, special tokens included; documents are cut into such windows.
+        packed: Put documents one after another into each window until it is full, a separator (the tokenizer's end of a
+            text, or else its EOS token) behind each. false: a window holds one document, what is left of it is padding.
+        attend_across: In packed windows, let tokens attend to the documents before theirs, as SAELens and sparsify do.
+            false: positions begin anew with each document, and none sees another.
+        bos: Begin each text, and each further window of it, with the BOS token (or CLS): null as the tokenizer does by
+            itself; true always; false never.
         batch_size: Windows of a batch. 32 of 128 tokens keep the CPU's caches warm; a GPU takes more.
         max_tokens: Rows to write at most, reached exactly when there is text enough. Default: all text.
         dtype: What rows are stored in. bfloat16 is half the size, and its rounding is small beside any SAE's error.
@@ -88,11 +93,22 @@ def harvest(
     from saelight.data.harvest.hooked import Hooked
     from saelight.data.harvest.loading import load
     from saelight.data.harvest.onednn_linear import use_onednn
+    from saelight.data.harvest.text_windows import WindowCutter, WindowSettings, ordinary_token
+    from saelight.data.harvest.window_batches import GROUP, WindowRunner
     from saelight.data.row_filter import RowFilter
     from saelight.data.shards.writer import ShardWriter
 
     texts = documents.Documents(documents.find(files, exclude or [], seed))
     tokenizer, network = load(documents.expand(model), context, model_dtype)
+    settings = WindowSettings(
+        context=context,
+        packed=packed,
+        attend_across=attend_across,
+        bos=bos,
+        drop_special=drop_special,
+        special_in_text=special_in_text,
+    )
+    cut = WindowCutter(settings, tokenizer)
     if skip_positions >= context:
         raise UserError(f"skip_positions {skip_positions} leaves nothing of windows of {context} tokens; lower it")
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -102,22 +118,20 @@ def harvest(
     source = {
         "files": files,
         "exclude": exclude or [],
-        "context": context,
-        "drop_special": drop_special,
-        "special_in_text": special_in_text,
+        **dataclasses.asdict(settings),
         **row_filter.settings,
         "model_dtype": model_dtype,
         "linear": linear,
         "seed": seed,
     }
-    runs = hooked.probe(_ordinary_token(tokenizer), context)
+    runs = hooked.probe(ordinary_token(tokenizer), context)
+    run = WindowRunner(hooked, settings, batch_size, tokenizer.pad_token_id or 0, getattr(torch, dtype))
     last = -1
     with contextlib.ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
         bar = stack.enter_context(progress(total=max_tokens, unit=" tokens", desc="harvest", smoothing=0.05))
-        windows = _windows(texts, tokenizer, context, drop_special, special_in_text)
-        run = partial(_run, hooked, batch_size=batch_size, pad=tokenizer.pad_token_id or 0, dtype=getattr(torch, dtype))
-        pieces = (run(group, bar=bar) for group in _groups(windows, _BATCHES * batch_size, row_filter))
+        windows = cut(enumerate(texts))
+        pieces = (run(group, bar.update) for group in _groups(windows, GROUP * batch_size, row_filter))
         for piece in row_filter(pieces):
             for hook, x_ND in piece.x.items():
                 if hook not in writers:
@@ -152,80 +166,14 @@ def harvest(
         print(f"dropped for {hook}: {in_words(row_filter.report(hook))}")
 
 
-class _Window(NamedTuple):
-    """What the model sees at once."""
-
-    document: int
-    ids: list[int]
-    special: list[bool]
-    """Which rows are dropped as special tokens' own."""
-
-
-def _ordinary_token(tokenizer: Any) -> int:
-    """One that is no special token, where there is one."""
-    return next(iter(tokenizer("a", add_special_tokens=False)["input_ids"]), 0)
-
-
-def _windows(documents: Any, tokenizer: Any, context: int, drop_special: bool, special_in_text: bool) -> Iterator[_Window]:
-    """The documents' windows in order, each with the tokenizer's special tokens, tokenized some documents at a time."""
-    number = 0
-    documents = iter(documents)
-    while texts := list(itertools.islice(documents, _DOCUMENTS)):
-        cut = tokenizer(
-            texts,
-            split_special_tokens=not special_in_text,
-            truncation=True,
-            max_length=context,
-            return_overflowing_tokens=True,
-            return_special_tokens_mask=True,
-            return_attention_mask=False,
-        )
-        for ids, special, text in zip(
-            cut["input_ids"], cut["special_tokens_mask"], cut["overflow_to_sample_mapping"], strict=True
-        ):
-            yield _Window(number + text, ids, [bool(s and drop_special) for s in special])
-        number += len(texts)
-
-
-def _groups(windows: Iterator[_Window], size: int, row_filter: "RowFilter") -> Iterator[list[_Window]]:
+def _groups(windows: Iterator["TextWindow"], size: int, row_filter: "RowFilter") -> Iterator[list["TextWindow"]]:
     """The windows, `size` at a time; the last ones no more than hold the rows that may still pass the filter."""
     while True:
         room = math.inf if row_filter.at_most is None else row_filter.at_most - row_filter.passed
-        group: list[_Window] = []
+        group: list[TextWindow] = []
         while room > 0 and len(group) < size and (window := next(windows, None)):
             group.append(window)
-            room -= window.special.count(False)
+            room -= window.rows
         if not group:
             return
         yield group
-
-
-def _run(hooked: "Hooked", group: list[_Window], batch_size: int, pad: int, dtype: Any, bar: Any) -> "Piece":
-    """All rows of a group of windows, in their order. Windows of like length share a batch."""
-    import torch
-
-    from saelight.data.row_filter import Piece
-
-    by_length = sorted(range(len(group)), key=lambda i: len(group[i].ids))
-    place = next(hooked.model.parameters()).device
-    outputs: dict[str, list] = {hook: [None] * len(group) for hook in hooked.hooks}
-    for first in range(0, len(group), batch_size):
-        chosen = by_length[first : first + batch_size]
-        length = max(len(group[i].ids) for i in chosen)
-        ids_BT = torch.full((len(chosen), length), pad)
-        mask_BT = torch.zeros_like(ids_BT)
-        for b, i in enumerate(chosen):
-            ids_BT[b, : len(group[i].ids)] = torch.tensor(group[i].ids)
-            mask_BT[b, : len(group[i].ids)] = 1
-        for hook, x_BTD in hooked(input_ids=ids_BT.to(place), attention_mask=mask_BT.to(place)).items():
-            x_BTD = x_BTD.to("cpu", dtype)
-            for b, i in enumerate(chosen):
-                outputs[hook][i] = x_BTD[b, : len(group[i].ids)]
-        bar.update(sum(group[i].special.count(False) for i in chosen))
-    columns = {
-        "token_ids": torch.tensor([id_ for w in group for id_ in w.ids], dtype=torch.int32),
-        "positions": torch.tensor([i for w in group for i in range(len(w.ids))], dtype=torch.int32),
-        "document_ids": torch.tensor([w.document for w in group for _ in w.ids], dtype=torch.int64),
-    }
-    x = {hook: torch.cat(rows_of_windows) for hook, rows_of_windows in outputs.items()}
-    return Piece(x, columns, torch.tensor([s for w in group for s in w.special]))
