@@ -5,6 +5,7 @@ Shapes: N rows, D d_in, G true features.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
@@ -15,6 +16,7 @@ from torch import Tensor
 from saelight.data.moments import Sums
 from saelight.data.pairs import PairedRows
 from saelight.data.stored_rows import StoredRows
+from saelight.data.stream.bookmarks import Bookmarks
 from saelight.data.stream.order import BLOCK, WINDOW
 from saelight.errors import UserError
 from saelight.ops.normalisation import Kind
@@ -68,6 +70,16 @@ class Span(NamedTuple):
     stop: int
 
 
+class RankRows(NamedTuple):
+    """One rank's own training rows."""
+
+    rows: Rows
+    n_rows: int
+    """How many of them an epoch has."""
+    bookmarks: Bookmarks
+    """Where they can go on."""
+
+
 class Opened(NamedTuple):
     """A source's data, ready to be read."""
 
@@ -81,6 +93,14 @@ class Opened(NamedTuple):
     """Of the rows, of pairs those of the inputs, where they are known exactly. None: normalisation samples the rows."""
     features: Tensor | None = None
     """The true directions, (G, D) unit rows, when they are known."""
+    target_sums: Sums | None = None
+    """Of pairs, as `sums` those of the targets."""
+    buffer: int | None = None
+    """Training takes the rows in their order, mixed in a buffer of so many. None: blocks from everywhere are shuffled."""
+    first_rows: int | None = None
+    """The start of SAEs looks at so many of the first training rows alone. None: at blocks from everywhere."""
+    of_rank: Callable[[int, int], RankRows] | None = None
+    """Of rows that are made one after another: those of a rank among so many, (rank, ranks). None: all ranks read `rows`."""
 
 
 class Description(NamedTuple):
@@ -152,7 +172,8 @@ class Source(ABC):
 
     def describe(self) -> Description:
         """Widths, rows and bytes. Raises `UserError` when the data cannot be read yet."""
-        return self._description(self.opened.rows, self.opened.n_train_rows)
+        opened = self.opened
+        return self._description(opened.rows, opened.n_train_rows, opened.buffer or WINDOW * BLOCK)
 
     def identity(self) -> dict[str, Any]:
         """All that training depends on, and nothing else, as plain data: equal for sources that give every SAE the same
@@ -177,12 +198,13 @@ class Source(ABC):
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in without}
         return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "settings": settings}
 
-    def _description(self, rows: Rows, n_train_rows: int) -> Description:
+    def _description(self, rows: Rows, n_train_rows: int, buffer: int = WINDOW * BLOCK, more: int = 0) -> Description:
+        """Of so many training rows, mixed in a buffer of so many, by a source that holds `more` bytes itself."""
         inputs, targets = sides(rows)
         train_rows = n_train_rows if self.max_samples is None else min(self.max_samples, n_train_rows)
         row_bytes = rows.d_in * rows.dtype.itemsize
-        held = sum(side.held_bytes for side in (inputs, targets) if isinstance(side, StoredRows))
-        window, width = min(train_rows, WINDOW * BLOCK), rows.d_in
+        held = sum(side.held_bytes for side in (inputs, targets) if isinstance(side, StoredRows)) + more
+        window, width = min(train_rows, buffer), rows.d_in
         return Description(
             d_in=inputs.d_in,
             d_out=None if targets is None else targets.d_in,
@@ -194,6 +216,6 @@ class Source(ABC):
         )
 
 
-def sides(rows: Rows) -> tuple[Rows, StoredRows | None]:
+def sides(rows: Rows) -> tuple[Rows, Rows | None]:
     """The rows of the activations, and of the targets when there are any."""
     return (rows.inputs, rows.targets) if isinstance(rows, PairedRows) else (rows, None)
