@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from saelight.data.activation_source import ActivationSource
+from saelight.data.model_source import ModelSource
 from saelight.data.moments import Sums, fit_normalisation
 from saelight.data.pairs import Pair, PairedRows
 from saelight.data.sampled_sums import sampled_sums
@@ -118,6 +119,8 @@ class RowsDataModule(Source, pl.LightningDataModule):
         if self._resume is not None:
             self._stream.load_state_dict(self._resume)
             self._resume = None
+        if bookmarks is not None:
+            bookmarks.begin()
         return self._stream
 
     def val_dataloader(self) -> SequentialStream | list:
@@ -145,6 +148,15 @@ class RowsDataModule(Source, pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Where the next training loader starts."""
         self._resume = state_dict
+
+    def teardown(self, stage: str) -> None:
+        """Training has ended: rows are no longer made for it."""
+        if stage == "fit" and self._stream is not None:
+            self._stream.stop()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """The same of training that ends early."""
+        self.teardown("fit")
 
     def _chosen(self, n_rows: int) -> Blocks:
         """The blocks of so many rows, or those of `max_samples` of them: of rows in order the first."""
@@ -184,6 +196,10 @@ class RowsDataModule(Source, pl.LightningDataModule):
 class ActivationDataModule(ActivationSource, RowsDataModule):
     """Activations from disk: a folder of shards (`saelight shards harvest`) or what another tool wrote (docs/data.md), for
     transcoders paired with those of another hook."""
+
+
+class ModelDataModule(ModelSource, RowsDataModule):
+    """Activations straight from a model that reads text while SAEs train; of two hooks, pairs for transcoders."""
 
 
 class SyntheticDataModule(SyntheticSource, RowsDataModule):

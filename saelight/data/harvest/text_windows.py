@@ -16,7 +16,7 @@ _DOCUMENTS = 16
 """Documents that are tokenized at a time."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class WindowSettings:
     """How text is cut into windows."""
 

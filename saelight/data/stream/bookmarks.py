@@ -6,7 +6,13 @@ import torch.distributed
 
 
 class Bookmarks(Protocol):
-    """Places in one rank's rows from which they can be made anew, as plain data."""
+    """Rows of one rank that are made one after another: places from which they can be made anew, as plain data."""
+
+    def begin(self) -> None:
+        """Training is to read the rows now. Raises `UserError` where they cannot be made as the settings want it."""
+
+    def stop(self) -> None:
+        """Training has ended: what is being made is left, and nothing runs until rows are read again."""
 
     def bookmark(self, row: int) -> dict[str, Any]:
         """The last place known from which row `row` can be made."""

@@ -110,6 +110,11 @@ class TrainStream:
         if self._bookmarks is not None:
             self._bookmarks.go_to(state["bookmarks"][self._rank])
 
+    def stop(self) -> None:
+        """Training has ended: rows that are made for it are no longer."""
+        if self._bookmarks is not None:
+            self._bookmarks.stop()
+
     def _settings(self) -> dict[str, Any]:
         return {
             "seed": self.plan.seed,
