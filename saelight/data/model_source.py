@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from saelight.bars import bar
-from saelight.data.harvest.corpus import TextSettings
 from saelight.data.harvest.held_out import held_out, rows_of
 from saelight.data.harvest.hook_rows import HookRows
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.model_stream import ModelStream
 from saelight.data.harvest.shard_saver import ShardSaver
 from saelight.data.harvest.text_model import TextModel, open_text_model, text_digest
+from saelight.data.harvest.text_settings import TextSettings
 from saelight.data.harvest.text_windows import WindowSettings
 from saelight.data.moments import Sums
 from saelight.data.pairs import PairedRows
@@ -174,13 +174,18 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
 
     def _writer(self, hook: str, out: Path) -> ShardWriter:
         return ShardWriter(
-            out, model=self.model, hook=hook, dtype=self.dtype, d_in=self._model.widths[hook], source=self._provenance(hook)
+            out,
+            model=self.model,
+            hook=self._model.named(hook),
+            dtype=self.dtype,
+            d_in=self._model.widths[hook],
+            source=self._provenance(hook),
         )
 
     def _stored(self, folder: str, hook: str) -> ShardedRows:
         """The shards that statistics of a hook are taken from."""
         rows = ShardedRows(Path(folder) / hook if len(self.hooks) > 1 else folder)
-        if rows.d_in != self._model.widths[hook] or rows.metadata["hook"] != hook:
+        if rows.d_in != self._model.widths[hook] or rows.metadata["hook"] != self._model.named(hook):
             raise UserError(
                 f"data.statistics {rows.path} is of {rows.metadata['hook']}, {rows.d_in} wide, and {hook} is "
                 f"{self._model.widths[hook]} wide; name shards of the same hook"
@@ -193,7 +198,7 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
         applied = {"application": f"the first of {n}"} if (n := self._model.runs[hook]) > 1 else {}
         return {
             "model": self.model,
-            "hook": hook,
+            "hook": self._model.named(hook),
             **text,
             **windows,
             **self._rows_kept,

@@ -8,24 +8,24 @@ import saelight
 
 SETTINGS: dict[str, Any] = {
     "hooks": ["layers.1"],
-    "rows": 2000,
-    "val_rows": 200,
+    "rows": 1600,
+    "val_rows": 150,
     "buffer": 512,
     "first_rows": 700,
     "batch_size": 100,
-    "context": 32,
+    "context": 64,
     "model_batch_size": 1,
     "device": "cpu",
 }
-"""A group of windows is some 350 rows: an epoch has six of them, and four buffers."""
+"""An epoch has four buffers, of 512 rows, and two groups of windows, of some 850."""
 
 
-def write_text(folder: Path, documents: int = 120, longest: int = 60) -> str:
+def write_text(folder: Path, documents: int = 90) -> str:
     """Random letters, in files; their pattern."""
     folder.mkdir()
     rng = random.Random(0)
     for number in range(documents):
-        letters = rng.choices("abcdefghij klmno.", k=rng.randint(5, longest))
+        letters = rng.choices("abcdefghij klmno.", k=rng.randint(40, 64))
         (folder / f"{number:03}.txt").write_text("".join(letters))
     return f"{folder}/*.txt"
 

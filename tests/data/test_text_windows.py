@@ -5,8 +5,9 @@ import torch
 
 from saelight.data.harvest.hooked import Hooked
 from saelight.data.harvest.loading import load
+from saelight.data.harvest.model_settings import LoadedModel, ModelSettings
 from saelight.data.harvest.text_windows import WindowCutter, WindowSettings
-from saelight.data.harvest.window_batches import WindowRunner
+from saelight.data.harvest.window_batches import WindowRunner, probe_of
 from saelight.errors import UserError
 from tests.support import tiny_models
 
@@ -21,15 +22,15 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folders):
-    return {name: load(folder, 16, "float32") for name, folder in folders.items()}
+    return {name: load(ModelSettings(folder, device="cpu")) for name, folder in folders.items()}
 
 
 def letters(text):
     return [3 + "abcdefghijklmnopqrstuvwxyz .".index(letter) for letter in text]
 
 
-def cut(tokenizer, documents=TEXTS, skip=0, **settings):
-    return [*WindowCutter(WindowSettings(**{"context": 16} | settings), tokenizer)(enumerate(documents), skip)]
+def cut(model, documents=TEXTS, skip=0, **settings):
+    return [*WindowCutter(WindowSettings(**{"context": 16} | settings), model)(enumerate(documents), skip)]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def cut(tokenizer, documents=TEXTS, skip=0, **settings):
     ],
 )
 def test_what_windows_hold(loaded, model, settings, wanted):
-    windows = cut(loaded[model][0], ["abcdefgh", "ij"], **{"context": 6} | settings)
+    windows = cut(loaded[model], ["abcdefgh", "ij"], **{"context": 6} | settings)
     assert [window.ids for window in windows] == wanted
     added = [[id_ in (S, E) for id_ in window.ids] for window in windows]
     assert [window.special for window in windows] == added
@@ -54,23 +55,23 @@ def test_what_windows_hold(loaded, model, settings, wanted):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_token_ids_pass_untouched_and_windows_begin_anywhere(loaded, packed):
-    tokenizer, _ = loaded["bert"]
-    ids = [list(range(5, 25)), [30, 31]]
-    whole = cut(tokenizer, ids, packed=packed)
+    ids = [list(range(5, 25)), [29, 30]]
+    whole = cut(loaded["bert"], ids, packed=packed)
     assert [id_ for window in whole for id_ in window.ids] == [*ids[0], *ids[1]]
     for window in whole:
         document, first = window.segments[0].document, window.segments[0].first
-        left = WindowCutter(WindowSettings(context=16, packed=packed), tokenizer)([*enumerate(ids)][document:], first)
+        left = WindowCutter(WindowSettings(context=16, packed=packed), loaded["bert"])([*enumerate(ids)][document:], first)
         assert next(left) == window
 
 
 @pytest.mark.parametrize("model", ["llama", "bert"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_packed_documents_are_what_each_would_be_alone(loaded, model, dtype):
-    tokenizer, network = loaded[model]
+    network = loaded[model].network
     hooked = Hooked(network.to(dtype), ["layers.1" if model == "llama" else "encoder.layer.1"])
+    hooked.probe(**probe_of(loaded[model], 16))
     packed = WindowSettings(context=40, packed=True, drop_special=False)
-    windows = cut(tokenizer, context=40, packed=True, drop_special=False)
+    windows = cut(loaded[model], context=40, packed=True, drop_special=False)
     assert max(len(window.segments) for window in windows) > 1
     together = WindowRunner(hooked, packed, 2, 0, dtype)(windows)
     apart = [type(windows[0])([segment]) for window in windows for segment in window.segments]
@@ -88,18 +89,19 @@ def test_packed_documents_are_what_each_would_be_alone(loaded, model, dtype):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"context": 2}, "a context of 2 has no room for a token of text; set it to 3 or more"),
+        ({"context": 2}, r"context must be in \[3, 64\] for model"),
         ({"attend_across": True}, "attend_across is for packed windows, of several documents; set packed: true"),
     ],
 )
 def test_settings_that_make_no_sense(loaded, settings, line):
     with pytest.raises(UserError, match=line):
-        cut(loaded["bert"][0], **settings)
+        cut(loaded["bert"], **settings)
 
 
 def test_a_model_that_cannot_keep_documents_apart_is_refused():
     transformers = pytest.importorskip("transformers")
     bloom = transformers.BloomConfig(hidden_size=16, n_layer=1, n_head=2, vocab_size=40)  # no positions but in its attention
-    hooked = Hooked(transformers.AutoModel.from_config(bloom).eval(), ["h.0"])
+    hooked = Hooked(network := transformers.AutoModel.from_config(bloom).eval(), ["h.0"])
+    hooked.probe(**probe_of(LoadedModel("bloom", network), 16))
     with pytest.raises(UserError, match=r"the model cannot keep packed documents apart .* set packed: false"):
         WindowRunner(hooked, WindowSettings(packed=True), 2, 0, torch.float32)

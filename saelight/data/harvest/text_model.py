@@ -3,6 +3,7 @@
 Shapes: N rows.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -14,15 +15,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from saelight.data.harvest.corpus import Corpus, TextSettings
-from saelight.data.harvest.documents import expand
+from saelight.data.harvest.corpus import Corpus, places
 from saelight.data.harvest.hooked import Hooked
 from saelight.data.harvest.loading import load
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.onednn_linear import use_onednn
-from saelight.data.harvest.text_windows import Segment, TextWindow, WindowCutter, WindowSettings, ordinary_token
-from saelight.data.harvest.window_batches import GROUP, WindowRunner
+from saelight.data.harvest.text_settings import TextSettings
+from saelight.data.harvest.text_windows import TextWindow, WindowCutter, WindowSettings
+from saelight.data.harvest.window_batches import WindowRunner, probe_of
 from saelight.data.row_filter import Piece, RowFilter
+from saelight.errors import UserError
 
 Documents = Iterable[tuple[int, str | list[int]]]
 """Numbered documents, texts or token ids; iterated anew, they begin anew."""
@@ -41,14 +43,21 @@ class TextModel:
     run: WindowRunner
     rows_kept: Mapping[str, Any]
     """Settings of `RowFilter`."""
-    widths: Mapping[str, int]
-    """Width of each hook's rows."""
     runs: Mapping[str, int]
     """How often each hook's module runs in a pass."""
     linear: str
     """Whose kernel computes linear layers: onednn or torch."""
     weights: str
     """A digest of the weights."""
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Width of each hook's rows."""
+        return self.run.hooked.widths
+
+    def named(self, hook: str) -> str:
+        """The dotted path of a hook's place."""
+        return self.run.hooked.named(hook)
 
     @property
     def bytes(self) -> int:
@@ -73,7 +82,7 @@ class TextModel:
         windows = self.cut(documents, skip)
 
         def groups() -> Iterator[Piece]:
-            while group := list(itertools.islice(windows, GROUP * self.run.batch_size)):
+            while group := list(itertools.islice(windows, self.run.group)):
                 begins(group[0])
                 yield self.run(group, lambda _: done())
 
@@ -95,17 +104,19 @@ def open_text_model(
     Raises:
         UserError: There is no such model, module or text, or they do not go together.
     """
-    documents = Corpus(text)
-    tokenizer, network = load(expand(model.model), windows.context, model.model_dtype)
-    auto = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}" if torch.cuda.is_available() else "cpu"
-    hooked = Hooked(network.to(torch.device(auto if model.device == "auto" else model.device)), hooks)
-    linear = "onednn" if use_onednn(network) else "torch"
-    runs = hooked.probe(token := ordinary_token(tokenizer), windows.context)
-    run = WindowRunner(hooked, windows, batch_size, tokenizer.pad_token_id or 0, dtype)
-    rows = run([TextWindow([Segment(0, 0, [token, token], [False, False])])]).x
-    widths = {hook: x_ND.shape[1] for hook, x_ND in rows.items()}
-    cut = WindowCutter(windows, tokenizer)
-    return TextModel(documents, cut, run, rows_kept, widths, runs, linear, _weights(network))
+    places(text)  # a name that is wrong is said before a large model is loaded
+    if model.device == "auto" and torch.cuda.is_available():
+        model = dataclasses.replace(model, device=f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}")
+    loaded = load(model, hooks)
+    if loaded.image_transform is not None:
+        raise UserError(f"model {loaded.name!r} reads images; `saelight shards harvest` them, and train on the shards")
+    documents, cut = Corpus(text), WindowCutter(windows, loaded)
+    hooked = Hooked(loaded.network, hooks)
+    linear = "onednn" if use_onednn(loaded.network) else "torch"
+    runs = hooked.probe(**probe_of(loaded, windows.context))
+    pad = getattr(loaded.tokenizer, "pad_token_id", None) or 0
+    run = WindowRunner(hooked, windows, batch_size, pad, dtype)
+    return TextModel(documents, cut, run, rows_kept, runs, linear, _weights(loaded.network))
 
 
 def text_digest(documents: Documents) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
+from saelight.data.harvest.model_settings import LoadedModel
 from saelight.errors import UserError
 from saelight.ranges import Range
 
@@ -33,7 +34,8 @@ class WindowSettings:
     """Begin each text, and each further window of it, with the BOS token (or CLS): null as the tokenizer does by itself,
     which is how the model was trained; true always; false never."""
     drop_special: bool = True
-    """Leave out the rows of the special tokens that are added to a text. Padding is always left out."""
+    """Leave out the rows of the special tokens that are added to a text, and in pre-tokenised documents of their ids.
+    Padding is always left out."""
     special_in_text: bool = False
     """Read special tokens that are written out in a text (`<|endoftext|>`, `[SEP]`) as such, and not as text like any
     other."""
@@ -72,23 +74,19 @@ class TextWindow(NamedTuple):
 
 
 class WindowCutter:
-    """Cuts documents into windows by a tokenizer (a fast one of transformers).
+    """Cuts documents into windows for a model, by its tokenizer.
 
-    Raises `UserError` when windows have no room beside the special tokens, or there is no BOS token to begin them with.
+    Raises `UserError` when windows have no room beside the special tokens, are longer than the model's reach, or there is no
+    BOS token to begin them with.
     """
 
-    def __init__(self, settings: WindowSettings, tokenizer: Any) -> None:
+    def __init__(self, settings: WindowSettings, model: LoadedModel) -> None:
         if settings.attend_across and not settings.packed:
             raise UserError("attend_across is for packed windows, of several documents; set packed: true, or leave it out")
-        self.settings, self._tokenizer = settings, tokenizer
-        self._before, self._after = _around(tokenizer)
-        if settings.bos is False:
-            self._before = []
-        elif settings.bos and not self._before:
-            self._before = [_one_of(tokenizer, "bos_token_id", "cls_token_id")]
-        self._separator = []
-        if settings.packed and not self._after:
-            self._separator = [_one_of(tokenizer, "eos_token_id", "sep_token_id")]
+        model.check_context(settings.context)
+        self.settings, self._model = settings, model
+        self._known = model.special_ids
+        self._before, self._after, self._separator = _added(settings, model.tokenizer)
         least = len(self._before) + len(self._after) + 1
         if settings.context < least:
             raise UserError(f"a context of {settings.context} has no room for a token of text; set it to {least} or more")
@@ -101,7 +99,7 @@ class WindowCutter:
         Args:
             skip: Tokens of the first document that earlier windows hold.
         """
-        context, held = self.settings.context, list[Segment]()
+        context, drop, held = self.settings.context, self.settings.drop_special, list[Segment]()
         room = context
         for number, ids, given in self._tokenized(documents):
             before, after, separator = ([], [], []) if given else (self._before, self._after, self._separator)
@@ -112,8 +110,8 @@ class WindowCutter:
                     continue
                 piece = ids[skip : skip + fits]
                 ends = after + separator[: fits - len(piece)]
-                drop = self.settings.drop_special
-                special = [drop] * len(before) + [False] * len(piece) + [drop] * len(ends)
+                of_text = [id_ in self._known for id_ in piece] if given and drop else [False] * len(piece)
+                special = [drop] * len(before) + of_text + [drop] * len(ends)
                 held.append(Segment(number, skip, [*before, *piece, *ends], special))
                 room -= len(special)
                 skip += len(piece)
@@ -131,28 +129,41 @@ class WindowCutter:
             texts = [content for _, content in some if isinstance(content, str)]
             tokens = iter(self._tokens(texts))
             for number, content in some:
-                yield (number, next(tokens), False) if isinstance(content, str) else (number, content, True)
+                if isinstance(content, str):
+                    yield number, next(tokens), False
+                else:
+                    self._model.check_token_ids(content, number)
+                    yield number, content, True
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
+        if self._model.tokenizer is None:
+            raise UserError(
+                f"model {self._model.name!r} has no tokenizer for text ({self._model.lacks}); name one with `tokenizer`, or "
+                "give a `column` of token ids"
+            )
         split = not self.settings.special_in_text
-        cut = self._tokenizer(texts, add_special_tokens=False, split_special_tokens=split, return_attention_mask=False)
+        cut = self._model.tokenizer(texts, add_special_tokens=False, split_special_tokens=split, return_attention_mask=False)
         return cut["input_ids"]
 
 
-def ordinary_token(tokenizer: Any) -> int:
-    """A token that is no special one, where there is one."""
-    return next(iter(tokenizer("a", add_special_tokens=False)["input_ids"]), 0)
-
-
-def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The special tokens that the tokenizer puts before and behind a text."""
+def _added(settings: WindowSettings, tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
+    """The special tokens before and behind each piece of a text, and behind a text that another one follows."""
+    if tokenizer is None:
+        return [], [], []
     with_added = tokenizer("a", return_special_tokens_mask=True)
     ids, added = with_added["input_ids"], with_added["special_tokens_mask"]
-    before = len(list(itertools.takewhile(bool, added)))
-    after = len(list(itertools.takewhile(bool, reversed(added[before:]))))
-    return ids[:before], ids[len(ids) - after :]
+    n_before = len(list(itertools.takewhile(bool, added)))
+    n_after = len(list(itertools.takewhile(bool, reversed(added[n_before:]))))
+    before, after, separator = ids[:n_before], ids[len(ids) - n_after :], []
+    if settings.bos is False:
+        before = []
+    elif settings.bos and not before:
+        before = [_one_of(tokenizer, "bos_token_id", "cls_token_id")]
+    if settings.packed and not after:
+        separator = [_one_of(tokenizer, "eos_token_id", "sep_token_id")]
+    return before, after, separator
 
 
 def _one_of(tokenizer: Any, *names: str) -> int:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from saelight.data.harvest.hooked import Hooked
+from saelight.data.harvest.model_settings import LoadedModel
 from saelight.data.harvest.text_windows import Segment, TextWindow, WindowSettings
 from saelight.data.row_filter import Piece
 from saelight.errors import UserError, one_line
 
-GROUP = 16
-"""Batches whose windows are sorted by their length, so that like ones share a batch and little is padding."""
+_BATCHES, _BYTES = 16, 1 << 30
+"""Batches of a group, as far as its rows take no more bytes. Its windows of like length share a batch: little is padding."""
 _PROBE = range(5, 10)
 """Tokens that every vocabulary has."""
 
@@ -23,7 +24,7 @@ class WindowRunner:
     """Runs groups of windows through a model.
 
     Args:
-        hooked: The model.
+        hooked: The model, which has been probed.
         settings: How the windows were cut.
         batch_size: Windows that the model is given at once.
         pad: The token of what is no token.
@@ -33,7 +34,9 @@ class WindowRunner:
     def __init__(self, hooked: Hooked, settings: WindowSettings, batch_size: int, pad: int, dtype: torch.dtype) -> None:
         self.hooked, self.batch_size, self.dtype = hooked, batch_size, dtype
         self._settings, self._pad = settings, pad
-        self._place = next(hooked.model.parameters()).device
+        batch = batch_size * settings.context * sum(hooked.widths.values()) * dtype.itemsize
+        self.group = batch_size * min(_BATCHES, max(1, _BYTES // batch))
+        """Windows of a group."""
         self._apart = settings.packed and not settings.attend_across
         if self._apart:
             self._causal = self._is_causal()
@@ -75,7 +78,7 @@ class WindowRunner:
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BT}
         if self._apart:
             inputs |= self._kept_apart(windows, length)
-        return self.hooked(**{name: tensor.to(self._place) for name, tensor in inputs.items()})
+        return self.hooked(**inputs)
 
     def _kept_apart(self, windows: list[TextWindow], length: int) -> dict[str, Tensor]:
         """Positions and a mask by which no segment sees another."""
@@ -89,7 +92,7 @@ class WindowRunner:
         sees_BTT = segment_BT[:, :, None] == segment_BT[:, None, :]
         if self._causal:
             sees_BTT = sees_BTT.tril()
-        dtype = next(self.hooked.model.parameters()).dtype
+        dtype = next((p.dtype for p in self.hooked.model.parameters() if p.is_floating_point()), torch.float32)
         mask_BTT = torch.zeros(sees_BTT.shape, dtype=dtype).masked_fill_(~sees_BTT, torch.finfo(dtype).min)
         return {"attention_mask": mask_BTT[:, None], "position_ids": position_BT}
 
@@ -102,7 +105,7 @@ class WindowRunner:
     def _is_causal(self) -> bool:
         """Whether what follows a token leaves its rows as they are."""
         first, *others = _PROBE
-        ids_BT = torch.tensor([[first, other] for other in others], device=self._place)
+        ids_BT = torch.tensor([[first, other] for other in others])
         outputs = self.hooked(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))
         return all(_far(x_BTD[1:, 0], x_BTD[:1, 0].expand_as(x_BTD[1:, 0])) < _alike(x_BTD) for x_BTD in outputs.values())
 
@@ -116,11 +119,18 @@ class WindowRunner:
         except UserError as error:
             raise UserError(f"the model cannot keep packed documents apart ({one_line(error)}); {remedy}") from None
         for segment, start in zip(segments, (0, 3), strict=True):
-            ids_BT = torch.tensor([segment.ids], device=self._place)
+            ids_BT = torch.tensor([segment.ids])
             alone = self.hooked(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))
             for hook, x_BTD in alone.items():
                 if not _far(together[hook][:, start : start + len(segment.ids)], x_BTD) < _alike(x_BTD):
                     raise UserError(f"the model lets packed documents see each other at {hook!r}; {remedy}")
+
+
+def probe_of(model: LoadedModel, context: int) -> dict[str, Tensor]:
+    """Two windows of a token that is no special one, where there is such."""
+    ids = [] if model.tokenizer is None else model.tokenizer("a", add_special_tokens=False)["input_ids"]
+    ids_BT = torch.full((2, context), next(iter(ids), 0))
+    return {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT)}
 
 
 def _far(x: Tensor, y: Tensor) -> float:
