@@ -4,18 +4,16 @@ Shapes: N rows, B batch, D width (of an input d_in, of a target d_out).
 """
 
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from saelight.data.finite import first_non_finite
+from saelight.data.rows import Rows
 from saelight.data.shards.reader import TOKEN_COLUMNS, runs
 from saelight.data.stored_rows import StoredRows
 from saelight.errors import UserError
-
-if TYPE_CHECKING:
-    from saelight.data.source import Rows
 
 _SERIAL = 32_767  # values that torch copies on the calling thread, without its team
 
@@ -44,7 +42,7 @@ class PairedRows:
         UserError: The sides have different numbers of rows, or rows of different tokens.
     """
 
-    def __init__(self, inputs: "Rows", targets: "Rows") -> None:
+    def __init__(self, inputs: Rows, targets: Rows) -> None:
         if isinstance(inputs, StoredRows) and isinstance(targets, StoredRows):
             check_same_tokens(inputs, targets)
         self.inputs, self.targets = inputs, targets
@@ -105,7 +103,7 @@ def check_same_tokens(inputs: StoredRows, targets: StoredRows) -> None:
                 )
 
 
-def _finite(rows: "Rows", row: int) -> bool:
+def _finite(rows: Rows, row: int) -> bool:
     x_ND = torch.empty(1, rows.d_in, dtype=rows.dtype)
     rows.read(row, x_ND)
     return first_non_finite(x_ND) is None

@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from saelight.data.moments import Sums
 from saelight.data.pairs import PairedRows
+from saelight.data.rows import Rows as Rows  # what sources are of: its name here is the public one
 from saelight.data.stored_rows import StoredRows
 from saelight.data.stream.bookmarks import Bookmarks
 from saelight.data.stream.order import BLOCK, WINDOW
@@ -27,39 +27,6 @@ _WINDOWS = 2.6
 _INDEX, _FLOAT = 8, 4
 BATCHES_HELD = 6
 """float32 batches that a step holds: the stored one, the normalised one and the next, centred, reconstructions, errors."""
-
-
-class Rows(Protocol):
-    """A fixed sequence of activation vectors. Reading is thread-safe and a pure function of the row numbers."""
-
-    @property
-    def n_rows(self) -> int:
-        """Rows in all (N)."""
-
-    @property
-    def d_in(self) -> int:
-        """Width of a row (D)."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the rows are stored in, and what `read` wants to fill."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the data: equal means the same rows in the same order."""
-
-    @property
-    def source(self) -> dict[str, Any]:
-        """Where the rows come from (model, hook, ...), as plain data."""
-
-    def read(self, start: int, out: Tensor) -> None:
-        """Fill `out` (n, D), contiguous, of `dtype`, with rows [start, start + n)."""
-
-    def will_need(self, start: int, n: int) -> None:
-        """Hint that rows [start, start + n) are read next."""
-
-    def where(self, row: int) -> str:
-        """A row's place in words, for error messages."""
 
 
 class Span(NamedTuple):
