@@ -17,7 +17,7 @@ from saelight.data.model_source import ModelSource
 from saelight.data.moments import Sums, fit_normalisation
 from saelight.data.pairs import Pair, PairedRows
 from saelight.data.sampled_sums import sampled_sums
-from saelight.data.source import Rows, Source, sides
+from saelight.data.source import RankRows, Rows, Source, sides
 from saelight.data.stream.loaders import SequentialStream, TrainStream
 from saelight.data.stream.order import BLOCK, WINDOW, Blocks, cut, sample
 from saelight.data.synthetic_source import SyntheticSource
@@ -61,6 +61,7 @@ class RowsDataModule(Source, pl.LightningDataModule):
         self._blocks = self._chosen(self.opened.n_train_rows)
         self._stream: TrainStream | None = None
         self._resume: dict[str, Any] | None = None
+        self._own: RankRows | None = None
 
     def declared_by(self) -> type[Source]:
         """The class that says what the source is: those bound below add nothing to it."""
@@ -101,9 +102,8 @@ class RowsDataModule(Source, pl.LightningDataModule):
         """A new stream, at the position that a checkpoint brought."""
         rank, world = self._place()
         rows, blocks, buffer, bookmarks = self.opened.rows, self._blocks, self.opened.buffer, None
-        if self.opened.of_rank is not None:
-            rows, n_rows, bookmarks = self.opened.of_rank(rank, world)
-            blocks = cut(0, n_rows)
+        if (own := self._own_rows()) is not None:
+            rows, blocks, bookmarks = own.rows, cut(0, own.n_rows), own.bookmarks
         self._stream = TrainStream(
             rows,
             blocks,
@@ -146,8 +146,11 @@ class RowsDataModule(Source, pl.LightningDataModule):
         return self._stream.state_dict() if self._stream is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Where the next training loader starts."""
+        """Where the next training loader starts. Raises `UserError` where the data have changed under it."""
         self._resume = state_dict
+        own, (rank, world) = self._own_rows(), self._place()
+        if own is not None and len(there := state_dict.get("bookmarks", ())) == world:
+            own.bookmarks.check(there[rank])
 
     def teardown(self, stage: str) -> None:
         """Training has ended: rows are no longer made for it."""
@@ -188,6 +191,12 @@ class RowsDataModule(Source, pl.LightningDataModule):
         """The device that gathers training's batches, for itself: the trainer's, if it is a CUDA device. None: the host."""
         device = self.trainer.strategy.root_device if self.trainer is not None else None
         return device if device is not None and device.type == "cuda" else None
+
+    def _own_rows(self) -> RankRows | None:
+        """This rank's own rows, where it has such."""
+        if self._own is None and self.opened.of_rank is not None:
+            self._own = self.opened.of_rank(*self._place())
+        return self._own
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -25,6 +25,8 @@ from saelight.data.moments import Sums
 from saelight.data.pairs import PairedRows
 from saelight.data.row_filter import Limit, RowFilter
 from saelight.data.sampled_sums import first_sums
+from saelight.data.shards.disk import check_free
+from saelight.data.shards.metadata import is_shards
 from saelight.data.shards.reader import DTYPES, ShardedRows
 from saelight.data.shards.writer import ShardWriter
 from saelight.data.source import Description, Opened, RankRows, Rows, Source, Span, sides
@@ -32,6 +34,8 @@ from saelight.errors import UserError
 from saelight.ranges import LONGEST, Range
 
 _T = TypeVar("_T")
+_IDENTITY = "rows_identity"
+"""Note of shards that were written on the way: which rows they are."""
 _MAKE_ROWS = ("hooks", "model_batch_size", "model_dtype", "dtype", "max_norm", "skip_positions", "drop_tokens", "val_rows")
 """Settings that rows depend on, beside those of windows."""
 
@@ -88,14 +92,17 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
 
     def open(self) -> Opened:
         """Load the model, and run it over the held-out documents and the first rows. Raises `UserError`."""
+        if self.save_to is not None and not self._is_ours(Path(self.save_to)):
+            check_free(Path(self.save_to))
         model, documents = self._model, held_out(self._model, self.val_rows)
         stored = None if self.statistics is None else [self._stored(self.statistics, hook) for hook in self.hooks]
         limits = None if stored is None else dict(zip(self.hooks, map(_limit, stored), strict=True))
         stream = ModelStream(model, self._n_rows, len(documents), limits=limits)
         n_first = min(self.first_rows, self._n_rows)
         with bar(total=n_first, unit=" rows", desc="first rows") as progress:
-            for done in stream.keep_first(n_first):
-                progress.update(done - progress.n)
+            stream.on_batch = progress.update
+            stream.keep_first(n_first)
+            stream.on_batch = lambda rows: None
         rows = self._rows_of(stream)
         sums: list[Sums | None] = [None]
         if stored is not None:
@@ -179,8 +186,15 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
             hook=self._model.named(hook),
             dtype=self.dtype,
             d_in=self._model.widths[hook],
-            source=self._provenance(hook),
+            source=self._provenance(hook) | {_IDENTITY: self._fingerprint(hook)},
         )
+
+    def _is_ours(self, folder: Path) -> bool:
+        """Whether a folder has what this run wrote before it was interrupted."""
+        out = folder / self.hooks[0] if len(self.hooks) > 1 else folder
+        if not is_shards(out):
+            return False
+        return ShardedRows(out).known.notes.get(_IDENTITY) == self._fingerprint(self.hooks[0])
 
     def _stored(self, folder: str, hook: str) -> ShardedRows:
         """The shards that statistics of a hook are taken from."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from saelight.bars import bar
 from saelight.data.computed_rows import ComputedRows
 from saelight.data.harvest.text_model import TextModel
-from saelight.data.row_filter import Limit, RowFilter
+from saelight.data.row_filter import Limit, Piece, RowFilter
 from saelight.errors import UserError
 
 
@@ -42,11 +42,9 @@ def rows_of(
 ) -> dict[str, ComputedRows]:
     """The rows of some documents, in memory, by hook. Raises `UserError` when there are none."""
     row_filter = RowFilter(**model.rows_kept, at_most=at_most, limits=limits)
-    pieces = []
+    pieces: list[Piece] = []
     with bar(total=at_most, unit=" rows", desc="validation rows") as progress:
-        for piece in model.pieces(documents, 0, row_filter):
-            pieces.append(piece)
-            progress.update(piece.rows)
+        pieces.extend(model.pieces(documents, 0, row_filter, done=progress.update))
     if not sum(piece.rows for piece in pieces):
         raise UserError("the documents held out for validation have no rows that are kept; set data.val_rows 0, or more")
     together = {hook: torch.cat([piece.x[hook] for piece in pieces]) for hook in pieces[0].x}

@@ -8,7 +8,7 @@ import math
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -70,6 +70,8 @@ class ModelStream:
         """The norm limits, once they are known."""
         self.saver: ShardSaver | None = None
         """What writes the rows when they are first made, if anything."""
+        self.on_batch: Callable[[int], object] = lambda rows: None
+        """Told, after each batch of the model, of its rows."""
         self._model, self._first, self._rank, self._world = model, first, rank, world
         self._bookmarks: list[Bookmark] = []
         self._digests: dict[int, str] = {}
@@ -79,15 +81,14 @@ class ModelStream:
         self._lock = threading.Lock()
         self._stopped = self._warned = False
 
-    def keep_first(self, n: int) -> Iterator[int]:
-        """Make the first n rows and keep them for good; yields how many there are, as they become more."""
+    def keep_first(self, n: int) -> None:
+        """Make the first n rows and keep them for good."""
         while (done := self._kept[-1].stop if self._kept else 0) < n:
             held = self._next()
             # Memory of their own: what was made with them beyond n is let go.
             own = held.piece.take(torch.arange(min(n - done, held.piece.rows)))
             self._held.append(held)
             self._kept.append(Held(done, own, held.report))
-            yield self._kept[-1].stop
 
     def read(self, hook: str, start: int, out_ND: Tensor) -> None:
         """Fill `out_ND` with a hook's rows [start, start + N)."""
@@ -108,17 +109,20 @@ class ModelStream:
         limits = {hook: list(limit) for hook, limit in self.limits.items()}
         return {"at": list(at), "read": [last.document, last.digest], "limits": limits}
 
-    def go_to(self, bookmark: dict[str, Any]) -> None:
+    def check(self, bookmark: dict[str, Any]) -> None:
         at = Bookmark(*bookmark["at"])
         if known := {number: digest for number, digest in ((at.document, at.digest), bookmark["read"]) if digest}:
             self._check_text(known)
+
+    def go_to(self, bookmark: dict[str, Any]) -> None:
+        at = Bookmark(*bookmark["at"])
         with self._lock:
             self.limits = {hook: Limit(*limit) for hook, limit in bookmark["limits"].items()}
             if at.rows:
                 bisect.insort(self._bookmarks, at)
             self._begin(at.rows)
-            if self.saver is not None and at.rows > (self._kept[-1].stop if self._kept else 0):
-                self.saver.give_up(at.rows)
+            if self.saver is not None:
+                self.saver.go_on(at.rows, self._kept[-1].stop if self._kept else 0)
 
     def begin(self) -> None:
         if self.saver is not None:
@@ -185,7 +189,7 @@ class ModelStream:
                 self._digests = {number: digest for number, digest in self._digests.items() if number >= document}
 
             row_filter = RowFilter(**self._model.rows_kept, at_most=self.n_rows - rows, limits=self.limits)
-            for piece in self._model.pieces(self._mine(at.document), at.token, row_filter, note, self._go_on):
+            for piece in self._model.pieces(self._mine(at.document), at.token, row_filter, note, self._batch_done):
                 self.limits = row_filter.limits
                 mark = Bookmark(rows, *begun.popleft())
                 if not self._bookmarks or self._bookmarks[-1].rows < rows:
@@ -233,7 +237,7 @@ class ModelStream:
                 stacklevel=2,
             )
 
-    def _go_on(self) -> None:
-        """Called between batches."""
+    def _batch_done(self, rows: int) -> None:
         if self._stopped:
             raise Stopped
+        self.on_batch(rows)

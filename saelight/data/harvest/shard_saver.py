@@ -81,12 +81,16 @@ class ShardSaver:
         self._over, stack, self._stack = True, self._stack, None
         stack.close()
 
-    def give_up(self, row: int) -> None:
-        """Write nothing: training goes on from this row, and those before it are not made again."""
-        self._over = True
-        folders = ", ".join(str(writer.out) for writer in self._writers.values())
-        warnings.warn(
-            f"data.save_to: {folders} gets no rows from now on, as training goes on at row {row:,} of the text; "
-            "`saelight shards harvest` writes all of them",
-            stacklevel=2,
-        )
+    def go_on(self, row: int, kept: int) -> None:
+        """Training goes on from a row: what came before is not made again, but for the first rows, which are kept.
+
+        Warns where the folders cannot become whole.
+        """
+        outs = [writer.out for writer in self._writers.values()]
+        if row > kept or any(out.exists() for out in outs):
+            self._over = True
+            warnings.warn(
+                f"data.save_to: nothing more is written to {', '.join(map(str, outs))}, as training goes on at row {row:,} "
+                "of the text; `saelight shards harvest` writes all of it",
+                stacklevel=2,
+            )

@@ -70,21 +70,21 @@ class TextModel:
         skip: int,
         row_filter: RowFilter,
         begins: Callable[[TextWindow], object] = lambda window: None,
-        done: Callable[[], object] = lambda: None,
+        done: Callable[[int], object] = lambda rows: None,
     ) -> Iterator[Piece]:
         """The rows of documents that pass a filter; of each group of windows a piece.
 
         Args:
             skip: Tokens of the first document that are passed over.
             begins: Told the first window of a group before it runs.
-            done: Called after each batch.
+            done: Told, after each batch, of its rows that are not of special tokens.
         """
         windows = self.cut(documents, skip)
 
         def groups() -> Iterator[Piece]:
             while group := list(itertools.islice(windows, self.run.group)):
                 begins(group[0])
-                yield self.run(group, lambda _: done())
+                yield self.run(group, done)
 
         return row_filter(groups())
 

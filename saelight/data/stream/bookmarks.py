@@ -17,8 +17,11 @@ class Bookmarks(Protocol):
     def bookmark(self, row: int) -> dict[str, Any]:
         """The last place known from which row `row` can be made."""
 
+    def check(self, bookmark: dict[str, Any]) -> None:
+        """Raise `UserError` for a bookmark from which other rows would be made than before it was written."""
+
     def go_to(self, bookmark: dict[str, Any]) -> None:
-        """Make rows from there on when they are next read. Raises `UserError` where that gives other rows than it did."""
+        """Make rows from there on when they are next read."""
 
 
 def of_all_ranks(mine: dict[str, Any], world: int) -> list[dict[str, Any]]:
