@@ -7,34 +7,19 @@ import pytest
 from saelight.data.harvest.harvester import harvest
 from saelight.errors import UserError
 from tests.data.folders import read
-
-SMALL = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 40}
-
-
-def saved_model(folder, config):
-    """A tiny model of some kind, and a tokenizer of words and letters, as people have them in a folder."""
-    transformers = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = ["<unk>", "<s>", "<end>", *"abcdefghijklmnopqrstuvwxyz<>"]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.add_special_tokens(["<unk>", "<end>"])
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>")
-    fast.save_pretrained(folder)
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
-    return str(folder)
+from tests.support.tiny_models import saved_model
 
 
 def models_of_many_kinds():
     t = pytest.importorskip("transformers")
-    layers = {"num_hidden_layers": 2, **SMALL}
+    small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 40}
+    layers = {"num_hidden_layers": 2, **small}
     gpt2 = t.GPT2Config(n_embd=16, n_head=2, n_layer=2, vocab_size=40, n_positions=24)
     albert = t.AlbertConfig(embedding_size=16, max_position_embeddings=24, **(layers | {"num_hidden_layers": 3}))
     roberta = t.RobertaConfig(max_position_embeddings=26, pad_token_id=1, type_vocab_size=1, **layers)
     xlnet = t.XLNetConfig(d_model=16, n_head=2, n_layer=2, d_inner=32, vocab_size=40)
     t5 = t.T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, vocab_size=40)
-    tower = {"num_hidden_layers": 1, **SMALL}
+    tower = {"num_hidden_layers": 1, **small}
     clip = t.CLIPConfig(
         text_config={**tower, "max_position_embeddings": 24, "projection_dim": 16, "eos_token_id": 2},
         vision_config={**tower, "image_size": 8, "patch_size": 4, "projection_dim": 16},

@@ -5,14 +5,14 @@ import pytest
 from saelight.data.harvest.documents import find
 from saelight.errors import UserError
 from tests.data.from_model import SETTINGS, from_model, write_text
-from tests.support import tiny_models
+from tests.support import letter_models
 from tests.support.commands import saelight_, write
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
-    return tiny_models.bert(folder / "m", num_hidden_layers=1), write_text(folder / "t", 30)
+    return letter_models.bert(folder / "m", num_hidden_layers=1), write_text(folder / "t", 30)
 
 
 @pytest.mark.parametrize(

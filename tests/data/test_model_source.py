@@ -9,7 +9,7 @@ from saelight.data.harvest.harvester import harvest
 from saelight.data.pairs import Pair
 from tests.data.folders import read
 from tests.data.from_model import SETTINGS, batches, from_model, write_text
-from tests.support import tiny_models
+from tests.support import letter_models
 from tests.support.runs import StopAt, trainer
 
 SAES = {"topk": saelight.TopK(expansion=4, k=4), "relu": saelight.ReLU(expansion=2)}
@@ -17,7 +17,7 @@ SAES = {"topk": saelight.TopK(expansion=4, k=4), "relu": saelight.ReLU(expansion
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return tiny_models.llama(tmp_path_factory.mktemp("model"))
+    return letter_models.llama(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

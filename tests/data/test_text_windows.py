@@ -9,7 +9,7 @@ from saelight.data.harvest.model_settings import LoadedModel, ModelSettings
 from saelight.data.harvest.text_windows import WindowCutter, WindowSettings
 from saelight.data.harvest.window_batches import WindowRunner, probe_of
 from saelight.errors import UserError
-from tests.support import tiny_models
+from tests.support import letter_models
 
 TEXTS = ["one two three", "four", "a much longer text than the others are", "five six"]
 S, E = 1, 2
@@ -17,7 +17,7 @@ S, E = 1, 2
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return {make.__name__: make(tmp_path_factory.mktemp("m")) for make in (tiny_models.llama, tiny_models.bert)}
+    return {make.__name__: make(tmp_path_factory.mktemp("m")) for make in (letter_models.llama, letter_models.bert)}
 
 
 @pytest.fixture(scope="module")

@@ -34,4 +34,4 @@ class HarvestSettings(WindowSettings, TextSettings, ModelSettings):
     image_tokens: list[Literal["patch", "cls"]] = field(default_factory=lambda: ["patch"], kw_only=True)
     """Which rows of an image are written: of its patches, of the [CLS] token, or of both."""
     rows_per_shard: int | None = field(default=None, kw_only=True)
-    """Rows of a shard file. Default: 256 MiB of them, less with more than 8 hooks."""
+    """Rows of a shard file. Default: 256 MiB of them, less with more than 4 hooks."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from saelight.data.harvest.text_windows import TextWindow
     from saelight.data.row_filter import Piece, RowFilter
 
-_WHOLE_SHARDS = 8
+_WHOLE_SHARDS = 4
 """Hooks whose shards may have their whole size."""
 
 

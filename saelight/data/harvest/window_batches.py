@@ -14,7 +14,7 @@ from saelight.data.harvest.text_windows import Segment, TextWindow, WindowSettin
 from saelight.data.row_filter import Piece
 from saelight.errors import UserError, one_line
 
-_BATCHES, _BYTES = 16, 1 << 30
+_BATCHES, _BYTES = 16, 256 << 20
 """Batches of a group, as far as its rows take no more bytes. Its windows of like length share a batch: little is padding."""
 _PROBE = range(5, 10)
 """Tokens that every vocabulary has."""
