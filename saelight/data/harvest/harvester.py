@@ -55,6 +55,7 @@ def run(settings: HarvestSettings) -> None:
     places(settings)  # a name that is wrong is said before a large model is loaded
     hooks, dtype = settings.hooks, getattr(torch, settings.dtype)
     model = load(settings, hooks)
+    hooked = Hooked(model.network, hooks)
     images = model.image_transform is not None
     corpus = Corpus(settings, images)
     if not images:
@@ -63,7 +64,6 @@ def run(settings: HarvestSettings) -> None:
             raise UserError(
                 f"skip_positions {settings.skip_positions} leaves nothing of windows of {settings.context} tokens; lower it"
             )
-    hooked = Hooked(model.network, hooks)
     linear = "onednn" if use_onednn(model.network) else "torch"
     drop_tokens = settings.drop_tokens or ()
     row_filter = RowFilter(settings.max_norm, settings.skip_positions, drop_tokens, at_most=settings.max_tokens)
