@@ -5,7 +5,7 @@ Shapes: B windows, T tokens, D width of a module's output.
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,13 @@ class _Enough(Exception):
     """Every hook has its output."""
 
 
+def no_module(hook: str, modules: Iterable[str]) -> UserError:
+    """The refusal of a path that is none of a model's modules."""
+    names = [name for name in modules if name]
+    near = difflib.get_close_matches(hook, names, n=3, cutoff=0.3)
+    return UserError(f"the model has no module {hook!r}; nearest: {', '.join(near or names[:3])}")
+
+
 class Hooked:
     """Runs `model` and returns what the modules at dotted paths `hooks` put out (of a tuple, its first element); of a module
     that runs several times in a pass, what it puts out first.
@@ -31,8 +38,7 @@ class Hooked:
         modules = dict(model.named_modules())
         for hook in hooks:
             if not hook or hook not in modules:
-                near = difflib.get_close_matches(hook, [name for name in modules if name], n=3, cutoff=0.3)
-                raise UserError(f"the model has no module {hook!r}; nearest: {', '.join(near) or next(iter(modules))}")
+                raise no_module(hook, modules)
         # A model of text and images (CLIP) wants both.
         towers = all(hook.startswith(_TEXT_TOWER) for hook in hooks) and modules.get(_TEXT_TOWER[:-1])
         self.model, self.hooks = towers or model, list(hooks)
