@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 import torch
 
 from saelight.bars import bar
-from saelight.data.harvest import documents
+from saelight.data.harvest.corpus import Corpus
+from saelight.data.harvest.model_settings import ModelSettings
+from saelight.data.harvest.text_settings import TextSettings
 from saelight.errors import UserError
 from saelight.evals.given_saes import Given, Spot, gather, spot_of
 from saelight.lm.causal_model import CausalModel, batches, load_causal, windows_of
@@ -32,6 +34,9 @@ def evaluate(
     model: str | None = None,
     text: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
+    column: str | None = None,
+    split: str = "train",
+    subset: str | None = None,
     hook: str | None = None,
     target_hook: str | None = None,
     context: Annotated[int | None, Range(least=2, most=2**20)] = None,
@@ -39,8 +44,12 @@ def evaluate(
     batch_size: Annotated[int, Range(least=1, most=2**16)] = 8,
     splice_special: bool = False,
     per_position: bool = False,
+    tokenizer: str | None = None,
+    revision: str | None = None,
     model_dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    attention: str | None = None,
     device: str = "auto",
+    trust_remote_code: bool = False,
     seed: Annotated[int, SEED] = 0,
 ) -> list[dict[str, Any]]:
     """Judge SAEs on their language model: all of one hook in one pass over the text.
@@ -50,10 +59,14 @@ def evaluate(
 
     Args:
         saes: Folders of trained SAEs of any known format, of runs or of sweeps, all of whose SAEs are evaluated; or SAEs.
-        model: Name or folder of a causal language model. Default: the one that the SAEs' activations came from.
-        text: Glob patterns of UTF-8 text files, as harvests take them; `{stdlib}` is the folder of Python's standard
-            library.
+        model: A causal language model, as harvests take it: a name on the hub, a folder, a .gguf file. Default: the one that
+            the SAEs' activations came from.
+        text: What the model reads, as harvests take it: glob patterns of files, folders, hf:// data sets; `{stdlib}` is the
+            folder of Python's standard library.
         exclude: Patterns of files to leave out, matched against the whole path.
+        column: Column of JSON lines, Parquet and data sets that holds texts or lists of token ids.
+        split: Split of data sets.
+        subset: Configuration of hf:// data sets.
         hook: The module that the SAEs belong to, dotted or TransformerLens's. Default: as they say themselves.
         target_hook: Of transcoders: the module whose output theirs replaces.
         context: Tokens of a window. Default: as the SAEs' harvest had it, or 128.
@@ -62,8 +75,12 @@ def evaluate(
         splice_special: Let the SAE stand in at BOS, EOS, PAD and SEP tokens too, and count them. false: there the model's
             own activations stay, and no mean counts them, as in SAELens and SAEBench.
         per_position: Keep losses, L0 and FVU by position in the window too.
+        tokenizer: Name or folder of the tokenizer, where it is not with the model.
+        revision: Branch, tag or commit of a model on the hub.
         model_dtype: What the model computes in.
+        attention: Attention implementation of transformers. Default: transformers' own choice.
         device: auto (the first GPU, or else the CPU), or a torch device.
+        trust_remote_code: Run Python code that comes with the model.
         seed: Seed of the order of files.
 
     Raises:
@@ -74,30 +91,33 @@ def evaluate(
     asked = [saes] if isinstance(saes, str | Path | SAE) else list(saes)
     if not text:
         raise UserError("evaluate needs text: give --text, patterns of files, as 'texts/**/*.txt'")
-    files = documents.find([text] if isinstance(text, str) else text, exclude or [], seed)
+    text = [text] if isinstance(text, str) else list(text)
+    excluded = None if exclude is None else list(exclude)
+    corpus = Corpus(TextSettings(text, exclude=excluded, column=column, split=split, subset=subset, seed=seed))
     spots: dict[Spot, list[Given]] = {}
     for given in gather(asked):
         spots.setdefault(spot_of(given, model, hook, target_hook, context), []).append(given)
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    how: dict[str, Any] = {"tokenizer": tokenizer, "revision": revision, "model_dtype": model_dtype, "attention": attention}
+    how |= {"device": device, "trust_remote_code": trust_remote_code}
     rows: list[dict[str, Any]] = []
     for spot, group in sorted(spots.items()):
         # One after another: what of them is done is kept.
-        causal = load_causal(spot.model, spot.context, model_dtype, place)
-        windows = windows_of(documents.Documents(files), causal.tokenizer, spot.context, spot.special_in_text, max_tokens)
+        causal = load_causal(ModelSettings(spot.model, **how))
+        windows = windows_of(corpus, causal, spot.context, spot.special_in_text, max_tokens)
         judge, substitution = _judge(spot, group, causal, windows, splice_special)
-        judgements = _run(judge, windows, batch_size, place)
+        judgements = _run(judge, windows, batch_size, causal.device)
         read, written = substitution.read.name, substitution.written.name
         common = {
             "model": spot.model,
             "hook": read,
             "target_hook": None if written == read else written,
-            "text": [text] if isinstance(text, str) else list(text),
+            "text": text,
             "context": spot.context,
             "windows": len(windows),
             "tokens": judge.tokens,
             "splice_special": splice_special,
             "special_tokens": causal.special,
-            "vocabulary": causal.vocabulary,
+            "vocabulary": causal.loaded.vocabulary,
             "versions": {"saelight": version(), "torch": importlib.metadata.version("torch")},
         }
         rows += [_row(g, judgement, common, per_position) for g, judgement in zip(group, judgements, strict=True)]
@@ -111,8 +131,7 @@ def _judge(
     """What judges the SAEs of one spot, once it is known that they fit the model. Raises `UserError`."""
     read, written = find(causal.network, spot.read), find(causal.network, spot.written)
     substitution = Substitution(causal.network, read, written)
-    place = next(causal.network.parameters()).device
-    seen = substitution.check(torch.tensor([max(windows, key=len)[:_PROBED]], device=place))
+    seen = substitution.check(torch.tensor([max(windows, key=len)[:_PROBED]], device=causal.device))
     candidates = []
     for given in group:
         for at, width, wanted in (
@@ -124,7 +143,7 @@ def _judge(
                     f"SAE {given.name!r} has activations of width {wanted}, and {at.name} of {spot.model} has {width}: give "
                     "its own model and hook"
                 )
-        candidates.append(Candidate(given.name, given.sae.to(place), RowRule.of(given.source)))
+        candidates.append(Candidate(given.name, given.sae.to(causal.device), RowRule.of(given.source)))
     return Judge(substitution, candidates, [] if splice_special else causal.special, spot.context), substitution
 
 

@@ -37,7 +37,8 @@ def words(rows: Sequence[dict[str, Any]]) -> str:
 
 def chance(rows: Sequence[dict[str, Any]]) -> str | None:
     """A remark on a model that predicts no better than if every token were as likely as any other."""
-    blind = next((row for row in rows if row["metrics"]["ce_clean"] >= math.log(row["vocabulary"])), None)
+    known = [row for row in rows if row["vocabulary"]]
+    blind = next((row for row in known if row["metrics"]["ce_clean"] >= math.log(row["vocabulary"])), None)
     if blind is None:
         return None
     ce, guess = blind["metrics"]["ce_clean"], math.log(blind["vocabulary"])

@@ -3,83 +3,75 @@
 Shapes: B windows, T tokens.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from saelight.data.harvest import documents
+from saelight.data.harvest.corpus import Corpus
+from saelight.data.harvest.harvest_settings import HarvestSettings
 from saelight.data.harvest.harvester import _windows
 from saelight.data.harvest.loading import load
+from saelight.data.harvest.model_settings import LoadedModel, ModelSettings
 from saelight.data.harvest.onednn_linear import use_onednn
-from saelight.errors import UserError, one_line
+from saelight.errors import UserError
 
-_SPECIAL = ("bos", "eos", "pad", "sep", "decoder_start")
+_STRUCTURAL = ("bos", "eos", "pad", "sep", "decoder_start")
 
 
 class CausalModel(NamedTuple):
     """What text is judged by."""
 
-    network: nn.Module
-    tokenizer: Any
+    loaded: LoadedModel
     special: list[int]
     """Ids of the tokens that structure text, as SAELens takes them: BOS, EOS, PAD, SEP and the decoder's start."""
-    vocabulary: int
-    """Tokens that the model tells apart."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The model."""
+        return self.loaded.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where it takes its inputs."""
+        return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
 
 
-def load_causal(model: str, context: int, dtype: str, device: torch.device) -> CausalModel:
-    """A model from a folder or the hub, in eval mode.
+def load_causal(settings: ModelSettings) -> CausalModel:
+    """A causal language model, in eval mode.
 
     Raises:
         UserError: There is none, it is no causal language model, or the tokenizer beside it is another model's.
     """
     # Whatever a model draws when it is built is no business of a training that is going on.
     with torch.random.fork_rng(devices=[]):
-        tokenizer, _ = load(documents.expand(model), context, dtype)
-        network = _with_head(documents.expand(model), dtype)
-    network.config.use_cache = False
-    vocabulary = network.get_input_embeddings().num_embeddings
-    if len(tokenizer) > vocabulary:
+        loaded = load(settings, with_head=True)
+    name, tokens, tokenizer = loaded.name, loaded.vocabulary, loaded.tokenizer
+    if tokenizer is not None and tokens is not None and len(tokenizer) > tokens:
         raise UserError(
-            f"model {model!r} knows {vocabulary:,} tokens and its tokenizer {len(tokenizer):,}: they do not belong "
-            "together; give a folder with its own"
+            f"model {name!r} knows {tokens:,} tokens and its tokenizer {len(tokenizer):,}: they do not belong together; "
+            "give the model's own tokenizer"
         )
-    ids = [getattr(tokenizer, f"{name}_token_id", None) for name in _SPECIAL]
-    network.requires_grad_(False).to(device)
-    use_onednn(network)
-    return CausalModel(network, tokenizer, sorted({id_ for id_ in ids if id_ is not None}), vocabulary)
+    if (config := getattr(loaded.network, "config", None)) is not None:
+        config.use_cache = False
+    ids = [getattr(tokenizer, f"{kind}_token_id", None) for kind in _STRUCTURAL]
+    loaded.network.requires_grad_(False)
+    use_onednn(loaded.network)
+    return CausalModel(loaded, sorted({id_ for id_ in ids if id_ is not None}))
 
 
-def _with_head(model: str, dtype: str) -> Any:
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
-    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UserError(f"model {model!r} ({config.model_type}) predicts no next token: give a causal language model")
-    try:
-        network, found = transformers.AutoModelForCausalLM.from_pretrained(
-            model, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True
-        )
-    except Exception as error:  # transformers' and the formats' own are of many kinds
-        raise UserError(f"cannot load model {model!r} ({one_line(error)}): give a causal language model") from error
-    if missing := sorted(found["missing_keys"]):
-        raise UserError(f"model {model!r} has no weights of {missing[0]}: give a causal language model with its head")
-    return network.eval()
-
-
-def windows_of(
-    texts: Iterable[str], tokenizer: Any, context: int, special_in_text: bool, max_tokens: int
-) -> list[list[int]]:
-    """The token ids of the texts' windows, cut as harvests cut them, until there are `max_tokens` or more.
+def windows_of(corpus: Corpus, model: CausalModel, context: int, special_in_text: bool, max_tokens: int) -> list[list[int]]:
+    """The token ids of the documents' windows, cut as harvests cut them, until there are `max_tokens` or more.
 
     Raises:
-        UserError: There is less text than one window.
+        UserError: There is less text than one window, or the model has no room for such windows.
     """
+    model.loaded.check_context(context)
+    cut = HarvestSettings(model.loaded.name, [], [], "", context=context, special_in_text=special_in_text)
     found: list[list[int]] = []
     tokens = 0
-    for window in _windows(texts, tokenizer, context, drop_special=False, special_in_text=special_in_text):
+    for window in _windows(corpus, model.loaded, cut):
         found.append(window.ids)
         tokens += len(window.ids)
         if tokens >= max_tokens:

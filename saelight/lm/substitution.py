@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from saelight.errors import UserError, one_line
-from saelight.lm.places import Place, blocks_around
+from saelight.lm.places import ModulePlace, blocks_around
 
 _TOLERANCE = 1e-4  # of the largest logit; float32 repeats itself to 1e-6, bfloat16 exactly, as the same kernels run
 
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 
 
 class Substitution:
-    """Runs `network(input_ids=, attention_mask=).logits` with other activations in one place.
+    """Runs `network(input_ids=, attention_mask=)`, for its logits, with other activations in one place.
 
     Args:
         network: A model in eval mode.
@@ -47,7 +47,7 @@ class Substitution:
         written: Where its output belongs: the same place, or a transcoder's target.
     """
 
-    def __init__(self, network: nn.Module, read: Place, written: Place) -> None:
+    def __init__(self, network: nn.Module, read: ModulePlace, written: ModulePlace) -> None:
         self.network, self.read, self.written = network, read, written
         self._before: list[nn.Module] = []
         if around := blocks_around(network, written.path):
@@ -108,15 +108,16 @@ class Substitution:
             return self._forward(seen.ids_BT, seen.mask_BT)
 
     def _forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        return self.network(input_ids=ids_BT, attention_mask=mask_BT).logits
+        output = self.network(input_ids=ids_BT, attention_mask=mask_BT)
+        return output if isinstance(output, Tensor) else output.logits
 
     def _run(self, ids_BT: Tensor, mask_BT: Tensor, stop: bool) -> tuple[Seen, Tensor | None]:
         """The model as it is, and its logits; None where it stops as soon as the places have been seen."""
-        found: dict[Place, list[Any]] = {self.read: [], self.written: []}
+        found: dict[ModulePlace, list[Any]] = {self.read: [], self.written: []}
         outputs: list[Any] = [None] * len(self._before)
         logits_BTV = None
 
-        def see(place: Place, x: Any) -> None:
+        def see(place: ModulePlace, x: Any) -> None:
             found[place].append(x)
             if stop and all(found.values()) and self._before[-1:] != [place.module]:
                 raise _Enough
@@ -162,7 +163,7 @@ class Substitution:
                     block.forward = forward
 
 
-def _hook(place: Place, use: Callable[[Any], Tensor | None]) -> Any:
+def _hook(place: ModulePlace, use: Callable[[Any], Tensor | None]) -> Any:
     """Show `use` the activations at a place; what it returns, if anything, takes their place."""
     if not place.is_input:
 
