@@ -130,7 +130,7 @@ class Judge:
         self.tokens = 0
         """Tokens that count, so far."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def add(self, ids_BT: Tensor, real_BT: Tensor) -> None:
         """Judge by a batch of windows: ids (B, T), and which of them are no padding, which is at the end."""
         counted_BT = real_BT & ~torch.isin(ids_BT, self._special.to(ids_BT.device))
@@ -144,7 +144,7 @@ class Judge:
         if self.tokens >= FIRST_ROWS:
             self._freeze()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def finish(self) -> list[Judgement]:
         """The judgements, in the candidates' order."""
         if self._waiting:

@@ -54,7 +54,7 @@ class Substitution:
             blocks, number, is_block = around
             self._before = blocks[: number + (is_block and not written.is_input)]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def check(self, ids_BT: Tensor) -> Seen:
         """Look at a few windows, twice each, and find out whether blocks may be passed over; if not, the model runs as a
         whole whenever something is put there.
@@ -91,12 +91,12 @@ class Substitution:
             self._before = before
         return seen
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def look(self, ids_BT: Tensor, mask_BT: Tensor) -> Seen:
         """The model's own activations on windows (B, T); it runs no further than these are."""
         return self._run(ids_BT, mask_BT, stop=True)[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def put(self, seen: Seen, y_BTD: Tensor) -> Tensor:
         """The logits (B, T, V) on windows that were looked at, with `y_BTD` in the place that is written to."""
         with contextlib.ExitStack() as stack:

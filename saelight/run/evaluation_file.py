@@ -8,7 +8,7 @@ from typing import Any
 
 from saelight.errors import UserError
 from saelight.files import write_text
-from saelight.run.metric_names import ON_MODEL
+from saelight.run.metric_names import ON_MODEL, UNSPLICED
 
 NAME = "evaluation.json"
 _FORMAT, _VERSION = "saelight-evaluation", 1
@@ -44,7 +44,8 @@ def on_model(sae: Path) -> dict[str, float | None]:
     """What a table of results takes of it: the metrics that only a model can tell. L0, FVU and their like stay those of the
     run's own validation."""
     metrics = read(sae).get("metrics", {})
-    return {key: metrics[key] for key in ON_MODEL if isinstance(metrics.get(key), float | int | None) and key in metrics}
+    known = [key for key in (*ON_MODEL, *UNSPLICED) if key in metrics]
+    return {key: metrics[key] for key in known if isinstance(metrics[key], float | int | None)}
 
 
 def writable(sae: Path) -> None:

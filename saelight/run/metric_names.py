@@ -35,14 +35,18 @@ ON_MODEL = (
     "kl_zero",
     "kl_mean",
     "kl_recovered",
+)
+"""What a language model tells of an SAE that stands in for its activations (docs/evaluate.md): by `saelight evaluate`, and
+in validations by `EvaluateOnModel`."""
+
+UNSPLICED = (
     "excluded",
     "ce_sae_all",
     "kl_sae_all",
     "loss_recovered_all",
     "loss_recovered_mean_all",
 )
-"""What a language model tells of an SAE that stands in for its activations (docs/evaluate.md): by `saelight evaluate`, and
-in validations by `EvaluateOnModel`. Those from `excluded` on only where the SAE was not trained on all rows."""
+"""Beside those, by `saelight evaluate`, of an SAE that was not trained on all rows."""
 
 LARGER_IS_BETTER = frozenset(
     {

@@ -30,6 +30,15 @@ def made(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_bars_of_others():
+    """transformers' own bar is no part of what the tests look at."""
+    logging = pytest.importorskip("transformers").utils.logging
+    logging.disable_progress_bar()
+    yield
+    logging.enable_progress_bar()
+
+
 @pytest.fixture
 def here(made, tmp_path):
     """A copy of `made` in the working folder."""

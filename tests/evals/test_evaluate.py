@@ -10,7 +10,7 @@ import yaml
 
 import saelight
 from saelight.run import evaluation_file
-from tests.support.commands import saelight_
+from tests.support.commands import refused, saelight_
 from tests.support.language_model import CONTEXT, WORDS
 
 SAES = ("topk-2", "topk-8")
@@ -126,3 +126,93 @@ def test_a_sweeps_results_have_it(here, capsys):
     assert "loss_recovered" in lines[0]
     assert saelight_("report", "runs/s") == 0
     assert '"loss_recovered":{"label":"loss recovered"' in Path("runs/s/report.html").read_text()
+
+
+REFUSED = {
+    "no text": (["runs/tiny", "--model", "model"], "evaluate needs text: give --text"),
+    "no file": (["runs/tiny", "--model", "model", "--text", "none/*.txt"], "no file matches 'none/*.txt'"),
+    "short text": (
+        ["runs/tiny", "--model", "model", "--text", "short.txt"],
+        "the text has 4 tokens, less than a window of 24: ",
+    ),
+    "a window that the model has no positions for": (
+        ["runs/tiny", "--model", "model", "--text", "text.txt", "--context", "65"],
+        "context must be in [2, 64] for model",
+    ),
+    "no SAE": (["model", "--text", "text.txt"], "model holds no trained SAE: sae.safetensors is missing"),
+    "no folder": (["nowhere", "--text", "text.txt"], "nowhere holds no trained SAE: there is no such file or folder"),
+    "nothing": (["--text", "text.txt"], "which SAEs? give a trained SAE's folder"),
+    "no model": (["runs/tiny", "--model", "nowhere/at/all", "--text", "text.txt"], "cannot load model 'nowhere/at/all'"),
+    "a hook that the model lacks": (
+        ["runs/tiny", "--model", "model", "--text", "text.txt", "--hook", "layers.9"],
+        "the model has no module 'layers.9'; nearest: model.layers",
+    ),
+    "a hook of another width": (
+        ["runs/tiny", "--model", "model", "--text", "text.txt", "--hook", "layers.0.mlp.down_proj.input"],
+        "SAE 'topk-2' has activations of width 32, and model.layers.0.mlp.down_proj.input of model has 64",
+    ),
+    "no target": (
+        ["runs/tiny", "--model", "model", "--text", "text.txt", "--target_hook", "layers.1"],
+        "is no transcoder and has no target: drop --target_hook",
+    ),
+    "no batch": (["runs/tiny", "--text", "text.txt", "--batch_size", "0"], "batch_size must be at least 1, got 0"),
+    "one token": (["runs/tiny", "--text", "text.txt", "--context", "1"], "context must be at least 2, got 1"),
+    "a misspelt setting": (["runs/tiny", "--txt", "text.txt"], "--txt"),
+    "no config": (["--config", "none.yaml"], "none.yaml: there is no such config file"),
+    "a device that is not there": (
+        ["runs/tiny", "--model", "model", "--text", "text.txt", "--device", "tpu9"],
+        "device 'tpu9' cannot take the model (RuntimeError: ",
+    ),
+    "a model without a head": (
+        ["runs/tiny", "--model", "headless", "--text", "text.txt"],
+        "has no weights of lm_head.weight",
+    ),
+    "a model that reads both ways": (["runs/tiny", "--model", "bert", "--text", "text.txt"], "predicts no next token"),
+    "another model's tokenizer": (
+        ["runs/tiny", "--model", "model", "--text", "text.txt", "--tokenizer", "larger"],
+        "model 'model' knows 18 tokens and its tokenizer 19: they do not belong together",
+    ),
+    "SAEs that do not say whose they are": (
+        ["anonymous", "--text", "text.txt"],
+        "SAE 'anonymous' does not know its language model: give --model",
+    ),
+    "nor where they belong": (
+        ["anonymous", "--model", "model", "--text", "text.txt"],
+        "SAE 'anonymous' does not know where in the model it belongs: give --hook",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def odd(made, tmp_path_factory):
+    """`made` with models and SAEs beside it that do not fit."""
+    import shutil
+
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("odd")
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        model = transformers.AutoModel.from_pretrained("model")
+        tokenizer = transformers.AutoTokenizer.from_pretrained("model")
+        for name in ("headless", "bert", "larger"):
+            tokenizer.save_pretrained(name)
+        model.config.tie_word_embeddings = False
+        model.save_pretrained("headless")
+        small = transformers.DistilBertConfig(dim=32, n_heads=2, n_layers=1, hidden_dim=32, vocab_size=18)
+        transformers.DistilBertModel(small).save_pretrained("bert")
+        tokenizer.add_tokens(["more"])
+        tokenizer.save_pretrained("larger")
+        shutil.copytree("runs/tiny/saes/topk-2", "anonymous")
+        config = json.loads(Path("anonymous/config.json").read_text())
+        del config["sha256"]
+        Path("anonymous/config.json").write_text(json.dumps(config | {"source": {}}))
+    return folder
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_judged_is_one_line(what, odd, monkeypatch, capsys):
+    monkeypatch.chdir(odd)
+    args, line = REFUSED[what]
+    assert line in refused(capsys, "evaluate", *args)
+    assert not list(Path().rglob("evaluation.json*"))

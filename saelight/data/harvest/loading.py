@@ -8,7 +8,7 @@ from saelight.data.harvest.documents import expand
 from saelight.data.harvest.hooked import IMAGE_TOWERS, tower
 from saelight.data.harvest.model_settings import LoadedModel, ModelSettings
 from saelight.data.harvest.tokenizing import tokenizer_at
-from saelight.errors import UserError
+from saelight.errors import UserError, one_line
 
 
 def load(settings: ModelSettings, hooks: Sequence[str] = (), *, with_head: bool = False) -> LoadedModel:
@@ -31,7 +31,12 @@ def load(settings: ModelSettings, hooks: Sequence[str] = (), *, with_head: bool 
         loaded = loaded._replace(tokenizer=_named_tokenizer(settings))
     if settings.device_map is None:
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
-        loaded.network.to(torch.device(chosen))
+        try:
+            loaded.network.to(torch.device(chosen))
+        except (RuntimeError, AssertionError) as error:  # no such device, none of this kind, none with room
+            raise UserError(
+                f"device {chosen!r} cannot take the model ({one_line(error)}); give cpu, or one that can"
+            ) from error
     return loaded
 
 
