@@ -18,6 +18,7 @@ _HOMES = {
     "SyntheticDataModule": "saelight.data.datamodule",
     "Trainer": "saelight.run.trainer",
     "UserError": "saelight.errors",
+    "evaluate": "saelight.evals.evaluate_saes",
     "load": "saelight.convert.reading",
     "results": "saelight.sweep.store.results_table",
 }

@@ -13,6 +13,7 @@ from saelight.data.datamodule import ModelDataModule as ModelDataModule
 from saelight.data.datamodule import SyntheticDataModule as SyntheticDataModule
 from saelight.data.shards.writer import ShardWriter as ShardWriter
 from saelight.errors import UserError as UserError
+from saelight.evals.evaluate_saes import evaluate as evaluate
 from saelight.loggers import PerSAE as PerSAE
 from saelight.run.trainer import Trainer as Trainer
 from saelight.saes import *  # noqa: F403  # the variants: a new one is a line there, and none here

@@ -10,13 +10,13 @@ from tests.support.import_graph import circle, import_graph, imported_names, mod
 
 LAYERS = (
     ("", "__main__", "cli"),
-    ("report",),
+    ("report", "evals"),
     ("sweep",),
     ("sweep.wandb", "sweep.show"),
     ("sweep.execute",),
     ("sweep.store",),
     ("sweep.plan",),
-    ("run", "callbacks", "loggers", "convert"),
+    ("run", "callbacks", "loggers", "convert", "lm"),
     ("bank",),
     ("saes",),
     ("metrics", "data"),

@@ -3,12 +3,14 @@
 Shapes: B batch, D d_in (d_out of a target).
 """
 
+import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from saelight.bank.evaluation import Evaluation
 from saelight.bank.predictions import TopLatents, strongest
 from saelight.bank.restore import Restorable
+from saelight.bank.sae_callback import SAECallback
 from saelight.bank.sae_list import SAEList
 from saelight.bank.trainer_attributes import undeclared
 from saelight.data.pairs import as_pair
@@ -26,11 +28,19 @@ class Evaluating(Restorable):
         self.evaluation = Evaluation(list(self.saes))
         self.last_metrics: dict[str, dict[str, float]] = {}
         """The last validation's or test's metrics, by SAE."""
+        self.measured: dict[str, dict[str, float]] = {}
+        """By SAE: what callbacks have measured beside (`SAECallback.measures`); every validation takes it along."""
         self.evaluated_at: int | None = None
         """The optimizer step of the last validation."""
 
+    def metric_keys(self, trainer: L.Trainer, truth_GD: Tensor | None) -> list[str]:
+        """The names of a validation's metrics: its own, and those that callbacks measure."""
+        callbacks = [callback for callback in undeclared(trainer).callbacks if isinstance(callback, SAECallback)]
+        return [*self.evaluation.keys(truth_GD), *(key for callback in callbacks for key in callback.measures)]
+
     def _finish_evaluation(self, stage: str) -> None:
         results = self.evaluation.finish(list(self.saes), getattr(undeclared(self.trainer).datamodule, "features", None))
+        results = [values | self.measured.get(name, {}) for name, values in zip(self.names, results, strict=True)]
         if self.trainer.sanity_checking:
             return
         step = self.trainer.global_step

@@ -68,20 +68,25 @@ class Evaluation(nn.Module):
     def density(self, i: int) -> dict[str, Any] | None:
         """How many latents of the i-th SAE fired how often in what was last finished, as plain data; None where nothing was,
         or of an SAE that is not finite."""
-        if not self.frequencies or bool(self.frequencies[i].isnan().any()):
-            return None
-        histogram = density_histogram(self.frequencies[i], _LOWEST, _PER_DECADE)
-        return {
-            "lowest": _LOWEST,
-            "per_decade": _PER_DECADE,
-            "counts": histogram.counts.tolist(),
-            "silent": histogram.silent,
-        }
+        return plain_density(self.frequencies[i]) if self.frequencies else None
 
     def latents(self, sae: SAE, i: int) -> dict[str, float]:
         """What the weights of alive latents say of the i-th SAE, by what was last finished: once, at the end of training,
         for clusters take time."""
         return _latents(sae, self.frequencies[i])
+
+
+def plain_density(frequency_F: Tensor) -> dict[str, Any] | None:
+    """The histogram of how often latents (F,) fire, as plain data; None of frequencies that are not known (NaN)."""
+    if bool(frequency_F.isnan().any()):
+        return None
+    histogram = density_histogram(frequency_F, _LOWEST, _PER_DECADE)
+    return {
+        "lowest": _LOWEST,
+        "per_decade": _PER_DECADE,
+        "counts": histogram.counts.tolist(),
+        "silent": histogram.silent,
+    }
 
 
 def _latents(sae: SAE, frequency_F: Tensor) -> dict[str, float]:

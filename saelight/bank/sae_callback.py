@@ -17,6 +17,9 @@ class SAECallback(L.Callback):
     """Whether the callback can change what is trained, or when it ends. A sweep trains a point again when such a callback
     comes, goes or is set otherwise; a class that only looks or writes says False."""
 
+    measures: ClassVar[tuple[str, ...]] = ()
+    """Names of metrics that the callback adds to each SAE's in every validation, through `bank.measured`."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in vars(cls):

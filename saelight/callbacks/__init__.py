@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from saelight.bank.sae_callback import SAECallback
     from saelight.callbacks.checkpoint import SaveCheckpoint
     from saelight.callbacks.early_stopping import StopEarly
+    from saelight.callbacks.evaluate_on_model import EvaluateOnModel
     from saelight.callbacks.export_saes import ExportSAEs
     from saelight.callbacks.halving import Halving
     from saelight.callbacks.health import WatchHealth
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from saelight.callbacks.write_progress import WriteProgress
 
 _HOMES = {
+    "EvaluateOnModel": "saelight.callbacks.evaluate_on_model",
     "ExportSAEs": "saelight.callbacks.export_saes",
     "Halving": "saelight.callbacks.halving",
     "PruneTrials": "saelight.callbacks.prune_trials",
@@ -29,6 +31,7 @@ _HOMES = {
     "WriteTopLatents": "saelight.callbacks.top_latents",
 }
 __all__ = [
+    "EvaluateOnModel",
     "ExportSAEs",
     "Halving",
     "PruneTrials",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from saelight.errors import UserError
-from saelight.ranges import Duration, Range, check_fields, short
+from saelight.ranges import SEED, Duration, Range, check_fields, short
 from saelight.schedules import Time
 
 Metric = Literal["fvu", "l0", "l1", "dead", "dense"]
@@ -74,6 +74,43 @@ class HalvingSettings(Settings):
 
 
 @dataclass(eq=False)
+class EvaluateOnModelSettings(Settings):
+    """Settings of `EvaluateOnModel`."""
+
+    text: Sequence[str]
+    """What the model reads, as harvests take it: glob patterns of files, folders, hf:// data sets."""
+    model: str | None = None
+    """A causal language model. Default: the one that the data's activations come from."""
+    hook: str | None = None
+    """The module that the SAEs belong to. Default: the data's."""
+    target_hook: str | None = None
+    """Of transcoders: the module whose output theirs replaces. Default: that of the data's targets."""
+    every: Annotated[Time | None, Duration(zero=False)] = None
+    """Time between two measurements. Default: one at each validation."""
+    windows: Annotated[int, Range(least=1, most=2**20)] = 16
+    """Windows of text."""
+    context: Annotated[int | None, Range(least=2, most=2**20)] = None
+    """Tokens of a window. Default: the data's, or 128."""
+    batch_size: Annotated[int, Range(least=1, most=2**16)] = 8
+    """Windows of a batch."""
+    splice_special: bool = False
+    """Let the SAE stand in at BOS, EOS, PAD and SEP tokens too, and count them."""
+    exclude: Sequence[str] = ()
+    """Patterns of files to leave out."""
+    tokenizer: str | None = None
+    """Name or folder of the tokenizer, where it is not with the model."""
+    model_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the model computes in."""
+    seed: Annotated[int, SEED] = 0
+    """Seed of the order of files."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.text, str) or not self.text or not all(isinstance(name, str) for name in self.text):
+            raise UserError("EvaluateOnModel: text must be a list of file patterns, such as ['texts/**/*.txt']")
+
+
+@dataclass(eq=False)
 class PruneTrialsSettings(Settings):
     """Settings of `PruneTrials`."""
 
@@ -134,6 +171,7 @@ def _check_some_of(name: str, given: Sequence[Any], known: Any) -> None:
 
 
 DECLARED: dict[str, type[Settings]] = {
+    "EvaluateOnModel": EvaluateOnModelSettings,
     "ExportSAEs": NoSettings,
     "Halving": HalvingSettings,
     "PruneTrials": PruneTrialsSettings,

@@ -36,7 +36,7 @@ class Halving(HalvingSettings, SAECallback):
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
         assert isinstance(bank, SAEBank)
         expect_validations(trainer, "Halving")
-        known = bank.evaluation.keys(getattr(undeclared(trainer).datamodule, "features", None))
+        known = bank.metric_keys(trainer, getattr(undeclared(trainer).datamodule, "features", None))
         if self.metric not in known:
             suggestion = did_you_mean(self.metric, known)
             raise UserError(f"Halving: no metric {self.metric!r}{suggestion}; a validation has {', '.join(known)}")

@@ -20,6 +20,7 @@ TRAINING = {
     "test": "evaluate a run's SAEs on its test data",
     "predict": "write each token's strongest latents, one file per SAE",
 }
+OTHERS = ("shards", "convert", "evaluate", "sweep", "report", "devices")
 USAGE = """usage: saelight COMMAND ...
 
 Train many sparse autoencoders (SAEs) in one pass over activations.
@@ -28,6 +29,7 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
   shards harvest | convert | filter | info | verify
              make activation shards from a model, leave out rows, describe them, check them
   convert    turn SAEs into another library's format, and back
+  evaluate   judge SAEs on their language model: loss recovered, KL, L0, FVU
   sweep expand | run | status | results | best | compare | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
   report     one page of a run's or a sweep's SAEs that opens in any browser
@@ -99,6 +101,11 @@ def _dispatch(args: list[str]) -> int:
         from saelight.cli import convert_command
 
         convert_command.run(args[1:])
+    elif command == "evaluate":
+        _check_configs(args[1:])
+        from saelight.cli import evaluate_command
+
+        evaluate_command.run(args[1:])
     elif command in ("sweep", "devices"):
         from saelight.cli import sweep_commands
 
@@ -108,9 +115,7 @@ def _dispatch(args: list[str]) -> int:
 
         report_command.run(args[1:])
     else:
-        raise UserError(
-            f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'convert', 'sweep', 'report', 'devices'])}"
-        )
+        raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, *OTHERS])}")
     return 0
 
 

@@ -34,6 +34,11 @@ class Normalisation:
             self._shifts[x_BD.device] = (-self.scale * self.mean_D).to(x_BD)
         return torch.add(self._shifts[x_BD.device], x_BD, alpha=self.scale)
 
+    def undone(self, x_BD: Tensor) -> Tensor:
+        """Rows (B, D) of these units as they were before: float32."""
+        x_BD = x_BD.float() / self.scale if self.scale != 1 else x_BD.float()
+        return x_BD if self.mean_D is None else x_BD + self.mean_D.to(x_BD)
+
     def relative_to(self, other: "Normalisation") -> "Normalisation":
         """What takes rows in `other`'s units to this one's."""
         mean_D = self.mean_D

@@ -109,7 +109,7 @@ def check_monitors(trainer: L.Trainer, bank: SAEBank, features: Any) -> None:
     callbacks = _listed(getattr(trainer, "callbacks", None))
     if any(type(callback).__module__.split(".")[0] not in ("saelight", "lightning") for callback in callbacks):
         return  # one of the user's own may log it
-    known = [f"{name}/val/{key}" for name in bank.names for key in bank.evaluation.keys(features)]
+    known = [f"{name}/val/{key}" for name in bank.names for key in bank.metric_keys(trainer, features)]
     for callback in callbacks:
         waits = isinstance(callback, ModelCheckpoint) or (isinstance(callback, EarlyStopping) and callback.strict)
         monitor = getattr(callback, "monitor", None) if waits else None

@@ -4,7 +4,7 @@ import torch
 
 from saelight.bank.evaluation import Evaluation
 from saelight.metrics import token_metrics
-from saelight.run.metric_names import EVALUATED, FINAL, LARGER_IS_BETTER, TRUTH
+from saelight.run.metric_names import EVALUATED, FINAL, LARGER_IS_BETTER, ON_MODEL, TRUTH, UNSPLICED
 from saelight.saes import TopK
 
 
@@ -20,4 +20,4 @@ def test_the_names_are_those_of_the_metrics():
 
 def test_which_way_is_better_is_what_the_metrics_say():
     said = {name: metric.higher_is_better for name, metric in token_metrics(8, 16).items()}
-    assert {name for name, larger in said.items() if larger} == LARGER_IS_BETTER - {TRUTH, *FINAL}
+    assert {name for name, larger in said.items() if larger} == LARGER_IS_BETTER - {TRUTH, *FINAL, *ON_MODEL, *UNSPLICED}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
-from saelight.sweep.show.figures import FIGURES, NothingToDraw, png
+from saelight.sweep.show.figures import FIGURES, NothingToDraw, figures_of, png
 from saelight.sweep.show.figures.canvas import COLOURS
 from saelight.sweep.show.figures.pareto import TIE
 from saelight.sweep.show.fronts import at, front
@@ -88,6 +88,20 @@ def test_loss_stands_in_for_fvu_where_no_point_has_one():
     assert FIGURES["time_loss"](rows).axes[0].get_ylabel() == "last training loss"
     with pytest.raises(NothingToDraw, match="no finished point has an L0 and an FVU above 0"):
         FIGURES["pareto"](rows)
+
+
+def test_loss_recovered_stands_against_l0_where_it_was_measured():
+    rows = sweep(12)
+    assert "loss_recovered" not in figures_of(rows)
+    for i, row in enumerate(rows[:6]):
+        row["metrics"]["loss_recovered"] = 0.9 + 0.02 * i
+    assert "loss_recovered" in figures_of(rows)
+    figure = FIGURES["loss_recovered"](rows)
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "1 - loss recovered (of zero ablation)"
+    heights = sorted(y for dots in axes.collections for _, y in dots.get_offsets())
+    assert heights == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])  # 1 recovers all: it has no place on such an axis
+    assert "7 without an L0 or loss recovered left out" in footer(figure)
 
 
 def test_time_has_the_unit_that_suits_it():

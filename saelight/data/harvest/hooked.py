@@ -28,7 +28,7 @@ class _Enough(Exception):
     """Every hook has its rows."""
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A place in a model."""
 
     module: str
@@ -64,7 +64,7 @@ class Hooked:
 
     def __init__(self, model: nn.Module, hooks: Sequence[str]) -> None:
         modules = dict(model.named_modules())
-        places = {hook: _place(hook, modules, getattr(model, "base_model_prefix", "")) for hook in hooks}
+        places = {hook: place_of(hook, modules, getattr(model, "base_model_prefix", "")) for hook in hooks}
         self.paths = {hook: place.path for hook, place in places.items()}
         """Each hook's dotted path in the model."""
         if twice := [path for path, n in Counter(self.paths.values()).items() if n > 1]:
@@ -196,7 +196,7 @@ class Hooked:
         self.model(*([] if first in named else [inputs[first]]), **named)
 
 
-def _place(hook: str, modules: dict[str, nn.Module], prefix: str) -> _Place:
+def place_of(hook: str, modules: dict[str, nn.Module], prefix: str) -> Place:
     """Where a hook is. Raises `UserError` where the model has no such place."""
     names = [hook]
     if hook_names.is_transformer_lens(hook) and hook not in modules:
@@ -206,12 +206,12 @@ def _place(hook: str, modules: dict[str, nn.Module], prefix: str) -> _Place:
                 f"TransformerLens's {hook!r} is no place of this model that saelight knows; give a module's dotted path, "
                 f"such as {_nearest('layers.3', modules)}"
             )
-    names += [names[0].removeprefix(f"{prefix}.")]  # AutoModel has no head around it
+    names += [names[0].removeprefix(f"{prefix}."), f"{prefix}.{names[0]}"]  # AutoModel has no head around it
     for name in names:
         for place in (
-            _Place(name, False),
-            _Place(name.removesuffix(_OUTPUT), False),
-            _Place(name.removesuffix(_INPUT), True),
+            Place(name, False),
+            Place(name.removesuffix(_OUTPUT), False),
+            Place(name.removesuffix(_INPUT), True),
         ):
             if place.module and place.module in modules:
                 return place

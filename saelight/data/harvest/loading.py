@@ -11,8 +11,11 @@ from saelight.data.harvest.tokenizing import first_line, tokenizer_at
 from saelight.errors import UserError
 
 
-def load(settings: ModelSettings, hooks: Sequence[str] = ()) -> LoadedModel:
+def load(settings: ModelSettings, hooks: Sequence[str] = (), *, with_head: bool = False) -> LoadedModel:
     """The model of the settings, on its device. Of a model of text and images, the hooks tell which it is to read.
+
+    Args:
+        with_head: Load it as a causal language model, which predicts the next token.
 
     Raises:
         UserError: There is no such model, it is none for text or images, or it brings code of its own that is not trusted.
@@ -23,7 +26,7 @@ def load(settings: ModelSettings, hooks: Sequence[str] = ()) -> LoadedModel:
     if own_model.is_path(name):
         loaded = own_model.load(name, settings)
     else:
-        loaded = pretrained.load(name, settings, images=tower(hooks, IMAGE_TOWERS) is not None)
+        loaded = pretrained.load(name, settings, images=tower(hooks, IMAGE_TOWERS) is not None, with_head=with_head)
     if settings.tokenizer is not None and loaded.image_transform is None:
         loaded = loaded._replace(tokenizer=_named_tokenizer(settings))
     if loaded.positions is not None and any("decoder" in hook.split(".") for hook in hooks):

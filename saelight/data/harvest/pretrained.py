@@ -15,8 +15,11 @@ _IMAGES = ("image_size", "patch_size", "num_channels")
 """What configurations of models of images have."""
 
 
-def load(model: str, settings: ModelSettings, images: bool) -> LoadedModel:
+def load(model: str, settings: ModelSettings, images: bool, with_head: bool = False) -> LoadedModel:
     """The model of that name, and its tokenizer, or its image processor where it reads images or `images` are wanted.
+
+    Args:
+        with_head: Load it as a causal language model.
 
     Raises:
         UserError: There is no such model, it reads neither text nor images, or brings code of its own that is not trusted.
@@ -36,7 +39,10 @@ def load(model: str, settings: ModelSettings, images: bool) -> LoadedModel:
         images = images or (vocabulary is None and any(hasattr(config, known) for known in _IMAGES))
         if vocabulary is None and not images:
             raise UserError(f"model {model!r} ({config.model_type}) reads neither text nor images; choose one that does")
-        network = transformers.AutoModel.from_pretrained(name, **where, **_options(settings)).eval()
+        if with_head:
+            network = _with_head(model, config, name, **where, **_options(settings)).eval()
+        else:
+            network = transformers.AutoModel.from_pretrained(name, **where, **_options(settings)).eval()
         if images:
             # Pillow's way, whatever else is installed: the pixels are then the same everywhere.
             transform = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **where)
@@ -51,6 +57,18 @@ def load(model: str, settings: ModelSettings, images: bool) -> LoadedModel:
         except LookupError as error:  # whoever brings token ids needs none
             lacks = str(error)
     return LoadedModel(model, network, tokenizer, transform, vocabulary, _positions(network, text), lacks)
+
+
+def _with_head(model: str, config: Any, name: str, **how: Any) -> Any:
+    """The causal language model of a name or folder. Raises `UserError` where there is none."""
+    import transformers
+
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(f"model {model!r} ({config.model_type}) predicts no next token; give a causal language model")
+    network, found = transformers.AutoModelForCausalLM.from_pretrained(name, **how, output_loading_info=True)
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"model {model!r} has no weights of {missing[0]}; give a causal language model with its head")
+    return network
 
 
 def _options(settings: ModelSettings) -> dict[str, Any]:

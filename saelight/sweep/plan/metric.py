@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from saelight.errors import UserError, did_you_mean
-from saelight.run.metric_names import EVALUATED, FINAL, TRUTH
+from saelight.run.metric_names import EVALUATED, FINAL, ON_MODEL, TRUTH
 from saelight.sweep.plan.checks import mapping, one_of, refuse_unknown
 
 if TYPE_CHECKING:
@@ -45,10 +45,20 @@ def check_measured(metric: dict[str, str], trainer: dict[str, Any], opened: "Ope
         raise UserError(f"{where}: {name} comes from validations, and the data leave no rows for them: give data some")
     if key_of(metric) == TRUTH and opened.features is None:
         raise UserError(f"{where}: {name} compares with true features, and only synthetic data know theirs: take val/fvu")
+    if key_of(metric) in ON_MODEL and not any(map(_evaluates, trainer["callbacks"] or ())):
+        raise UserError(
+            f"{where}: {name} takes the language model: add EvaluateOnModel to trainer.callbacks, or take val/fvu"
+        )
+
+
+def _evaluates(callback: Any) -> bool:
+    """Whether a callback of a config measures on the language model."""
+    path = callback.get("class_path") if isinstance(callback, dict) else callback
+    return str(path).rpartition(".")[2] == "EvaluateOnModel"
 
 
 def _check_name(name: Any, while_training: bool, where: str) -> None:
-    known = [f"{_STAGE}{key}" for key in (*EVALUATED, TRUTH, *(() if while_training else FINAL))]
+    known = [f"{_STAGE}{key}" for key in (*EVALUATED, TRUTH, *ON_MODEL, *(() if while_training else FINAL))]
     if name in known:
         return
     if while_training and str(name).removeprefix(_STAGE) in FINAL:

@@ -15,9 +15,10 @@ from saelight.errors import UserError
 def plot(rows: Sequence[Mapping[str, Any]], out: Path, say: Callable[[str], object] = print) -> list[Path]:
     """Draw a sweep's results (one dict per point, docs/sweeps.md) and return the files written.
 
-    Writes `pareto.png`, `time_loss.png`, `sensitivity.png` and `throughput.png` into `out`, and the same images as
-    TensorBoard events into `out/tensorboard`, at the number of finished points as step: a sweep plotted while it runs shows
-    how it went on. `say` is told of each figure that the rows hold nothing for, and why.
+    Writes `pareto.png`, `time_loss.png`, `sensitivity.png` and `throughput.png` into `out`, `loss_recovered.png` where SAEs
+    were judged on their language model, and the same images as TensorBoard events into `out/tensorboard`, at the number of
+    finished points as step: a sweep plotted while it runs shows how it went on. `say` is told of each figure that the rows
+    hold nothing for, and why.
 
     Raises: UserError if matplotlib is missing, or no point has finished.
     """
@@ -25,14 +26,14 @@ def plot(rows: Sequence[Mapping[str, Any]], out: Path, say: Callable[[str], obje
         import matplotlib  # noqa: F401
     except ImportError:
         raise UserError("plots need matplotlib: pip install 'saelight[plot]'") from None
-    from saelight.sweep.show.figures import FIGURES, NothingToDraw, png
+    from saelight.sweep.show.figures import NothingToDraw, figures_of, png
     from saelight.sweep.show.figures.selection import finished
 
     done = sum(map(finished, rows))
     if not done:
         raise UserError(f"nothing to plot: none of the {len(rows)} points has finished; plot again when one has")
     images = {}
-    for name, draw in FIGURES.items():
+    for name, draw in figures_of(rows).items():
         try:
             images[name] = png(draw(rows))
         except NothingToDraw as reason:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from saelight.errors import UserError
+from saelight.run.evaluation_file import on_model
 
 _COUNTED = ("step", "steps", "tokens", "seconds", "loss", "l0", "fvu", "eta")
 _KNOWN = frozenset({"name", "state", "reason", "config", "seed", "metrics", "steps", "tokens", "seconds"})
@@ -26,7 +27,8 @@ def progress(run: Path) -> dict[str, Any]:
 
 
 def results(run: Path) -> dict[str, dict[str, Any]]:
-    """By SAE: what a run that has come to its end says of it. Raises `UserError` when that cannot be read."""
+    """By SAE: what a run that has come to its end says of it, and what `saelight evaluate` has measured since. Raises
+    `UserError` when the run's own word cannot be read."""
     path = run / "results.jsonl"
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -38,7 +40,7 @@ def results(run: Path) -> dict[str, dict[str, Any]]:
         ) from None
     if not all(map(_is_result, rows)):
         raise UserError(f"{path} is not as a run writes it: {_FIX}")
-    return {row["name"]: row for row in rows}
+    return {row["name"]: row | {"metrics": row["metrics"] | on_model(run / "saes" / row["name"])} for row in rows}
 
 
 def _is_result(row: Any) -> bool:

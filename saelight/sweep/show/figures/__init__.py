@@ -10,13 +10,20 @@ from matplotlib.figure import Figure
 from saelight.sweep.show.figures.canvas import NothingToDraw as NothingToDraw
 from saelight.sweep.show.figures.canvas import png as png
 from saelight.sweep.show.figures.efficiency import throughput, time_loss
-from saelight.sweep.show.figures.pareto import pareto
-from saelight.sweep.show.figures.selection import Row
+from saelight.sweep.show.figures.pareto import loss_recovered, pareto
+from saelight.sweep.show.figures.selection import Row, number
 from saelight.sweep.show.figures.sensitivity import sensitivity
 
 FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "pareto": pareto,
+    "loss_recovered": loss_recovered,
     "time_loss": time_loss,
     "sensitivity": sensitivity,
     "throughput": throughput,
 }
+
+
+def figures_of(rows: Sequence[Row]) -> dict[str, Callable[[Sequence[Row]], Figure]]:
+    """The figures that are to be drawn of these rows: that of the model's loss only where somebody has measured it."""
+    judged = any(number(row["metrics"], "loss_recovered") is not None for row in rows)
+    return {name: draw for name, draw in FIGURES.items() if draw is not loss_recovered or judged}

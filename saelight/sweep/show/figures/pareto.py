@@ -1,6 +1,6 @@
 """Sparsity against reconstruction: what each variant's SAEs reach, and which of them nothing else beats."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -35,6 +35,28 @@ MOST_NAMED = 10
 LONGEST_NAME = 28
 
 
+class _Cost(NamedTuple):
+    """What stands against L0."""
+
+    title: str
+    label: str
+    name: str
+    drawable: str
+    """Of which value there is a logarithm."""
+    of: Callable[[Mapping[str, Any] | None], float | None]
+    """From metrics: positive where it is known, and better where it is smaller."""
+
+
+_FVU = _Cost("Sparsity against reconstruction", FVU, "FVU", "an FVU above 0", lambda metrics: number(metrics, "fvu"))
+_LOSS = _Cost(
+    "Sparsity against the model's loss",
+    "1 - loss recovered (of zero ablation)",
+    "loss recovered",
+    "a loss recovered below 1",
+    lambda metrics: None if (share := number(metrics, "loss_recovered")) is None else 1 - share,
+)
+
+
 class _Point(NamedTuple):
     row: Row
     place: Place
@@ -46,15 +68,25 @@ def pareto(rows: Sequence[Row]) -> Figure:
 
     Points within 1 % of each other count as one on a line; those of the front of all are numbered, and named beside it.
     """
+    return _against_l0(rows, _FVU)
+
+
+@styled()
+def loss_recovered(rows: Sequence[Row]) -> Figure:
+    """The same with the share of the model's loss that the SAE does not recover in place of FVU."""
+    return _against_l0(rows, _LOSS)
+
+
+def _against_l0(rows: Sequence[Row], cost: _Cost) -> Figure:
     look = Look(rows)
-    points = [_Point(row, place) for row in rows if (place := _place(row))]
+    points = [_Point(row, place) for row in rows if (place := _place(row, cost))]
     done = [point for point in points if finished(point.row)]
     if not done:
-        raise NothingToDraw("no finished point has an L0 and an FVU above 0")
+        raise NothingToDraw(f"no finished point has an L0 and {cost.drawable}")
     left_out = len(rows) - len(points)
     figure = new_figure(
-        "Sparsity against reconstruction",
-        [census(rows), f"{left_out} without an L0 or FVU left out" if left_out else ""],
+        cost.title,
+        [census(rows), f"{left_out} without an L0 or {cost.name} left out" if left_out else ""],
         SIZE,
     )
     axes, widths = figure.subplots(), _Widths([point.row for point in points], dot_area(len(points)))
@@ -72,7 +104,7 @@ def pareto(rows: Sequence[Row]) -> Figure:
     scale(axes, "x", [l0 for _, (l0, _) in points], log=True)
     scale(axes, "y", [fvu for _, (_, fvu) in points], log=True)
     axes.set_xlabel("L0 (active latents per token)")
-    axes.set_ylabel(FVU)
+    axes.set_ylabel(cost.label)
     marks = _marks(several=len(shown) > 1, off=any(off), stopped=len(done) < len(points))
     names = [key(f"{i}  {_short(point.row['name'])}") for i, point in enumerate(named, 1)]
     keys = {"variant": [look.key(name, line=True) for name in shown], "width": widths.keys(), "mark": marks}
@@ -126,10 +158,10 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2 - 1]}…{name[-LONGEST_NAME // 2 :]}"
 
 
-def _place(row: Row) -> Place | None:
-    """(L0, FVU) where both are known and can stand on a logarithmic axis."""
-    l0, fvu = number(row["metrics"], "l0"), number(row["metrics"], "fvu")
-    return (l0, fvu) if l0 and fvu and l0 > 0 and fvu > 0 else None
+def _place(row: Row, cost: _Cost) -> Place | None:
+    """L0 and the cost, where both are known and can stand on a logarithmic axis."""
+    l0, y = number(row["metrics"], "l0"), cost.of(row["metrics"])
+    return (l0, y) if l0 and y and l0 > 0 and y > 0 else None
 
 
 class _Widths:

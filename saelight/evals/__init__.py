@@ -1,0 +1,1 @@
+"""Trained SAEs judged on their language model."""

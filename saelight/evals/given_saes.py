@@ -1,0 +1,106 @@
+"""The SAEs that are to be evaluated, and where in which model each belongs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from saelight.convert import formats
+from saelight.errors import UserError
+from saelight.run.evaluation_file import writable
+from saelight.saes.provenance import Provenance
+from saelight.saes.sae import SAE
+
+_CONTEXT = 128
+
+
+class Spot(NamedTuple):
+    """What SAEs have in common that are judged in one pass over the text."""
+
+    model: str
+    read: tuple[str, ...]
+    """Names of the place that they take activations from, the first known one of which counts."""
+    written: tuple[str, ...]
+    """Names of the place whose activations theirs replace."""
+    context: int
+    """Tokens of a window."""
+    special_in_text: bool
+    """Whether special tokens that are written out in the text are read as such."""
+
+
+class Given(NamedTuple):
+    """An SAE to evaluate."""
+
+    name: str
+    sae: SAE
+    path: Path | None
+    """Its folder or file; None of one that is in memory alone."""
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where its activations came from, as far as it knows."""
+        return (self.sae.provenance or Provenance()).source
+
+
+def gather(saes: Sequence[str | Path | SAE]) -> list[Given]:
+    """The SAEs of folders and files of any known format, of all of a run's or a sweep's folder, and those given themselves.
+
+    Raises:
+        UserError: A path holds none, one cannot be read, or nothing could be written beside it.
+    """
+    found: list[Given] = []
+    for each in saes:
+        if isinstance(each, SAE):
+            found.append(Given((each.provenance or Provenance()).name, each, None))
+            continue
+        path = Path(each)
+        one = formats.at(path)
+        inside = {path.name or str(path): one} if one else formats.inside(path)
+        if not inside:
+            raise formats.none_at(path)
+        for name, place in inside.items():
+            writable(place.path)
+            found.append(Given(name, place.format.read(place.path, True, False), place.path))
+    if not found:
+        raise UserError("which SAEs? give a trained SAE's folder, a run's or a sweep's")
+    return _named_apart(found)
+
+
+def spot_of(given: Given, model: str | None, hook: str | None, target_hook: str | None, context: int | None) -> Spot:
+    """Where an SAE belongs: as is said, or else as it says itself.
+
+    Raises:
+        UserError: Neither says which model, or which place in it.
+    """
+    source, target = given.source, (given.sae.provenance or Provenance()).target_source or {}
+    own = source.get("model")
+    model = model or (own if isinstance(own, str) and own not in ("", "synthetic") else None)
+    if model is None:
+        raise UserError(f"SAE {given.name!r} does not know its language model: give --model, a folder or a hub name")
+    read = (hook,) if hook else _names(source)
+    if not read:
+        raise UserError(f"SAE {given.name!r} does not know where in the model it belongs: give --hook, as model.layers.3")
+    written = read
+    if given.sae.is_transcoder:
+        written = (target_hook,) if target_hook else _names(target)
+        if not written:
+            raise UserError(f"transcoder {given.name!r} does not know its target's place: give --target_hook")
+    elif target_hook:
+        raise UserError(f"SAE {given.name!r} is no transcoder and has no target: drop --target_hook")
+    noted = source.get("context", source.get("context_size"))
+    return Spot(
+        model,
+        read,
+        written,
+        context or (noted if isinstance(noted, int) and noted > 1 else _CONTEXT),
+        source.get("special_in_text") is True,
+    )
+
+
+def _names(source: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(name for key in ("hook", "hook_name") if isinstance(name := source.get(key), str) and name)
+
+
+def _named_apart(found: list[Given]) -> list[Given]:
+    """SAEs of several runs may share a name: by their paths then."""
+    names = [given.name for given in found]
+    return [given._replace(name=str(given.path)) if names.count(given.name) > 1 and given.path else given for given in found]

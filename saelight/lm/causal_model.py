@@ -1,0 +1,93 @@
+"""A causal language model with its tokenizer, and windows of text for it.
+
+Shapes: B windows, T tokens.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from saelight.data.harvest.corpus import Corpus
+from saelight.data.harvest.harvest_settings import HarvestSettings
+from saelight.data.harvest.harvester import _windows
+from saelight.data.harvest.loading import load
+from saelight.data.harvest.model_settings import LoadedModel, ModelSettings
+from saelight.data.harvest.onednn_linear import use_onednn
+from saelight.errors import UserError
+
+_STRUCTURAL = ("bos", "eos", "pad", "sep", "decoder_start")
+
+
+class CausalModel(NamedTuple):
+    """What text is judged by."""
+
+    loaded: LoadedModel
+    special: list[int]
+    """Ids of the tokens that structure text, as SAELens takes them: BOS, EOS, PAD, SEP and the decoder's start."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The model."""
+        return self.loaded.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where it takes its inputs."""
+        return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+
+
+def load_causal(settings: ModelSettings) -> CausalModel:
+    """A causal language model, in eval mode.
+
+    Raises:
+        UserError: There is none, it is no causal language model, or the tokenizer beside it is another model's.
+    """
+    # Whatever a model draws when it is built is no business of a training that is going on.
+    with torch.random.fork_rng(devices=[]):
+        loaded = load(settings, with_head=True)
+    name, tokens, tokenizer = loaded.name, loaded.vocabulary, loaded.tokenizer
+    if tokenizer is not None and tokens is not None and len(tokenizer) > tokens:
+        raise UserError(
+            f"model {name!r} knows {tokens:,} tokens and its tokenizer {len(tokenizer):,}: they do not belong together; "
+            "give the model's own tokenizer"
+        )
+    if (config := getattr(loaded.network, "config", None)) is not None:
+        config.use_cache = False
+    ids = [getattr(tokenizer, f"{kind}_token_id", None) for kind in _STRUCTURAL]
+    loaded.network.requires_grad_(False)
+    use_onednn(loaded.network)
+    return CausalModel(loaded, sorted({id_ for id_ in ids if id_ is not None}))
+
+
+def windows_of(corpus: Corpus, model: CausalModel, context: int, special_in_text: bool, max_tokens: int) -> list[list[int]]:
+    """The token ids of the documents' windows, cut as harvests cut them, until there are `max_tokens` or more.
+
+    Raises:
+        UserError: There is less text than one window, or the model has no room for such windows.
+    """
+    model.loaded.check_context(context)
+    cut = HarvestSettings(model.loaded.name, [], [], "", context=context, special_in_text=special_in_text)
+    found: list[list[int]] = []
+    tokens = 0
+    for window in _windows(corpus, model.loaded, cut):
+        found.append(window.ids)
+        tokens += len(window.ids)
+        if tokens >= max_tokens:
+            break
+    if tokens < context:
+        raise UserError(f"the text has {tokens} tokens, less than a window of {context}: give more text, or lower context")
+    return found
+
+
+def batches(windows: list[list[int]], size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Windows, `size` at a time: ids (B, T), padded at the end, and what of them is no padding (B, T) bool."""
+    for start in range(0, len(windows), size):
+        group = windows[start : start + size]
+        ids_BT = torch.zeros(len(group), max(map(len, group)), dtype=torch.int64)
+        real_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+        for b, ids in enumerate(group):
+            ids_BT[b, : len(ids)] = torch.tensor(ids)
+            real_BT[b, : len(ids)] = True
+        yield ids_BT.to(device), real_BT.to(device)
