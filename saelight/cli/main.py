@@ -30,6 +30,8 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
   convert    turn SAEs into another library's format, and back
   sweep expand | run | status | results | best | compare | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
+  latents collect | show
+             what each latent fires on: contexts, tokens, neighbours
   report     one page of a run's or a sweep's SAEs that opens in any browser
   devices    the devices of this machine
 
@@ -98,13 +100,18 @@ def _dispatch(args: list[str]) -> int:
         from saelight.cli import sweep_commands
 
         return sweep_commands.run(args[1:]) if command == "sweep" else sweep_commands.devices(args[1:])
+    elif command == "latents":
+        from saelight.cli import latents_command
+
+        latents_command.run(args[1:])
     elif command == "report":
         from saelight.cli import report_command
 
         report_command.run(args[1:])
     else:
         raise UserError(
-            f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'convert', 'sweep', 'report', 'devices'])}"
+            f"no command {command!r}"
+            f"{did_you_mean(command, [*TRAINING, 'shards', 'convert', 'sweep', 'latents', 'report', 'devices'])}"
         )
     return 0
 
