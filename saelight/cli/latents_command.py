@@ -1,4 +1,4 @@
-"""`saelight latents collect | show`. Nothing heavy is imported before its arguments are known to be right."""
+"""`saelight latents collect | show | export`. Nothing heavy is imported before its arguments are known to be right."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import sys
 from saelight.parsing.arguments import Parser, count, whole
 
 _SORTS = ("density", "max", "similarity")
+EXPORTED = ("neuronpedia", "saedashboard")
 
 
 def run(args: list[str]) -> None:
@@ -17,11 +18,12 @@ def run(args: list[str]) -> None:
         epilog="docs/latents.md has the details.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="collect | show")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="collect | show | export")
     _add_collect(commands.add_parser("collect", help="go through activations once, for all SAEs", allow_abbrev=False))
     _add_show(commands.add_parser("show", help="look at latents", allow_abbrev=False))
+    _add_export(commands.add_parser("export", help="write them for other viewers", allow_abbrev=False))
     given = parser.parse_args(args)
-    {"collect": _collect, "show": _show}[given.command](given)
+    {"collect": _collect, "show": _show, "export": _export}[given.command](given)
 
 
 def _add_collect(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +48,14 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ascending", action="store_true", help="the smallest first; those that never fire are last")
     parser.add_argument("--limit", type=count, default=20, metavar="N", help="latents of a table, contexts of one (20)")
     parser.add_argument("--json", action="store_true", help="all that is known of them, a line of JSON each")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sae", metavar="SAE", help="an SAE's folder")
+    parser.add_argument("out", help="the folder to make")
+    parser.add_argument("--to", required=True, choices=EXPORTED, help="the format to write")
+    parser.add_argument("--model", help="the model's name there; default: as the data say")
+    parser.add_argument("--layer", help="as layer and set are called there, 3-saelight; default: as the data say")
 
 
 def _collect(given: argparse.Namespace) -> None:
@@ -95,3 +105,9 @@ def _show(given: argparse.Namespace) -> None:
         print(f"{len(chosen)} of {total:,}; saelight latents show {given.sae} {chosen[0][0]} shows all of one")
     else:
         print(f"no latent of {latents.name} fires on {given.search!r} in what was collected")
+
+
+def _export(given: argparse.Namespace) -> None:
+    from saelight.latents import neuronpedia
+
+    print(neuronpedia.export(given.sae, given.out, given.to, given.model, given.layer))

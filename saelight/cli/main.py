@@ -30,7 +30,7 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
   convert    turn SAEs into another library's format, and back
   sweep expand | run | status | results | best | compare | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
-  latents collect | show
+  latents collect | show | export
              what each latent fires on: contexts, tokens, neighbours
   report     one page of a run's or a sweep's SAEs that opens in any browser
   devices    the devices of this machine

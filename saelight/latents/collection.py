@@ -94,7 +94,7 @@ def _collect(shown: Shown, settings: Settings) -> list[str]:
         print(f"note: {note}", flush=True)
     first = min(work.record.next_row for work in works)
     began, done = time.monotonic(), first
-    with bar(total=n_rows, initial=first, unit=" tokens", desc="latents") as progress, _stops() as stop:
+    with bar(total=n_rows, initial=first, unit=" tokens", desc="latents", delay=1) as progress, _stops() as stop:
         saved = time.monotonic()
         for piece in pieces(shown.rows, first, n_rows, size):
             _add(piece, works)

@@ -175,6 +175,11 @@ class Latents(Sequence[Latent]):
         """The cosine of each latent's decoder row with its nearest: float32 (F,)."""
         return self.column("near.cosines")[:, 0]
 
+    @cached_property
+    def fired_in_sample(self) -> np.ndarray:
+        """At how many of the sampled rows each latent fires: int32 (F,)."""
+        return self.column("together.fired")
+
     def column(self, name: str) -> np.ndarray:
         """A tensor of the file. Raises `UserError` for one that it has not."""
         if name not in self._names:
@@ -290,7 +295,7 @@ class Latents(Sequence[Latent]):
         if counts is None:
             cosines = self._row(f"{kind}.cosines", i)
         else:
-            fired = self._fired_together
+            fired = self.fired_in_sample
             cosines = counts / np.sqrt(np.maximum(1, fired[i]) * np.maximum(1.0, fired[latents]))
         return [
             Related(
@@ -302,10 +307,6 @@ class Latents(Sequence[Latent]):
             for k in range(len(latents))
             if latents[k] >= 0
         ]
-
-    @cached_property
-    def _fired_together(self) -> np.ndarray:
-        return self.column("together.fired")
 
     def _logits(self, kind: str, i: int) -> list[Logit]:
         ids, logits = self._row(f"{kind}.ids", i), self._row(f"{kind}.logits", i)
