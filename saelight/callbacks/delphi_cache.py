@@ -51,8 +51,8 @@ class Entries(NamedTuple):
     values_E: Tensor
 
 
-def entries(f_BF: Tensor) -> Entries:
-    """What of the latents (B, F) delphi keeps."""
+def entries(f_BF: Tensor, _most: int) -> Entries:
+    """What of the latents (B, F) delphi keeps: all of them, however many."""
     rows_E, latents_E = (f_BF.abs() > _LEAST).nonzero(as_tuple=True)
     return Entries(rows_E, latents_E, f_BF[rows_E, latents_E].float())
 

@@ -18,7 +18,7 @@ SAES = {
 
 
 def columns() -> dict[str, torch.Tensor]:
-    """Windows of 30 tokens, three a document; each begins with a token that is left out, and of each tenth a row is missing."""
+    """Windows of 30 tokens, three a document; the first token of each is left out, and of each tenth another one too."""
     kept = [p for w in range(ROWS // 20) for p in range(1, WINDOW) if not (w % 10 == 3 and p == 12)][:ROWS]
     positions = torch.tensor(kept, dtype=torch.int32)
     begins = torch.cat([torch.zeros(1, dtype=torch.bool), positions[1:] <= positions[:-1]])
