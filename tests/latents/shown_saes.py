@@ -1,5 +1,6 @@
 """A run that nobody trained: SAEs on activations of made-up documents, with token ids, positions and gaps."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -25,6 +26,12 @@ def columns() -> dict[str, torch.Tensor]:
     documents = begins.cumsum(0) // 3
     tokens = torch.randint(0, 40, (ROWS,), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
     return {"token_ids": tokens, "positions": positions, "document_ids": documents}
+
+
+def name_tokens(sae: Path) -> None:
+    """Give the tokens of collected latents texts, of which one is HTML and one obeys a terminal."""
+    texts = {id: f" word{id}" for id in range(40)} | {7: "<img src=x onerror=alert(1)>", 8: "\x1b[31m\n"}
+    (sae / "latents" / "tokens.json").write_text(json.dumps(texts))
 
 
 def make_shards(path: Path, rows: int = ROWS, d_in: int = D_IN, model: str = "", **given: torch.Tensor) -> Path:
