@@ -16,6 +16,7 @@ LAYERS = (
     ("sweep.execute",),
     ("sweep.store",),
     ("sweep.plan",),
+    ("latents",),
     ("run", "callbacks", "loggers", "convert", "lm"),
     ("bank",),
     ("saes",),

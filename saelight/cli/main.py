@@ -20,7 +20,7 @@ TRAINING = {
     "test": "evaluate a run's SAEs on its test data",
     "predict": "write each token's strongest latents, one file per SAE",
 }
-OTHERS = ("shards", "convert", "evaluate", "sweep", "report", "devices")
+OTHERS = ("shards", "convert", "evaluate", "sweep", "latents", "report", "devices")
 USAGE = """usage: saelight COMMAND ...
 
 Train many sparse autoencoders (SAEs) in one pass over activations.
@@ -32,6 +32,8 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
   evaluate   judge SAEs on their language model: loss recovered, KL, L0, FVU
   sweep expand | run | status | results | best | compare | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
+  latents collect | show | export
+             what each latent fires on: contexts, tokens, neighbours
   report     one page of a run's or a sweep's SAEs that opens in any browser
   devices    the devices of this machine
 
@@ -110,6 +112,10 @@ def _dispatch(args: list[str]) -> int:
         from saelight.cli import sweep_commands
 
         return sweep_commands.run(args[1:]) if command == "sweep" else sweep_commands.devices(args[1:])
+    elif command == "latents":
+        from saelight.cli import latents_command
+
+        latents_command.run(args[1:])
     elif command == "report":
         from saelight.cli import report_command
 

@@ -13,6 +13,7 @@ from saelight.report.gathered import Gathered, about
 from saelight.report.matched import LEAST, NEAR, Measured, relative
 from saelight.report.metric_words import WORDS, word
 from saelight.report.octaves import TIE, best_by_octave
+from saelight.report.sae_latents import LARGEST, has_latents, latents_of
 from saelight.report.sae_row import SAERow
 from saelight.sweep.show.fronts import front
 from saelight.version import version
@@ -48,6 +49,9 @@ def document(sources: Sequence[Gathered]) -> dict[str, Any]:
     rows = [(i, row) for i, source in enumerate(sources) for row in source.rows]
     most = max(_LEAST_POINTS, min(_MOST_POINTS, _ALL_POINTS // max(1, len(rows))))
     saes = [_sae(number, i, row, most) for number, (i, row) in enumerate(rows)]
+    known = [(sae, row) for sae, (_, row) in zip(saes, rows, strict=True) if has_latents(row.inside("saes"))]
+    for sae, row in known:
+        sae["latents"] = latents_of(row.run / "saes" / row.name, LARGEST / len(known))
     metrics = [key for key in WORDS if any(key in sae["metrics"] for sae in saes)]
     metrics += sorted({key for sae in saes for key in sae["metrics"]} - WORDS.keys())
     return {
@@ -110,6 +114,7 @@ def _sae(number: int, source: int, row: SAERow, most: int) -> dict[str, Any]:
         "fields": {text(key): shown(value) for key, value in row.fields.items()},
         "curve": None if log is None else _curve(read_curve(log / LOG, most)),
         "density": _density(row.density),
+        "latents": None,
     }
 
 

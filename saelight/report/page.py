@@ -15,7 +15,7 @@ from saelight.files import check_path, write_text
 from saelight.report.document import document
 from saelight.report.gathered import gather
 
-_SCRIPTS = ("look.js", "charts.js", "table.js", "details.js", "main.js")
+_SCRIPTS = ("look.js", "charts.js", "table.js", "latents.js", "details.js", "main.js")
 """In this order; each knows those before it."""
 
 

@@ -161,7 +161,7 @@ REFUSED = {
     "no config": (["--config", "none.yaml"], "none.yaml: there is no such config file"),
     "a device that is not there": (
         ["runs/tiny", "--model", "model", "--text", "text.txt", "--device", "tpu9"],
-        "device 'tpu9' cannot take the model (RuntimeError: ",
+        "model 'model' cannot go to device 'tpu9': ",
     ),
     "a model without a head": (
         ["runs/tiny", "--model", "headless", "--text", "text.txt"],

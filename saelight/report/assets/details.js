@@ -41,6 +41,7 @@ function fillDialog(dialog, sae) {
     pairs(Object.keys(DATA.metrics).filter((key) => metric(sae, key) !== null).map((key) => [DATA.metrics[key].label, metricText(sae, key)])),
     element("h2", {}, "Training"),
     pairs(known),
+    latentsPart(sae),
     foldable("What the sweep sets", sae.settings),
     foldable("Its config", sae.fields),
     sae.folder === null ? element("p", { className: "soft" }, "It is not exported.")
