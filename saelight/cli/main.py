@@ -31,6 +31,7 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
   sweep expand | run | status | results | best | compare | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
   report     one page of a run's or a sweep's SAEs that opens in any browser
+  serve      that page for all runs, following their training; trains over HTTP
   devices    the devices of this machine
 
 saelight COMMAND --help says more; saelight --version prints the version."""
@@ -102,10 +103,13 @@ def _dispatch(args: list[str]) -> int:
         from saelight.cli import report_command
 
         report_command.run(args[1:])
+    elif command == "serve":
+        from saelight.cli import serve_command
+
+        serve_command.run(args[1:])
     else:
-        raise UserError(
-            f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'convert', 'sweep', 'report', 'devices'])}"
-        )
+        known = [*TRAINING, "shards", "convert", "sweep", "report", "serve", "devices"]
+        raise UserError(f"no command {command!r}{did_you_mean(command, known)}")
     return 0
 
 
