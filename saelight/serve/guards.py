@@ -136,7 +136,8 @@ async def read_body(request: web.Request, model: type[Asked]) -> Asked:
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
+    found = error.errors(include_url=False, include_input=False)
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     field = str(first["loc"][0])[:60] if first["loc"] else "the body"
     if first["type"] == "extra_forbidden":
         near = did_you_mean(field, model.model_fields) or f": there are {', '.join(model.model_fields)}"

@@ -19,7 +19,7 @@ from saelight.errors import UserError
 from saelight.files import check_name, write_text
 from saelight.serve.answers import TrainRequest
 from saelight.serve.guards import Refused
-from saelight.serve.train_requests import DataRoots, plan, write_plan
+from saelight.serve.train_requests import DataRoots, Planned, plan, write_plan
 from saelight.sweep.execute.child import PARENT
 from saelight.sweep.store.runner_lock import is_held
 from saelight.sweep.store.sweep_folder import SweepFolder
@@ -29,15 +29,8 @@ _MOST_WAITING = 100
 _PATIENCE = 60.0
 """Seconds for runs to write their checkpoints when the server stops."""
 _NO_LAYERS = "has no layers to choose from"
-_COMMAND = (
-    "import sys\nfrom saelight.sweep.execute.child import end_with_parent\nend_with_parent()\n"
-    "from saelight.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-)
-"""saelight, told to stop when the server dies, however it does."""
-_DEVICES = (
-    "import json, sys\nfrom saelight.sweep.execute import devices\n"
-    "print(json.dumps([one.name for one in devices.choose(sys.argv[1], devices.find())]))"
-)
+_ERROR = "saelight: error: "
+_PROCESS = (sys.executable, "-m", "saelight.serve.job_process")
 
 
 class JobQueue:
@@ -51,8 +44,10 @@ class JobQueue:
 
     def __init__(self, home: Path, data: DataRoots, devices: str) -> None:
         self.home, self._data, self._wanted_devices = home, data, devices
-        self._idle: list[str] | None = None
-        """Devices without a job; None before they were asked for."""
+        self._devices: list[str] = []
+        """All that train; none before they were asked for."""
+        self._idle: list[str] = []
+        """Those without a job."""
         self._running: dict[str, tuple[asyncio.subprocess.Process, str]] = {}
         """By name: the process and its device."""
         self._waits: set[asyncio.Task[None]] = set()
@@ -76,16 +71,13 @@ class JobQueue:
             raise Refused(429, f"{waiting} jobs are wanted already: stop some, or ask again later")
         async with self._planning:
             name = self._free_name(request.name, preset)
-            planned = plan(request, preset, self._data, name)
             try:
-                await self._expand(planned.sweep, planned, name)
+                planned = await self._plan(request, preset, name)
             except UserError as error:
-                if _NO_LAYERS not in str(error):
+                if request.layer_idx is None or _NO_LAYERS not in str(error):
                     raise
-                alone = plan(request.model_copy(update={"layer_idx": None}), preset, self._data, name)
-                await self._expand(alone.sweep, alone, name)
-                path = alone.base["data"]["init_args"]["path"]
-                planned = alone._replace(notes=[*alone.notes, f"layer_idx is not used: {path} has one layer"])
+                planned = await self._plan(request.model_copy(update={"layer_idx": None}), preset, name)
+                planned.notes.append(f"layer_idx is not used: {request.activation_data_path} has one layer")
             said = {"preset": preset, "asked": request.model_dump(exclude_none=True), "notes": planned.notes}
             self._write(name, said | {"time": time.time(), "wanted": True, "error": None})
         self._news.set()
@@ -100,15 +92,14 @@ class JobQueue:
         numbered = (preset if n == 1 else f"{preset}-{n}" for n in range(1, 1_000_000))
         return next(name for name in numbered if not (self.home / name).exists())
 
-    async def _expand(self, sweep: dict[str, Any], planned: Any, name: str) -> None:
-        """Have the sweep checked against the data and the SAEs' classes, and its folder made: it is there whole, or not."""
+    async def _plan(self, request: TrainRequest, preset: str, name: str) -> Planned:
+        """Have a request checked against its data and the SAEs' classes, and its folder made: it is there whole, or not."""
+        assert self._devices
+        planned = plan(request, preset, self._data, name)
         with tempfile.TemporaryDirectory() as folder:
             file = write_plan(planned, Path(folder))
-            code, said = await _saelight("sweep", "expand", str(file), "--out", str(self.home / name))
-        if code != 0:
-            raise UserError(
-                said.rpartition("saelight: error: ")[2].replace(f"{folder}/", "") or f"it ended with code {code}"
-            )
+            await _ask("plan", str(file), str(self.home / name), self._devices[0])
+        return planned
 
     def names(self) -> list[str]:
         """The jobs, the first asked first."""
@@ -186,16 +177,13 @@ class JobQueue:
             _tell(process)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
-                for process, _ in self._running.values():
-                    await process.wait()
+                await asyncio.gather(*self._waits)
 
     async def find_devices(self) -> None:
         """Ask which devices there are, in a process of its own. Raises `UserError` for one that is not there."""
-        if self._idle is None:
-            code, said = await _python(_DEVICES, self._wanted_devices)
-            if code != 0:
-                raise UserError(said.strip().splitlines()[-1].partition("UserError: ")[2] or "the devices cannot be asked")
-            self._idle = json.loads(said.strip().splitlines()[-1])
+        if not self._devices:
+            self._devices = json.loads(await _ask("devices", self._wanted_devices))
+            self._idle = list(self._devices)
 
     async def _work(self) -> None:
         while True:
@@ -204,7 +192,6 @@ class JobQueue:
             waiting = [name for name in self.names() if self.request(name)["wanted"] and self.state(name) == "waiting"]
             if waiting:
                 await self.find_devices()
-                assert self._idle is not None
                 for name in waiting[: len(self._idle)]:
                     await self._start(name, self._idle.pop(0))
 
@@ -213,7 +200,7 @@ class JobQueue:
         log.parent.mkdir(exist_ok=True)
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", _COMMAND, "sweep", "run", str(self.home / name), "--resume", "--devices", device),
+                *(*_PROCESS, "train", str(self.home / name), device),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -228,7 +215,6 @@ class JobQueue:
     async def _wait(self, name: str, process: asyncio.subprocess.Process, device: str, log: Path) -> None:
         code = await process.wait()
         del self._running[name]
-        assert self._idle is not None
         self._idle.append(device)
         said = self.request(name)
         if said["wanted"] and not self._closing:
@@ -249,26 +235,26 @@ def _last_line(log: Path) -> str:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 4_096))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     said = [line for line in lines if "failed: " in line or "error: " in line]
-    return (said or lines or [""])[-1].removeprefix("saelight: error: ")
+    return (said or lines or [""])[-1].removeprefix(_ERROR)
 
 
-async def _saelight(*args: str) -> tuple[int, str]:
-    return await _python(_COMMAND, *args)
-
-
-async def _python(program: str, *args: str) -> tuple[int, str]:
-    """Run a few lines of Python in a process of its own: its exit code, and what it said."""
+async def _ask(action: str, *args: str) -> str:
+    """What a process says that does one thing and ends. Raises `UserError` with its word of what is wrong."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program, *args),
+        *(*_PROCESS, action, *args),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stderr=asyncio.subprocess.PIPE,
         env=os.environ | {PARENT: str(os.getpid())},
         start_new_session=True,
     )
     try:
-        said, _ = await process.communicate()
+        said, wrong = await process.communicate()
     except asyncio.CancelledError:
         _tell(process)
         raise
-    return process.returncode or 0, said.decode(errors="replace")
+    if process.returncode != 0:
+        words = wrong.decode(errors="replace").strip()
+        lines = [line for line in words.splitlines() if line.startswith(_ERROR)] or words.splitlines()[-1:]
+        raise UserError(lines[-1].removeprefix(_ERROR) if lines else f"it ended with code {process.returncode}")
+    return said.decode()

@@ -193,6 +193,8 @@ class Server:
 
     async def progress_websocket(self, request: web.Request) -> web.StreamResponse:
         watched = self._watching(request, most=1)
+        if not web.WebSocketResponse().can_prepare(request):
+            raise Refused(400, "open this by a WebSocket: /api/progress/events has the same as Server-Sent Events")
         return await self.streams.websocket(request, watched, self._progress(request, watched))
 
     def _progress(self, request: web.Request, watched: Watched) -> Message:

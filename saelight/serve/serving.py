@@ -65,9 +65,9 @@ class Serving:
                     await self.queue.find_devices()
             server = Server(Folders(self.roots), self.streams, self.token, self.queue)
             app = application(server, Guard(own_names(self.options.host), self.token))
-            self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_IDLE, handle_signals=False)
+            self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_IDLE, shutdown_timeout=2.0)
             await self._runner.setup()
-            await web.SockSite(self._runner, bound, shutdown_timeout=2.0).start()
+            await web.SockSite(self._runner, bound).start()
         except BaseException:
             bound.close()
             await self.stop()

@@ -21,6 +21,8 @@ _DEEPEST = 6
 """Folders of activations in which links are looked for."""
 _LARGEST = 64 * 2**20
 """Bytes of a shards' metadata.json."""
+_ONE_LAYER = (".npy", ".npz", ".safetensors")
+"""Files whose arrays have no layers, by their ending; what else has none, its reader says."""
 _NOT_USED = "num_workers is not used: saelight reads ahead by a thread of its own"
 
 
@@ -129,6 +131,8 @@ def _at_layer(path: Path, rest: str, layer: int | None) -> tuple[str, list[str]]
                 f"activation_data_path says layer {rest.rpartition('@')[2]} and layer_idx {layer}: leave one out"
             )
         return f"{path}{rest}", []
+    if path.suffix in _ONE_LAYER:
+        return f"{path}{rest}", [f"layer_idx is not used: {path.name} has one layer"]
     hook = _hook(path)
     if hook is not None:
         return f"{path}{rest}", _compared(path, hook, layer)
