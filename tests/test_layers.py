@@ -17,6 +17,7 @@ LAYERS = (
     ("sweep.execute",),
     ("sweep.store",),
     ("sweep.plan",),
+    ("latents",),
     ("run", "callbacks", "loggers", "convert"),
     ("bank",),
     ("saes",),

@@ -69,7 +69,10 @@ NEEDS = {
     r"(validate|test|predict) --config configs/quickstart|--ckpt_path last": "saelight fit --config configs/quickstart.yaml",
     r"convert runs/quickstart": "saelight fit --config configs/quickstart.yaml",
     r"convert topk-4-for": "saelight convert runs/quickstart/saes/topk-4 topk-4-for-sae-lens --to sae_lens",
-    r"report runs/quickstart": "saelight fit --config configs/quickstart.yaml",
+    r"(report|collect) runs/quickstart": "saelight fit --config configs/quickstart.yaml",
+    r"collect runs/minilm": "saelight fit --config configs/minilm.yaml",
+    r"latents show runs/quickstart": "saelight latents collect runs/quickstart",
+    r"latents show runs/minilm": "saelight latents collect runs/minilm --data shards/minilm-layer3 --tokens 10000",
     r"runs/quick( --out .*)?$|sweeps/quick\.yaml .*--resume": "saelight sweep run sweeps/quick.yaml --limit 3",
     r"runs/front$": "saelight sweep run sweeps/front.yaml --devices cpu,cpu",
 }

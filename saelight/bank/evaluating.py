@@ -3,11 +3,15 @@
 Shapes: B batch, D d_in (d_out of a target).
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from saelight.bank.evaluation import Evaluation
-from saelight.bank.predictions import TopLatents, strongest
+from saelight.bank.predictions import strongest
 from saelight.bank.restore import Restorable
 from saelight.bank.sae_list import SAEList
 from saelight.bank.trainer_attributes import undeclared
@@ -23,6 +27,8 @@ class Evaluating(Restorable):
     def begin_evaluation(self, predict_top: int) -> None:
         """Make the metrics of the SAEs, once these are there."""
         self.predict_top = predict_top
+        self.keeps: Callable[[Tensor], Any] = partial(strongest, k=predict_top)
+        """What prediction makes of an SAE's latents (B, F)."""
         self.evaluation = Evaluation(list(self.saes))
         self.last_metrics: dict[str, dict[str, float]] = {}
         """The last validation's or test's metrics, by SAE."""
@@ -62,7 +68,7 @@ class Evaluating(Restorable):
                 # Training is over: whatever is wrong with one SAE's latents, the others' results are not lost by it.
                 rank_zero_warn(f"SAE {name!r}: clusters and weight_correlation could not be measured ({error})")
 
-    def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> dict[str, TopLatents]:
-        """The strongest `predict_top` latents of each token, by SAE."""
+    def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Any]:
+        """By SAE, what `keeps` makes of the latents: the strongest `predict_top` of each token."""
         x_BD = as_pair(batch).x_BD
-        return {n: strongest(s.encode(x_BD), self.predict_top) for n, s in zip(self.names, self.saes, strict=True)}
+        return {n: self.keeps(s.encode(x_BD)) for n, s in zip(self.names, self.saes, strict=True)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saelight.bank.sae_callback import SAECallback
     from saelight.callbacks.checkpoint import SaveCheckpoint
+    from saelight.callbacks.delphi_cache import WriteDelphiCache
     from saelight.callbacks.early_stopping import StopEarly
     from saelight.callbacks.export_saes import ExportSAEs
     from saelight.callbacks.halving import Halving
@@ -25,6 +26,7 @@ _HOMES = {
     "StopEarly": "saelight.callbacks.early_stopping",
     "TokenProgress": "saelight.callbacks.progress_bar",
     "WatchHealth": "saelight.callbacks.health",
+    "WriteDelphiCache": "saelight.callbacks.delphi_cache",
     "WriteProgress": "saelight.callbacks.write_progress",
     "WriteTopLatents": "saelight.callbacks.top_latents",
 }
@@ -37,6 +39,7 @@ __all__ = [
     "StopEarly",
     "TokenProgress",
     "WatchHealth",
+    "WriteDelphiCache",
     "WriteProgress",
     "WriteTopLatents",
 ]

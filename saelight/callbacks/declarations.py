@@ -141,6 +141,7 @@ DECLARED: dict[str, type[Settings]] = {
     "StopEarly": StopEarlySettings,
     "TokenProgress": NoSettings,
     "WatchHealth": WatchHealthSettings,
+    "WriteDelphiCache": NoSettings,
     "WriteProgress": WriteProgressSettings,
     "WriteTopLatents": NoSettings,
 }

@@ -53,6 +53,7 @@ class WriteTopLatents(NoSettings, SAECallback):
         if trainer.is_global_zero:
             for file in self._files.values():
                 file.finish()
+            print(f"Top latents written to {run_folder.of(trainer) / 'predictions'}/", flush=True)
         self._files.clear()
 
     def on_exception(self, trainer: L.Trainer, bank: L.LightningModule, exception: BaseException) -> None:

@@ -30,6 +30,8 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
   convert    turn SAEs into another library's format, and back
   sweep expand | run | status | results | best | compare | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
+  latents collect | show | export
+             what each latent fires on: contexts, tokens, neighbours
   report     one page of a run's or a sweep's SAEs that opens in any browser
   serve      that page for all runs, following their training; trains over HTTP
   devices    the devices of this machine
@@ -99,6 +101,10 @@ def _dispatch(args: list[str]) -> int:
         from saelight.cli import sweep_commands
 
         return sweep_commands.run(args[1:]) if command == "sweep" else sweep_commands.devices(args[1:])
+    elif command == "latents":
+        from saelight.cli import latents_command
+
+        latents_command.run(args[1:])
     elif command == "report":
         from saelight.cli import report_command
 
@@ -108,7 +114,7 @@ def _dispatch(args: list[str]) -> int:
 
         serve_command.run(args[1:])
     else:
-        known = [*TRAINING, "shards", "convert", "sweep", "report", "serve", "devices"]
+        known = [*TRAINING, "shards", "convert", "sweep", "latents", "report", "serve", "devices"]
         raise UserError(f"no command {command!r}{did_you_mean(command, known)}")
     return 0
 

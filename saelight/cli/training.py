@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from jsonargparse import set_parsing_settings
@@ -11,6 +11,8 @@ from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentP
 # It imports what a config may name in short.
 import saelight.run.build  # noqa: F401
 from saelight.bank import SAEBank
+from saelight.bank.trainer_attributes import undeclared
+from saelight.callbacks import WriteDelphiCache, WriteTopLatents
 from saelight.errors import UserError
 from saelight.files import check_path, write_text
 from saelight.parsing import config_files, yaml_files
@@ -67,6 +69,12 @@ class _SaveConfig(SaveConfigCallback):
 _SEEDS = "set model.seed, of the SAEs' weights and noise, and data.seed, of the rows and their order"
 
 
+_TO = (
+    "What to write: top, each token's strongest latents (predictions/<sae>.safetensors), or delphi, all activations as "
+    "delphi's cache of latents, for automatic interpretation (delphi/latents/<sae>)."
+)
+
+
 class _CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -84,6 +92,8 @@ class _CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.d_in", "model.d_in", apply_on="instantiate")
+        if sys.argv[1:2] == ["predict"]:
+            parser.add_argument("--to", type=Literal["top", "delphi"], default="top", help=_TO)
         # A data module without targets need not say so.
         parser.link_arguments("data", "model.d_out", lambda data: getattr(data, "d_out", None), apply_on="instantiate")
 
@@ -103,6 +113,9 @@ class _CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         with lightnings_own.instantiating():
             super().instantiate_classes()
+        if self.config[self.config.subcommand].get("to") == "delphi":
+            callbacks = undeclared(self.trainer).callbacks
+            callbacks[:] = [*(one for one in callbacks if not isinstance(one, WriteTopLatents)), WriteDelphiCache()]
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]

@@ -204,12 +204,9 @@ class Trainer(L.Trainer):
         """
         ckpt_path = self._place(ckpt_path)
         with self._running(), restoring(ckpt_path):
-            predictions = self._without_loggers(
+            return self._without_loggers(
                 super().predict, model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only
             )
-        if self.is_global_zero and self.writes:
-            print(f"Top latents written to {run_folder.of(self) / 'predictions'}/", flush=True)
-        return predictions
 
     def _begin_anew(self) -> None:
         """Let another `fit` train: Lightning's loops would take the first one's end for its own."""

@@ -1,0 +1,124 @@
+"""Which SAEs a collection is of, and what they are shown: those at the paths that are named, with the data of their runs."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from saelight.convert import formats
+from saelight.data import sources
+from saelight.data.foreign.opening import open_rows
+from saelight.data.source import Rows, sides
+from saelight.errors import UserError
+from saelight.latents import latents_format as layout
+from saelight.parsing.config_files import read_mapping
+from saelight.saes.sae import SAE
+from saelight.saes.sae_folder import published
+
+
+class Subject(NamedTuple):
+    """An SAE whose latents are looked at."""
+
+    name: str
+    path: Path
+    sae: SAE
+    """It takes the model's own activations."""
+    digest: str
+    """Of its weights."""
+    run: Path | None
+    """The run that it is of; SAEs of one run are compared."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its latents are kept."""
+        return layout.folder_of(self.path)
+
+
+class Shown(NamedTuple):
+    """Rows, and the SAEs that are shown them."""
+
+    path: str
+    rows: Rows
+    subjects: list[Subject]
+
+    @property
+    def data(self) -> layout.Data:
+        """What the files say of the rows."""
+        source = self.rows.source
+        model, hook = (source.get(key) if isinstance(source.get(key), str) else None for key in ("model", "hook"))
+        columns = [*getattr(self.rows, "columns", ())]
+        return {"path": self.path, "model": model, "hook": hook, "fingerprint": self.rows.fingerprint, "columns": columns}
+
+
+def find(paths: Sequence[str | Path], data: str | None) -> list[Shown]:
+    """The SAEs at `paths`, or that folders there (runs, sweeps) hold, by the rows that they are shown.
+
+    Args:
+        data: The rows, for all; default: those of the run that each SAE is of.
+
+    Raises:
+        UserError: for a path that holds none, one that cannot be read, and rows that are not there or do not fit.
+    """
+    found: dict[Path, tuple[str, formats.Found]] = {}
+    for path in map(Path, paths):
+        one = formats.at(path)
+        inner = {path.absolute().name: one} if one else formats.inside(path)
+        if not inner:
+            raise formats.none_at(path)
+        found |= {each.path.resolve(): (name, each) for name, each in inner.items()}
+    shown: dict[str, Shown] = {}
+    for path, (name, each) in found.items():
+        run = path.parents[1] if path.parent.name == "saes" else None
+        key, opened = _rows(data, run, name)
+        rows = opened if key not in shown else shown[key].rows
+        sae = each.format.read(each.path, True, False)
+        if sae.d_in != rows.d_in:
+            raise UserError(f"{name} takes {sae.d_in} numbers, a row of {key} has {rows.d_in}: give --data of its own hook")
+        shown.setdefault(key, Shown(key, rows, [])).subjects.append(Subject(name, path, sae, _digest(sae), run))
+    return [*shown.values()]
+
+
+def notes(shown: Shown) -> list[str]:
+    """What the user has to know of the rows before they are gone through."""
+    data, said = shown.data, []
+    for subject in shown.subjects:
+        hook = subject.sae.provenance.source.get("hook") if subject.sae.provenance else None
+        if data["hook"] and hook and hook != data["hook"]:
+            said.append(f"{subject.name} was trained on {hook}, {shown.path} is of {data['hook']}: check --data")
+    if "token_ids" not in data["columns"]:
+        said.append(
+            f"{shown.path} has no token ids: densities, histograms, rows of the strongest activations and related latents "
+            "are collected, contexts and frequent tokens are not; saelight shards harvest writes token ids"
+        )
+    return said
+
+
+def _rows(data: str | None, run: Path | None, name: str) -> tuple[str, Rows]:
+    if data is not None:
+        return data, open_rows(data)
+    config = run / "config.yaml" if run is not None else None
+    if config is None or not config.is_file():
+        raise UserError(f"nothing says what {name} was trained on (it has no run with a config.yaml): give --data PATH")
+    spec = read_mapping(config).get("data")
+    if not isinstance(spec, dict) or not isinstance(spec.get("class_path"), str):
+        raise UserError(f"{config} names no data: give --data PATH")
+    declared = sources.find(spec["class_path"])
+    if declared is None:
+        raise UserError(f"{spec['class_path']} of {config} does not say what rows it has: give --data PATH")
+    fields: dict[str, Any] = spec.get("init_args") or {}
+    try:
+        rows = sides(declared(**fields).opened.rows)[0]
+    except (TypeError, UserError) as error:
+        raise UserError(f"the data of {run} cannot be opened ({error}): if they have moved, give --data PATH") from None
+    return str(fields.get("path", spec["class_path"].rpartition(".")[2])), rows
+
+
+def _digest(sae: SAE) -> str:
+    found = hashlib.sha256()
+    tensors: dict[str, Tensor] = published(sae)
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].detach().contiguous().numpy().data)
+    return found.hexdigest()
