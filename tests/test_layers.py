@@ -25,7 +25,7 @@ LAYERS = (
     ("ops",),
     ("schedules", "parsing"),
     ("ranges",),
-    ("files", "bars", "errors", "version"),
+    ("files", "bars", "errors", "hook_names", "version"),
 )
 """Rooms and single modules, the uppermost first; `` is saelight itself, the front door. Those of one layer may import each
 other, as far as no circle comes of it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from jsonargparse import auto_cli
+from jsonargparse import auto_cli, set_parsing_settings
 
 from saelight.data.harvest.harvester import harvest
 from saelight.parsing.messages import OneLineParser
@@ -82,6 +82,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def run(args: list[str]) -> None:
     """Run one command."""
     name = args[0] if args else ""
+    # A harvest's settings are fields, whose docstrings its help shows; reading them off the sources takes time.
+    explains = name == "harvest" and any("help" in word or "print_config" in word for word in args)
+    set_parsing_settings(docstring_parse_attribute_docstrings=explains)
     if name in COMMANDS:
         # What a harvest needs is given by name, or in a config.
         prog = f"saelight shards {name}"

@@ -6,7 +6,7 @@
 
 from typing import Any
 
-from saelight.convert import hook_names
+from saelight import hook_names
 from saelight.saes.provenance import Provenance
 
 _FROM = "converted_from"

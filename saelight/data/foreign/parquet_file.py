@@ -63,7 +63,7 @@ def read(address: Address) -> Layout:
             raise UserError(f"{place} has empty lists; write the activations again")
         columns = _columns(path, schema, chosen, stays_N)
     except arrow.damage() as e:
-        raise _unreadable(path, e) from None
+        raise unreadable(path, e) from None
 
     def pieces() -> Iterator[Tensor]:
         return _pieces(path, place, chosen, d_in, stays_N)
@@ -80,7 +80,7 @@ def read(address: Address) -> Layout:
     )
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def unreadable(path: Path, error: Exception) -> UserError:
     """An exception of pyarrow's as one line; one of ours as it is."""
     if isinstance(error, UserError):
         return error
@@ -196,4 +196,4 @@ def _pieces(path: Path, place: str, chosen: _Chosen, d_in: int, stays_N: np.ndar
                     np.copyto(out.numpy(), x_ND, casting="unsafe")
                 yield out
     except arrow.damage() as e:
-        raise _unreadable(path, e) from None
+        raise unreadable(path, e) from None

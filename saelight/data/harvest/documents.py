@@ -1,4 +1,4 @@
-"""Text files as documents: patterns that work on any machine, in an order that makes any tail a fair sample."""
+"""The files that documents are in: patterns that work on any machine, in an order that makes any tail a fair sample."""
 
 import fnmatch
 import glob
@@ -6,10 +6,15 @@ import importlib.util
 import random
 import re
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from saelight.data.foreign.parquet_file import SUFFIX
+from saelight.data.harvest import hub_data, json_lines, unpacked
 from saelight.errors import UserError
+
+OF_ROWS = (*json_lines.SUFFIXES, SUFFIX)
+"""Suffixes of files that hold many documents."""
 
 
 def expand(text: str) -> str:
@@ -17,16 +22,20 @@ def expand(text: str) -> str:
     return re.sub(r"\{(\w+)(?::([\w.]+))?\}", _folder, text)
 
 
-def find(patterns: Sequence[str], exclude: Sequence[str], seed: int) -> list[Path]:
-    """The files that match a glob pattern (`**` goes through folders) and no `exclude` pattern, in a seeded order.
+def find(patterns: Sequence[str], exclude: Sequence[str], seed: int, images: bool = False) -> list[Path]:
+    """The files that match a glob pattern (`**` goes through folders) or lie in a folder that is named, and match no
+    `exclude` pattern, in a seeded order. A folder that `save_to_disk` of datasets wrote counts as one file. Of a folder that
+    holds files of rows only these are meant (what lies beside them is about them), unless `images` are.
 
     Raises `UserError` when a pattern matches nothing.
     """
     found: set[str] = set()
     for pattern in patterns:
-        files = [f for f in glob.glob(expand(pattern), recursive=True) if Path(f).is_file()]
+        path = expand(pattern)
+        there = _inside(Path(path), images) if Path(path).is_dir() else glob.glob(path, recursive=True)
+        files = [file for file in there if Path(file).is_file() or hub_data.is_saved(Path(file))]
         if not files:
-            raise UserError(f"no file matches {pattern!r}; name text files that exist, e.g. 'texts/**/*.txt'")
+            raise UserError(f"no file matches {pattern!r}; name files that exist, e.g. 'texts/**/*.txt', or a folder")
         found.update(files)
     refused = [expand(pattern) for pattern in exclude]
     kept = sorted(f for f in found if not any(fnmatch.fnmatch(Path(f).as_posix(), pattern) for pattern in refused))
@@ -36,24 +45,14 @@ def find(patterns: Sequence[str], exclude: Sequence[str], seed: int) -> list[Pat
     return [Path(f) for f in kept]
 
 
-class Documents:
-    """The texts of `paths`, one document a file, read as they are asked for. Files that are no UTF-8 text are skipped."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-        self.skipped = 0
-        """Files skipped so far."""
-
-    def __iter__(self) -> Iterator[str]:
-        for path in self.paths:
-            try:
-                text = path.read_text(encoding="utf-8-sig")
-            except (UnicodeDecodeError, OSError):
-                text = "\0"
-            if "\0" in text:
-                self.skipped += 1
-            elif text.strip():
-                yield text
+def _inside(folder: Path, images: bool) -> list[str]:
+    if hub_data.is_saved(folder):
+        return [str(folder)]
+    files = glob.glob(f"{glob.escape(str(folder))}/**", recursive=True)
+    if images:
+        return files
+    rows = [file for file in files if unpacked.kind(Path(file)) in OF_ROWS or hub_data.is_saved(Path(file))]
+    return rows or files
 
 
 def _folder(match: re.Match) -> str:

@@ -1,4 +1,4 @@
-"""Run a transformers model over text files and write the outputs of chosen modules as shards.
+"""Run a model over text or images and write what it does in chosen places as shards.
 
 Shapes: B windows of a batch, T tokens, N rows, D width.
 """
@@ -6,129 +6,101 @@ Shapes: B windows of a batch, T tokens, N rows, D width.
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from saelight.data.harvest.harvest_settings import HarvestSettings
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
+    from saelight.data.harvest.corpus import Document
     from saelight.data.harvest.hooked import Hooked
+    from saelight.data.harvest.model_settings import LoadedModel
     from saelight.data.row_filter import Piece, RowFilter
 
-_BATCHES = 16
+_GROUP_BATCHES, _GROUP_BYTES = 16, 1 << 30
+"""Batches whose rows are in memory at once, as far as they take no more bytes: windows of like length share a batch."""
 _DOCUMENTS = 16
+_WHOLE_SHARDS = 8
+"""Hooks whose shards may have their whole size."""
 
 
-def harvest(
-    model: str,
-    files: list[str],
-    hooks: list[str],
-    out: str,
-    exclude: list[str] | None = None,
-    context: int = 128,
-    batch_size: int = 32,
-    max_tokens: int | None = None,
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
-    max_norm: float | None = 10.0,
-    skip_positions: int = 0,
-    drop_tokens: list[int] | None = None,
-    drop_special: bool = True,
-    special_in_text: bool = False,
-    model_dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-    rows_per_shard: int | None = None,
-    device: str = "auto",
-    seed: int = 0,
-) -> None:
-    """Run a Hugging Face transformers model over text files and write activations as shards, one row a token.
+def harvest(*args: Any, **settings: Any) -> None:
+    """Run a model over text or images and write activations as shards, one row a token.
 
     Args:
-        model: Name or folder of the model, for AutoModel.from_pretrained. `{package:NAME}` is the folder of an
-            installed package.
-        files: Glob patterns of UTF-8 text files (`**` goes through folders); a file is a document. `{stdlib}` is the
-            folder of Python's standard library.
-        hooks: Dotted paths of the modules whose outputs are written, such as encoder.layer.3.
-        out: Folder to make: of the shards, or, with several hooks, of one folder of shards per hook.
-        exclude: Patterns of files to leave out, matched against the whole path (`*` matches / too).
-        context: Tokens the model sees at once, special tokens included; documents are cut into such windows.
-        batch_size: Windows of a batch. 32 of 128 tokens keep the CPU's caches warm; a GPU takes more.
-        max_tokens: Rows to write at most, reached exactly when there is text enough. Default: all text.
-        dtype: What rows are stored in. bfloat16 is half the size, and its rounding is small beside any SAE's error.
-        max_norm: Leave out rows whose norm is more than this many times the median norm (attention sinks), which the first
-            8,192 rows decide for each hook; null keeps all. What one hook leaves out, all do.
-        skip_positions: Leave out this many positions at the beginning of each window.
-        drop_tokens: Leave out the rows of these token ids.
-        drop_special: Leave out the rows of the special tokens that the tokenizer adds. Padding is always left out.
-        special_in_text: Read special tokens that are written out in a text (`<|endoftext|>`, `[SEP]`) as such, and not as
-            text like any other.
-        model_dtype: What the model computes in.
-        rows_per_shard: Rows of a shard file. Default: 256 MiB of them.
-        device: auto (the first GPU, or else the CPU), or a torch device.
-        seed: Seed of the order of files, shuffled so that the last documents are a fair validation sample.
+        *args: The first of `HarvestSettings`' fields.
+        **settings: Its fields.
+
+    Raises:
+        UserError: Settings that make no sense, or what `Corpus`, `load`, `Hooked` and `ShardWriter` raise.
     """
-    for name, given in (("model", model), ("files", files), ("hooks", hooks), ("out", out)):
-        if not given:
-            raise UserError(f"harvest needs `{name}`; give --{name}, or a file with --config")
-    for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens), ("rows_per_shard", rows_per_shard)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
-    if len(set(hooks)) < len(hooks):
-        raise UserError(f"hooks names a module twice: {', '.join(hooks)}")
-    folders = {hook: Path(out) / hook if len(hooks) > 1 else Path(out) for hook in hooks}
-    for folder in folders.values():
-        if folder.exists():
-            raise UserError(f"{folder} exists; choose another folder, or remove it")
+    run(HarvestSettings(*args, **settings))
+
+
+def run(settings: HarvestSettings) -> None:
+    """Harvest as the settings say. `UserError` as of `harvest`."""
+    folders = _folders(settings)
 
     import torch
 
     from saelight.bars import bar as progress
     from saelight.data.dropped import in_words
-    from saelight.data.harvest import documents
+    from saelight.data.harvest import image_rows
+    from saelight.data.harvest.corpus import Corpus, places
     from saelight.data.harvest.hooked import Hooked
     from saelight.data.harvest.loading import load
     from saelight.data.harvest.onednn_linear import use_onednn
     from saelight.data.row_filter import RowFilter
-    from saelight.data.shards.writer import ShardWriter
+    from saelight.data.shards.writer import SHARD_BYTES, ShardWriter
 
-    texts = documents.Documents(documents.find(files, exclude or [], seed))
-    tokenizer, network = load(documents.expand(model), context, model_dtype)
-    if skip_positions >= context:
-        raise UserError(f"skip_positions {skip_positions} leaves nothing of windows of {context} tokens; lower it")
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    hooked = Hooked(network.to(place), hooks)
-    linear = "onednn" if use_onednn(network) else "torch"
-    row_filter = RowFilter(max_norm, skip_positions, drop_tokens or (), at_most=max_tokens)
-    source = {
-        "files": files,
-        "exclude": exclude or [],
-        "context": context,
-        "drop_special": drop_special,
-        "special_in_text": special_in_text,
-        **row_filter.settings,
-        "model_dtype": model_dtype,
-        "linear": linear,
-        "seed": seed,
-    }
-    runs = hooked.probe(_ordinary_token(tokenizer), context)
+    places(settings)  # a name that is wrong is said before a large model is loaded
+    hooks, dtype = settings.hooks, getattr(torch, settings.dtype)
+    model = load(settings, hooks)
+    images = model.image_transform is not None
+    corpus = Corpus(settings, images)
+    if not images:
+        model.check_context(settings.context)
+        if settings.skip_positions >= settings.context:
+            raise UserError(
+                f"skip_positions {settings.skip_positions} leaves nothing of windows of {settings.context} tokens; lower it"
+            )
+    hooked = Hooked(model.network, hooks)
+    linear = "onednn" if use_onednn(model.network) else "torch"
+    drop_tokens = settings.drop_tokens or ()
+    row_filter = RowFilter(settings.max_norm, settings.skip_positions, drop_tokens, at_most=settings.max_tokens)
+    source = _source(settings, images) | row_filter.settings | {"linear": linear}
     last = -1
     with contextlib.ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
-        bar = stack.enter_context(progress(total=max_tokens, unit=" tokens", desc="harvest", smoothing=0.05))
-        windows = _windows(texts, tokenizer, context, drop_special, special_in_text)
-        run = partial(_run, hooked, batch_size=batch_size, pad=tokenizer.pad_token_id or 0, dtype=getattr(torch, dtype))
-        pieces = (run(group, bar=bar) for group in _groups(windows, _BATCHES * batch_size, row_filter))
+        bar = stack.enter_context(progress(total=settings.max_tokens, unit=" tokens", desc="harvest", smoothing=0.05))
+        if images:
+            rows = image_rows.ImageRows(hooked, model.image_transform, settings.image_tokens, settings.batch_size, dtype)
+            runs, source["images"] = rows.runs, rows.about
+            pieces: Iterable[Piece] = rows(corpus)
+        else:
+            runs = hooked.probe(**_probe(model, settings.context))
+            batch = settings.batch_size * settings.context * sum(hooked.widths.values()) * dtype.itemsize
+            size = settings.batch_size * min(_GROUP_BATCHES, max(1, _GROUP_BYTES // batch))
+            pad = getattr(model.tokenizer, "pad_token_id", None) or 0
+            compute = partial(_run, hooked, batch_size=settings.batch_size, pad=pad, dtype=dtype)
+            windows = _windows(corpus, model, settings)
+            pieces = (compute(group, bar=bar) for group in _groups(windows, size, row_filter))
         for piece in row_filter(pieces):
             for hook, x_ND in piece.x.items():
                 if hook not in writers:
+                    # Each writer holds a shard: of many hooks, the shards are smaller.
+                    held = SHARD_BYTES * _WHOLE_SHARDS // max(_WHOLE_SHARDS, len(hooks))
                     writers[hook] = stack.enter_context(
                         ShardWriter(
                             folders[hook],
-                            model=model,
-                            hook=hook,
-                            dtype=dtype,
+                            model=settings.model,
+                            hook=hooked.named(hook),
+                            dtype=settings.dtype,
                             d_in=x_ND.shape[1],
-                            rows_per_shard=rows_per_shard,
+                            rows_per_shard=settings.rows_per_shard or max(1, held // (x_ND.shape[1] * dtype.itemsize)),
                             source=source | ({"application": f"the first of {runs[hook]}"} if runs[hook] > 1 else {}),
                         )
                     )
@@ -138,18 +110,49 @@ def harvest(
             # Rows that have been dropped since they were counted.
             bar.update(row_filter.passed - bar.n)
         if not row_filter.seen:
-            raise UserError("the files hold no text; name others in `files`")
+            raise UserError(f"the files hold no {'image that can be read' if images else 'text'}; name others in `files`")
         for hook, writer in writers.items():
-            writer.source |= {"documents": last + 1, "files_skipped": texts.skipped}
+            writer.source |= {"documents": last + 1, "files_skipped": corpus.skipped}
             writer.dropped = [row_filter.report(hook)]
-    print(
-        f"{row_filter.passed:,} rows of {last + 1} documents in {', '.join(map(str, folders.values()))}"
-        + (f" ({texts.skipped} files were no UTF-8 text)" if texts.skipped else "")
-    )
+    skipped = f" ({corpus.skipped} files were no {'images' if images else 'UTF-8 text'})" if corpus.skipped else ""
+    print(f"{row_filter.passed:,} rows of {last + 1} documents in {', '.join(map(str, folders.values()))}{skipped}")
     for hook in hooks:
         if runs[hook] > 1:
             print(f"{hook} runs {runs[hook]} times in a pass: what it puts out first is stored")
         print(f"dropped for {hook}: {in_words(row_filter.report(hook))}")
+
+
+def _folders(settings: HarvestSettings) -> dict[str, Path]:
+    """Where each hook's shards are to be. Raises `UserError` for settings that make no sense, and folders that exist."""
+    for name in ("model", "files", "hooks", "out"):
+        if not getattr(settings, name):
+            raise UserError(f"harvest needs `{name}`; give --{name}, or a file with --config")
+    for name in ("batch_size", "max_tokens", "rows_per_shard"):
+        if (value := getattr(settings, name)) is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+    hooks = settings.hooks
+    if len(set(hooks)) < len(hooks):
+        raise UserError(f"hooks names a module twice: {', '.join(hooks)}")
+    folders = {hook: Path(settings.out) / hook if len(hooks) > 1 else Path(settings.out) for hook in hooks}
+    for folder in folders.values():
+        if folder.exists():
+            raise UserError(f"{folder} exists; choose another folder, or remove it")
+    return folders
+
+
+def _source(settings: HarvestSettings, images: bool) -> dict[str, Any]:
+    """Where the rows come from, for their metadata: settings of few uses only where they are used."""
+    source: dict[str, Any] = {"files": settings.files, "exclude": settings.exclude or []}
+    if images:
+        source["image_tokens"] = settings.image_tokens
+    else:
+        source |= {name: getattr(settings, name) for name in ("context", "drop_special", "special_in_text")}
+    source |= {"model_dtype": settings.model_dtype, "seed": settings.seed}
+    rarer = ("column", "subset", "revision", "tokenizer", "attention")
+    source |= {name: value for name in rarer if (value := getattr(settings, name)) is not None}
+    if any(name.startswith("hf://") for name in settings.files):
+        source["split"] = settings.split
+    return source
 
 
 class _Window(NamedTuple):
@@ -161,30 +164,59 @@ class _Window(NamedTuple):
     """Which rows are dropped as special tokens' own."""
 
 
-def _ordinary_token(tokenizer: Any) -> int:
-    """One that is no special token, where there is one."""
-    return next(iter(tokenizer("a", add_special_tokens=False)["input_ids"]), 0)
+def _probe(model: "LoadedModel", context: int) -> dict[str, Any]:
+    """Two windows of a token that is no special one, where there is such."""
+    import torch
+
+    ids = [] if model.tokenizer is None else model.tokenizer("a", add_special_tokens=False)["input_ids"]
+    ids_BT = torch.full((2, context), next(iter(ids), 0))
+    return {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT)}
 
 
-def _windows(documents: Any, tokenizer: Any, context: int, drop_special: bool, special_in_text: bool) -> Iterator[_Window]:
-    """The documents' windows in order, each with the tokenizer's special tokens, tokenized some documents at a time."""
-    number = 0
-    documents = iter(documents)
-    while texts := list(itertools.islice(documents, _DOCUMENTS)):
-        cut = tokenizer(
-            texts,
-            split_special_tokens=not special_in_text,
-            truncation=True,
-            max_length=context,
-            return_overflowing_tokens=True,
-            return_special_tokens_mask=True,
-            return_attention_mask=False,
+def _windows(corpus: "Iterable[Document]", model: "LoadedModel", settings: HarvestSettings) -> Iterator[_Window]:
+    """The documents' windows in order, tokenized some documents at a time: of text with the tokenizer's special tokens, of
+    token ids as they are."""
+    documents = iter(corpus)
+    while some := list(itertools.islice(documents, _DOCUMENTS)):
+        texts = [document for document in some if isinstance(document.content, str)]
+        of_text = iter(_windows_of_text(texts, model, settings) if texts else ())
+        waiting = next(of_text, None)
+        for document in some:
+            if isinstance(document.content, str):
+                while waiting is not None and waiting.document == document.id:
+                    yield waiting
+                    waiting = next(of_text, None)
+            elif isinstance(document.content, list):
+                yield from _windows_of_ids(document.id, document.content, model, settings)
+
+
+def _windows_of_text(texts: "list[Document]", model: "LoadedModel", settings: HarvestSettings) -> Iterator[_Window]:
+    if model.tokenizer is None:
+        raise UserError(
+            f"model {settings.model!r} has no tokenizer for text ({model.lacks}); name one with `tokenizer`, or give a "
+            "`column` of token ids"
         )
-        for ids, special, text in zip(
-            cut["input_ids"], cut["special_tokens_mask"], cut["overflow_to_sample_mapping"], strict=True
-        ):
-            yield _Window(number + text, ids, [bool(s and drop_special) for s in special])
-        number += len(texts)
+    cut = model.tokenizer(
+        [document.content for document in texts],
+        split_special_tokens=not settings.special_in_text,
+        truncation=True,
+        max_length=settings.context,
+        return_overflowing_tokens=True,
+        return_special_tokens_mask=True,
+        return_attention_mask=False,
+    )
+    for ids, special, text in zip(
+        cut["input_ids"], cut["special_tokens_mask"], cut["overflow_to_sample_mapping"], strict=True
+    ):
+        yield _Window(texts[text].id, ids, [bool(s and settings.drop_special) for s in special])
+
+
+def _windows_of_ids(document: int, ids: list[int], model: "LoadedModel", settings: HarvestSettings) -> Iterator[_Window]:
+    model.check_token_ids(ids, document)
+    special = model.special_ids if settings.drop_special else frozenset()
+    for start in range(0, len(ids), settings.context):
+        window = ids[start : start + settings.context]
+        yield _Window(document, window, [i in special for i in window])
 
 
 def _groups(windows: Iterator[_Window], size: int, row_filter: "RowFilter") -> Iterator[list[_Window]]:
@@ -207,7 +239,6 @@ def _run(hooked: "Hooked", group: list[_Window], batch_size: int, pad: int, dtyp
     from saelight.data.row_filter import Piece
 
     by_length = sorted(range(len(group)), key=lambda i: len(group[i].ids))
-    place = next(hooked.model.parameters()).device
     outputs: dict[str, list] = {hook: [None] * len(group) for hook in hooked.hooks}
     for first in range(0, len(group), batch_size):
         chosen = by_length[first : first + batch_size]
@@ -217,7 +248,7 @@ def _run(hooked: "Hooked", group: list[_Window], batch_size: int, pad: int, dtyp
         for b, i in enumerate(chosen):
             ids_BT[b, : len(group[i].ids)] = torch.tensor(group[i].ids)
             mask_BT[b, : len(group[i].ids)] = 1
-        for hook, x_BTD in hooked(input_ids=ids_BT.to(place), attention_mask=mask_BT.to(place)).items():
+        for hook, x_BTD in hooked(input_ids=ids_BT, attention_mask=mask_BT).items():
             x_BTD = x_BTD.to("cpu", dtype)
             for b, i in enumerate(chosen):
                 outputs[hook][i] = x_BTD[b, : len(group[i].ids)]

@@ -1,83 +1,161 @@
-"""Outputs of chosen modules of a model, computing nothing beyond the last of them.
+"""What chosen modules of a model put out or are given, computing nothing beyond the last of them.
 
-Shapes: B windows, T tokens, D width of a module's output.
+Shapes: B windows or images, T tokens, D width.
 """
 
 import difflib
+import inspect
+import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from saelight import hook_names
 from saelight.errors import UserError
 
-_TEXT_TOWER = "text_model."
+_INPUT, _OUTPUT = ".input", ".output"
+TEXT_TOWERS, IMAGE_TOWERS = ("text_model",), ("vision_model", "vision_tower", "visual")
+"""Parts of models of text and images that run on one of the two alone."""
+_STARTS = ("decoder_start_token_id", "pad_token_id")
 
 
 class _Enough(Exception):
-    """Every hook has its output."""
+    """Every hook has its rows."""
+
+
+class _Place(NamedTuple):
+    """A place in a model."""
+
+    module: str
+    """Dotted path."""
+    given: bool
+    """Whether it is what the module is given, not what it puts out."""
+
+    @property
+    def path(self) -> str:
+        return self.module + _INPUT * self.given
+
+
+def tower(hooks: Sequence[str], kinds: Sequence[str] = (*TEXT_TOWERS, *IMAGE_TOWERS)) -> str | None:
+    """The path of the tower that all hooks are in, None where there is none."""
+    parts = hooks[0].split(".") if hooks else []
+    paths = [".".join(parts[: i + 1]) for i, part in enumerate(parts) if part in kinds]
+    return next((path for path in paths if all(hook.startswith(f"{path}.") for hook in hooks)), None)
 
 
 class Hooked:
-    """Runs `model` and returns what the modules at dotted paths `hooks` put out (of a tuple, its first element); of a module
-    that runs several times in a pass, what it puts out first.
+    """Runs `model` and returns, for each of `hooks`, what a module puts out or is given: of a tuple, its first tensor; of a
+    module that runs several times in a pass, the first time's.
 
-    Raises `UserError` for a path that is no module of the model, with the nearest that are.
+    A hook is the dotted path of a module for what it puts out, the path with `.input` behind it for what it is given, or
+    TransformerLens's name of such a place. Paths in the model with its head, `model.layers.3`, hold for the model without
+    it, too. An attention's heads before they are projected are what the projection is given, `self_attn.o_proj.input`.
+
+    Models of an encoder and a decoder: the decoder is given a start token and then the text that the encoder is given; its
+    rows are those of the text.
+
+    Raises `UserError` for a place that the model does not have, with the nearest that it has.
     """
 
     def __init__(self, model: nn.Module, hooks: Sequence[str]) -> None:
         modules = dict(model.named_modules())
-        for hook in hooks:
-            if not hook or hook not in modules:
-                near = difflib.get_close_matches(hook, [name for name in modules if name], n=3, cutoff=0.3)
-                raise UserError(f"the model has no module {hook!r}; nearest: {', '.join(near) or next(iter(modules))}")
+        places = {hook: _place(hook, modules, getattr(model, "base_model_prefix", "")) for hook in hooks}
+        self.paths = {hook: place.path for hook, place in places.items()}
+        """Each hook's dotted path in the model."""
+        if twice := [path for path, n in Counter(self.paths.values()).items() if n > 1]:
+            names = ", ".join(hook for hook, path in self.paths.items() if path == twice[0])
+            raise UserError(f"hooks names one place twice: {names}; name it once")
+        found = [place.module for place in places.values()]
+        if (of_images := [path for path in found if tower([path], IMAGE_TOWERS)]) and len(of_images) < len(found):
+            raise UserError(f"hook {of_images[0]!r} is of images, others are of text; harvest them apart")
         # A model of text and images (CLIP) wants both.
-        towers = all(hook.startswith(_TEXT_TOWER) for hook in hooks) and modules.get(_TEXT_TOWER[:-1])
-        self.model, self.hooks = towers or model, list(hooks)
+        self.model, self.hooks = modules[tower(found) or ""], list(hooks)
+        self._start = _decoder_start(getattr(model, "config", None))
+        parameters = inspect.signature(self.model.forward).parameters
+        self._takes = set(parameters)
+        self._takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        self.widths: dict[str, int] = {}
+        """Each hook's width, once `probe` has found it."""
         self._outputs: dict[str, Tensor] = {}
         self._runs: Counter[str] | None = None
         self._shape: tuple[int, ...] = ()
-        for hook in self.hooks:
-            modules[hook].register_forward_hook(lambda _module, _args, output, hook=hook: self._keep(hook, output))
+        for hook, place in places.items():
+            module = modules[place.module]
+            if place.given:
+                module.register_forward_pre_hook(self._on_input(hook), with_kwargs=True)
+            else:
+                module.register_forward_hook(self._on_output(hook))
 
-    def _keep(self, hook: str, output: Any) -> None:
-        output = output[0] if isinstance(output, tuple) else output
-        if not isinstance(output, Tensor) or output.dim() != 3 or tuple(output.shape[:2]) != self._shape:
-            kind = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+    def named(self, hook: str) -> str:
+        """The dotted path of a hook: as the user gave it, or of TransformerLens's name the one in the model."""
+        return self.paths[hook] if hook_names.is_transformer_lens(hook) else hook
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model takes its inputs."""
+        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+
+    def _on_output(self, hook: str) -> Callable[..., None]:
+        return lambda _module, _args, output: self._keep(hook, output)
+
+    def _on_input(self, hook: str) -> Callable[..., None]:
+        return lambda _module, args, kwargs: self._keep(hook, (*args, kwargs.get("hidden_states"), *kwargs.values()))
+
+    def _keep(self, hook: str, values: Any) -> None:
+        x = _first_tensor(values)
+        if x is not None and len(self._shape) == 2:
+            if x.dim() == 4 and self._fits(x):
+                x = x.flatten(2)  # heads side by side
+            elif x.dim() == 2 and len(x) == math.prod(self._shape) and min(self._shape) > 1:
+                x = x.unflatten(0, self._shape)  # OPT's MLP, routers
+        if x is None or x.dim() != 3 or not self._fits(x):
+            kind = type(values).__name__ if x is None else f"a tensor of shape {tuple(x.shape)}"
+            does = "is given" if self.paths[hook].endswith(_INPUT) else "puts out"
             raise UserError(
-                f"module {hook!r} puts out {kind} for {self._shape[0]} windows of {self._shape[1]} tokens; hook one that "
-                "puts out (batch, tokens, width)"
+                f"module {hook!r} {does} {kind} for {self._given()}; hook one that puts out (batch, tokens, width)"
             )
-        self._outputs.setdefault(hook, output)
+        # Without the row of the decoder's start token.
+        self._outputs.setdefault(hook, x[:, -self._shape[1] :] if len(self._shape) == 2 else x)
         if self._runs is not None:
             self._runs[hook] += 1
         elif len(self._outputs) == len(self.hooks):
             raise _Enough
 
-    def probe(self, token: int, context: int) -> dict[str, int]:
-        """How often each hook's module runs in a pass, by one pass over two windows of a token.
+    def _fits(self, x: Tensor) -> bool:
+        """Whether the first dimensions are windows and tokens (of a decoder, one token more), or images."""
+        longer = self._start is not None and len(self._shape) == 2 and x.shape[1] == self._shape[1] + 1
+        return tuple(x.shape[: len(self._shape)]) == self._shape or (longer and x.shape[0] == self._shape[0])
+
+    def _given(self) -> str:
+        if len(self._shape) == 1:
+            return f"{self._shape[0]} images"
+        return f"{self._shape[0]} windows of {self._shape[1]} tokens"
+
+    def probe(self, **inputs: Tensor) -> dict[str, int]:
+        """How often each hook's module runs in a pass, by a pass over these inputs.
 
         Raises:
-            UserError: The model does not run as far as the hooks, or they put out something else than activations.
+            UserError: The model does not run as far as the hooks, or there is something else than activations at them.
         """
-        place = next(self.model.parameters()).device
-        ids_BT = torch.full((2, context), token, device=place)
         self._runs = Counter()
         try:
-            self(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))
+            self.widths = {hook: x_BTD.shape[2] for hook, x_BTD in self(**inputs).items()}
             return dict(self._runs)
         finally:
             self._runs = None
 
     @torch.inference_mode()
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """Each hook's output: (B, T, D)."""
-        self._outputs, self._shape = {}, tuple(inputs["input_ids"].shape)
+        """Each hook's rows: (B, T, D). `input_ids` and `attention_mask` (B, T), or `pixel_values` (B, channels, H, W)."""
+        words = "input_ids" in inputs
+        main = inputs["input_ids" if words else "pixel_values"]
+        self._outputs, self._shape = {}, tuple(main.shape if words else main.shape[:1])
         reason = ""
         try:
-            self.model(**inputs)
+            self._forward({name: value.to(self.device) for name, value in inputs.items()})
         except _Enough:
             pass
         except UserError:
@@ -86,7 +164,67 @@ class Hooked:
             reason = f" ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
             if isinstance(error, torch.OutOfMemoryError):
                 raise UserError(f"the device has no room for a batch{reason}; lower batch_size") from error
+        if reason and self._runs is None:
+            raise UserError(
+                f"the model failed on a batch{reason}; it ran on two windows before: are the inputs of its kind?"
+            )
         # What fails beyond the last hook does not matter.
         if silent := [hook for hook in self.hooks if hook not in self._outputs]:
-            raise UserError(f"module {silent[0]!r} did not run in the model's forward on text alone{reason}; hook another")
+            alone = "text alone" if words else "images alone"
+            raise UserError(f"module {silent[0]!r} did not run in the model's forward on {alone}{reason}; hook another")
         return self._outputs
+
+    def _forward(self, inputs: dict[str, Tensor]) -> None:
+        if self._start is not None and "input_ids" in inputs:
+            start_B1 = torch.full_like(inputs["input_ids"][:, :1], self._start)
+            inputs["decoder_input_ids"] = torch.cat([start_B1, inputs["input_ids"]], 1)
+        named = {name: x for name, x in inputs.items() if self._takes_any or name in self._takes}
+        # A module of one's own calls its first argument what it likes.
+        first = next(iter(inputs))
+        self.model(*([] if first in named else [inputs[first]]), **named)
+
+
+def _place(hook: str, modules: dict[str, nn.Module], prefix: str) -> _Place:
+    """Where a hook is. Raises `UserError` where the model has no such place."""
+    names = [hook]
+    if hook_names.is_transformer_lens(hook) and hook not in modules:
+        names = [known] if (known := hook_names.dotted_among(hook, modules)) else []
+        if not names:
+            raise UserError(
+                f"TransformerLens's {hook!r} is no place of this model that saelight knows; give a module's dotted path, "
+                f"such as {_nearest('layers.3', modules)}"
+            )
+    names += [names[0].removeprefix(f"{prefix}.")]  # AutoModel has no head around it
+    for name in names:
+        for place in (
+            _Place(name, False),
+            _Place(name.removesuffix(_OUTPUT), False),
+            _Place(name.removesuffix(_INPUT), True),
+        ):
+            if place.module and place.module in modules:
+                return place
+    also = "" if names[0] == hook else f", TransformerLens's {hook}"
+    raise UserError(f"the model has no module {names[0]!r}{also}; nearest: {_nearest(names[0], modules)}")
+
+
+def _decoder_start(config: Any) -> int | None:
+    """The token that a decoder begins with, padding where the model names none; None where there is no decoder."""
+    if not getattr(config, "is_encoder_decoder", False):
+        return None
+    return next((i for name in _STARTS if (i := getattr(config, name, None)) is not None), 0)
+
+
+def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
+    near = difflib.get_close_matches(name.removesuffix(_INPUT), [path for path in modules if path], n=3, cutoff=0.3)
+    return ", ".join(near) or ", ".join([path for path in modules if path][:3])
+
+
+def _first_tensor(values: Any) -> Tensor | None:
+    """The first tensor of floats among a module's arguments, or of what it puts out."""
+    if isinstance(values, Tensor):
+        return values
+    if hasattr(values, "values"):  # transformers' outputs
+        values = tuple(values.values())
+    if isinstance(values, tuple | list):
+        return next((value for value in values if isinstance(value, Tensor)), None)
+    return None

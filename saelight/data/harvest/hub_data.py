@@ -1,0 +1,105 @@
+"""Data sets of the `datasets` library as documents, a row each: `hf://OWNER/NAME[@REVISION][/FILES]` of a hub, and folders
+that `save_to_disk` wrote."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from saelight.data.harvest.cells import Content, chosen_column, content
+from saelight.errors import UserError, did_you_mean, one_line
+
+SCHEME = "hf://"
+_ADDRESS = re.compile(r"hf://(?:datasets/)?(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<files>.+))?")
+_SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
+_TIMEOUT = 10  # seconds in which a hub has to answer whether there is such a data set
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote the folder."""
+    return (folder / _SAVED).is_file() or (folder / _SAVED_SPLITS).is_file()
+
+
+class DataSet:
+    """The documents in a column of a data set. Making one opens it.
+
+    Args:
+        place: `hf://OWNER/NAME[@REVISION][/FILES]`, or a folder that `save_to_disk` wrote.
+        column: The column that holds documents. Default: text, else input_ids.
+        split: Of its splits, where it has some.
+        subset: Of a hub's configurations of the data set.
+        streaming: Read a hub's over the network as it is needed; false downloads it whole before.
+
+    Raises:
+        UserError: There is no such data set, split, subset or column, the hub does not answer, or the extra is not there.
+    """
+
+    def __init__(
+        self,
+        place: str | Path,
+        column: str | None = None,
+        split: str = "train",
+        subset: str | None = None,
+        streaming: bool = True,
+    ) -> None:
+        self.place = place
+        try:
+            import datasets
+        except ImportError:
+            raise UserError(f"reading {place} takes the datasets library; pip install 'saelight[datasets]'") from None
+        try:
+            self._rows = _saved(place, split) if isinstance(place, Path) else _from_hub(place, split, subset, streaming)
+            there = self._rows.column_names or list(next(iter(self._rows), {}))
+        except UserError:
+            raise
+        except Exception as error:  # the hub's, the library's and the formats' own are of many kinds
+            raise UserError(
+                f"cannot read {place}: {one_line(error).rstrip('.')}; check its name, subset and revision"
+            ) from error
+        self.column = chosen_column(column, there, place)
+        # Other columns, images say, are not decoded.
+        self._rows = self._rows.select_columns([self.column])
+
+    def __iter__(self) -> Iterator[Content]:
+        row = 0
+        try:
+            for cells in self._rows:
+                if (document := content(cells[self.column], self.column, f"{self.place}, row {row}")) is not None:
+                    yield document
+                row += 1
+        except UserError:
+            raise
+        except Exception as error:  # as above
+            raise UserError(
+                f"cannot read {self.place} beyond row {row}: {one_line(error).rstrip('.')}; begin again"
+            ) from error
+
+
+def _saved(folder: Path, split: str) -> Any:
+    import datasets
+
+    saved = datasets.load_from_disk(str(folder))
+    return _split(saved, split, folder) if isinstance(saved, datasets.DatasetDict) else saved
+
+
+def _from_hub(place: str, split: str, subset: str | None, streaming: bool) -> Any:
+    import datasets
+    import huggingface_hub
+
+    match = _ADDRESS.fullmatch(place)
+    if match is None:
+        raise UserError(f"{place} is no data set; write hf://OWNER/NAME, hf://OWNER/NAME@REVISION or hf://OWNER/NAME/FILES")
+    # Asked at once: the library asks again and again.
+    huggingface_hub.HfApi().dataset_info(match["name"], revision=match["revision"], timeout=_TIMEOUT)
+    which = {"name": subset, "revision": match["revision"], "data_files": match["files"]}
+    if streaming:
+        return _split(datasets.load_dataset(match["name"], streaming=True, **which), split, place)
+    # The split alone, or all would be downloaded.
+    return datasets.load_dataset(match["name"], split=split, **which)
+
+
+def _split(splits: Any, split: str, place: object) -> Any:
+    if split not in splits:
+        near = did_you_mean(split, splits) or "; choose one with `split`"
+        raise UserError(f"{place} has no split {split!r}, only {', '.join(splits)}{near}")
+    return splits[split]

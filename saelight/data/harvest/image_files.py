@@ -1,0 +1,44 @@
+"""Images as documents, a file each."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from saelight.errors import UserError
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def among(places: Sequence[Path | str]) -> list[Path]:
+    """Those of the files that are images, by their names. Raises `UserError` where none is."""
+    images = [place for place in places if isinstance(place, Path) and place.suffix.lower() in SUFFIXES]
+    if not images:
+        raise UserError(
+            f"no images among {len(places)} files, such as {places[0]}, and the model reads images; name files "
+            f"({', '.join(SUFFIXES)}) or a folder of them in `files`"
+        )
+    return images
+
+
+class ImageFile:
+    """The image in the file at `path`, in RGB; None where the file cannot be read as one.
+
+    Raises `UserError` when Pillow is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            import PIL.Image  # noqa: F401
+        except ImportError:
+            raise UserError(f"reading {path} takes Pillow; pip install 'saelight[images]'") from None
+
+    def __iter__(self) -> Iterator[Any]:
+        from PIL import Image
+
+        try:
+            with Image.open(self.path) as image:
+                picture = image.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            picture = None
+        yield picture
