@@ -157,6 +157,70 @@ class LogText(BaseModel):
     """Where to read on."""
 
 
+class LatentInContext(BaseModel):
+    """A latent in a list, with one context."""
+
+    id: int
+    """The SAE's number in the document."""
+    latent: int
+    score: float | None = None
+    """Of a search: how much the latent is about the text, at most 2."""
+    density: float
+    """The share of tokens at which it fires."""
+    maximum: float
+    tokens: list[str]
+    """On which it fires most often."""
+    context: list[dict[str, Any]]
+    """Tokens: `text`, `activation`, `after_gap`."""
+
+
+class LatentList(BaseModel):
+    """Latents of one SAE, or of all, found by a text."""
+
+    found: list[LatentInContext]
+    searched: int
+    """SAEs that were looked through, of `of` whose latents are known."""
+    of: int
+    problems: list[str]
+
+
+class TextRequest(BaseModel):
+    """A text to try on an SAE."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    of: Annotated[str, _PATH]
+    """The key of a run or a sweep."""
+    id: Annotated[int, Field(ge=0)]
+    """The SAE's number in its document."""
+    text: Annotated[str, Field(min_length=1, max_length=4_000)]
+    latents: Annotated[list[Annotated[int, Field(ge=0, le=2**24)]], Field(max_length=16)] = []
+    """Latents to show whatever else fires."""
+
+
+class TextLatent(BaseModel):
+    """What a latent does on a text."""
+
+    latent: int
+    maximum: float
+    values: list[float]
+    """One a token."""
+
+
+class TextAnswer(BaseModel):
+    """A text through a model and an SAE."""
+
+    tokens: list[dict[str, Any]]
+    """`text`, `special`, and `latents`: the strongest, with their `value`."""
+    latents: list[TextLatent]
+    """Those asked for, then the strongest."""
+    l0: float | None
+    fvu: float | None
+    """Over the tokens of this text that are not special."""
+    cut: bool
+    """Whether the text was longer than is read."""
+
+
 class Health(BaseModel):
     """That the server is there."""
 

@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
 
@@ -33,12 +33,21 @@ class CountedCache(Generic[Value]):
                 self._values.popitem(last=False)
         return value
 
-    @property
-    def rate(self) -> float | None:
-        """Hits of all that was asked; None before anything was."""
-        asked = self.hits + self.misses
-        return self.hits / asked if asked else None
+    def known(self, key: Hashable) -> Value | None:
+        """The value that is kept, if one is."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self.hits += 1
+            self._values.move_to_end(key)
+            return self._values[key]
 
     def stats(self) -> dict[str, int]:
         """What it holds and how it was used."""
         return {"entries": len(self._values), "most": self.most, "hits": self.hits, "misses": self.misses}
+
+
+def rate(*caches: CountedCache[Any]) -> float | None:
+    """Hits of all that some caches were asked; None before they were."""
+    hits, misses = (sum(getattr(cache, name) for cache in caches) for name in ("hits", "misses"))
+    return hits / (hits + misses) if hits + misses else None

@@ -135,6 +135,19 @@ async def read_body(request: web.Request, model: type[Asked]) -> Asked:
         raise Refused(400, _first_problem(error, model)) from None
 
 
+def one(request: web.Request, name: str) -> str:
+    """A parameter that stands once. Raises `Refused`."""
+    given = request.query.getall(name, [])
+    if len(given) != 1:
+        raise Refused(400, f"give one {name}")
+    return given[0]
+
+
+def json_of(answer: BaseModel, status: int = 200) -> web.Response:
+    """A model as JSON."""
+    return web.Response(text=answer.model_dump_json(), content_type="application/json", status=status)
+
+
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     found = error.errors(include_url=False, include_input=False)
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])

@@ -6,8 +6,8 @@ from typing import Any
 
 from saelight.report.page import DRAWING, SCRIPTS, asset, filled
 
-OWN = ("live.js", "groups.js")
-"""After the report's."""
+OWN = ("live.js", "groups.js", "trying.js")
+"""After the first of the report's, which tells them what the page knows."""
 _KINDS = {".js": "text/javascript", ".css": "text/css"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src data: blob:; connect-src 'self'; "
@@ -18,8 +18,7 @@ POLICY = (
 def live_page(data: dict[str, Any]) -> str:
     """The page of a run or a sweep, or of two."""
     first, *others = SCRIPTS
-    # look.js, that it is a page of a server's; then the report's own, main.js last, which draws
-    names = [DRAWING, first, OWN[0], OWN[1], *others]
+    names = [DRAWING, first, *OWN, *others]
     scripts = "\n".join(f'<script src="/assets/{name}"></script>' for name in names)
     return filled(data, POLICY.replace("; frame-ancestors 'none'", ""), scripts, asset("report.css") + own_asset("live.css"))
 

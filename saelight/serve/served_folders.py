@@ -7,8 +7,8 @@ from pathlib import Path
 from saelight.errors import UserError, did_you_mean
 from saelight.report import run_saes
 
-_DEEPEST = 4
-"""Folders below a run's own in which links are looked for: a sweep has runs/<group>/saes/<name>/."""
+_DEEPEST = 6
+"""Folders below a run's own in which links are looked for: a sweep has runs/<group>/saes/<name>/latents/."""
 
 
 class Roots:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from saelight.convert import hook_names
+from saelight import hook_names
 from saelight.errors import UserError
 from saelight.parsing import yaml_files
 from saelight.serve.answers import TrainRequest

@@ -173,6 +173,11 @@ class Watched:
         self._head, self._saes, self.version = head, saes, version
 
     @property
+    def rows(self) -> list[SAERow]:
+        """The SAEs, in the document's order."""
+        return self._rows
+
+    @property
     def trouble(self) -> str | None:
         """Why the folder cannot be read now."""
         return self._head.get("trouble")

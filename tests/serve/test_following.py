@@ -8,11 +8,17 @@ import time
 import pytest
 
 from saelight.files import hold
+from saelight.serve import watching
 from saelight.serve.log_tail import CurveTail, Thinning, text_from
 from tests.report.invented import invent
 from tests.serve.client import answer, events, in_loop, served
 
 HEAD = "step,train/loss,train/l0,train/fvu,val/fvu\n"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(watching, "PAUSE", 0.05)
 
 
 def write_progress(run, step, **states):
@@ -102,7 +108,16 @@ def test_a_log_is_read_once_as_it_grows(tmp_path):
 
 def test_a_log_of_no_csv_is_no_curve(tmp_path):
     path = tmp_path / "metrics.csv"
-    for content in (b"", b"\0" * 100, b"\n" * 100, b"\xff\xfe\n" * 9, b'"' * 999, b"a" * 3_000_000, b"step\n1\n", b"x,y\n1,2\n"):
+    for content in (
+        b"",
+        b"\0" * 100,
+        b"\n" * 100,
+        b"\xff\xfe\n" * 9,
+        b'"' * 999,
+        b"a" * 3_000_000,
+        b"step\n1\n",
+        b"x,y\n1,2\n",
+    ):
         path.write_bytes(content)
         assert CurveTail(path, 10).read() is None
 
@@ -171,8 +186,12 @@ async def test_912_saes_of_a_million_points_stay_smooth(tmp_path):
             asking = asyncio.create_task(ask())
             _, change = await anext(following)
             asking.cancel()
-        print(f"document {first:.2f} s; 24 curves {times[0]:.2f} s, again {times[1]:.3f} s; change {len(json.dumps(change))} B")
-        print(f"change after {time.perf_counter() - began:.2f} s; the slowest of {len(beats)} other answers {max(beats):.2f} s")
+        print(
+            f"document {first:.2f} s; 24 curves {times[0]:.2f} s, again {times[1]:.3f} s; change {len(json.dumps(change))} B"
+        )
+        print(
+            f"change after {time.perf_counter() - began:.2f} s; the slowest of {len(beats)} other answers {max(beats):.2f} s"
+        )
         assert list(change["saes"]) == ["0"]
         assert first < 5
         assert times[1] < times[0]

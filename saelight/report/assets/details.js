@@ -54,6 +54,7 @@ function fillDialog(dialog, sae) {
     sae.folder === null ? element("p", { className: "soft" }, "It is not exported.")
       : element("pre", {}, `sae = saelight.load(${JSON.stringify(sae.folder)})`),
   );
+  live?.addTo(dialog, sae);
 }
 
 function foldable(label, settings) {

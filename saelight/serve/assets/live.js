@@ -8,7 +8,7 @@ const curves = new Map(); // by SAE: its curve, and how long its log was then
 const seen = []; // changes of state since the page was opened, the newest first
 let asking = false, pending = null;
 
-live = { want };
+live = { want, addTo: (dialog, sae) => dialog.append(latentsOf(sae), textFor(sae)) };
 
 function setCurves() {
   for (const sae of SAES) sae.curve = sae.logged === null ? null : curves.get(sae.id)?.curve ?? EMPTY;
@@ -101,6 +101,7 @@ function tell(text, well) {
 document.addEventListener("visibilitychange", apply);
 addEventListener("DOMContentLoaded", () => {
   makeGroups();
+  makeSearch();
   drawGroups();
   follow();
 });
