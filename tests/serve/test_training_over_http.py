@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -129,10 +128,14 @@ async def until(client, job, state, patience=90.0):
 async def test_a_job_is_trained_stopped_gone_on_with_and_outlives_the_server(tmp_path):
     np.save(tmp_path / "acts.npy", np.random.default_rng(0).standard_normal((20_000, 16), dtype="float32"))
     body = {"activation_data_path": "acts.npy", "layer_idx": 6, "latent_dim": 64, "max_samples": 10_000, "batch_size": 64}
+    (tmp_path / "notes.txt").touch()
     options = {"train": True, "data": [str(tmp_path)]}
     runs = tmp_path / "runs"
     async with served(runs, **options) as (_, client):
-        for field, value, said in (("latent_dim", 10**7, "a run on cpu may take"), ("max_samples", 10**9, "rows")):
+        for field, value, said in (
+            ("latent_dim", 10**7, "a run on cpu may take"),
+            ("activation_data_path", "notes.txt", "no shards at"),
+        ):
             status, content = await answer(client, "/api/sae/train", "POST", json=body | {field: value})
             assert (status, said in content["error"]) == (400, True), content
         assert list(runs.iterdir()) == []
@@ -186,7 +189,7 @@ def test_ctrl_c_ends_it_and_torch_is_never_loaded(tmp_path):
         "import sys, atexit\natexit.register(lambda: print('torch' in sys.modules))\nfrom saelight.cli.main import main\n"
     )
     command = [sys.executable, "-c", f"{program}sys.exit(main(['serve', '--port', '0']))"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
     assert server.stdout.readline().startswith(f"saelight shows {tmp_path / 'runs'}: open http://127.0.0.1:")
     server.send_signal(signal.SIGINT)
     said, _ = server.communicate(timeout=20)
