@@ -27,7 +27,7 @@ test-slurm: $(VENV)/.test  ## as root, after: apt-get install -y --no-install-re
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
 test-browser: $(VENV)/.browser  ## after: apt-get install -y --no-install-recommends chromium
-	$(BIN)/python -m pytest -m browser tests/report
+	$(BIN)/python -m pytest -m browser tests/report tests/serve
 
 conformance-peers: $(PEERS)/.peers  ## the same weights in three other libraries (docs/conformance.md)
 	SAELIGHT_PEERS=required $(PEERS)/bin/python -m pytest tests/conformance/peers

@@ -10,6 +10,7 @@ from tests.support.import_graph import circle, import_graph, imported_names, mod
 
 LAYERS = (
     ("", "__main__", "cli"),
+    ("serve",),
     ("report", "evals"),
     ("sweep",),
     ("sweep.wandb", "sweep.show"),

@@ -20,7 +20,7 @@ TRAINING = {
     "test": "evaluate a run's SAEs on its test data",
     "predict": "write each token's strongest latents, one file per SAE",
 }
-OTHERS = ("shards", "convert", "evaluate", "sweep", "latents", "report", "devices")
+OTHERS = ("shards", "convert", "evaluate", "sweep", "latents", "report", "serve", "devices")
 USAGE = """usage: saelight COMMAND ...
 
 Train many sparse autoencoders (SAEs) in one pass over activations.
@@ -35,6 +35,7 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
   latents collect | show | export
              what each latent fires on: contexts, tokens, neighbours
   report     one page of a run's or a sweep's SAEs that opens in any browser
+  serve      that page for all runs, following their training; trains over HTTP
   devices    the devices of this machine
 
 saelight COMMAND --help says more; saelight --version prints the version."""
@@ -120,6 +121,10 @@ def _dispatch(args: list[str]) -> int:
         from saelight.cli import report_command
 
         report_command.run(args[1:])
+    elif command == "serve":
+        from saelight.cli import serve_command
+
+        serve_command.run(args[1:])
     else:
         raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, *OTHERS])}")
     return 0

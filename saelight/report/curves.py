@@ -20,9 +20,9 @@ def read_curve(path: Path, most: int) -> Curve | None:
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             for line in csv.DictReader(file):
-                step = _number(line.get("step"))
+                step = number(line.get("step"))
                 if step is not None and line.get(COLUMNS["loss"]):
-                    rows.append((step, *(_number(line.get(column)) for column in COLUMNS.values())))
+                    rows.append((step, *(number(line.get(column)) for column in COLUMNS.values())))
     except (OSError, csv.Error):
         return None
     kept = thinned(rows, most)
@@ -45,7 +45,8 @@ def thinned(rows: list[tuple[float | None, ...]], most: int) -> list[tuple[float
     return [rows[i] for i in sorted(kept)]
 
 
-def _number(text: str | None) -> float | None:
+def number(text: str | None) -> float | None:
+    """A finite number of a log; None for whatever else."""
     try:
         value = float(text or "")
     except ValueError:

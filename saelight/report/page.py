@@ -15,7 +15,8 @@ from saelight.files import check_path, write_text
 from saelight.report.document import document
 from saelight.report.gathered import gather
 
-_SCRIPTS = ("look.js", "charts.js", "table.js", "latents.js", "details.js", "main.js")
+DRAWING = "plotly-basic.min.js"
+SCRIPTS = ("look.js", "charts.js", "table.js", "latents.js", "details.js", "main.js")
 """In this order; each knows those before it."""
 
 
@@ -44,26 +45,30 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> str:
 
 def page(data: dict[str, Any]) -> str:
     """The whole file, of what `document` gives."""
-    drawing = _asset("plotly-basic.min.js")
-    own = "\n".join(_asset(name) for name in _SCRIPTS)
+    drawing = asset(DRAWING)
+    own = "\n".join(map(asset, SCRIPTS))
     policy = (
         f"default-src 'none'; script-src {_digest(drawing)} {_digest(own)}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
+    return filled(data, policy, f"<script>{drawing}</script>\n<script>{own}</script>", asset("report.css"))
+
+
+def filled(data: dict[str, Any], policy: str, scripts: str, style: str) -> str:
+    """The page's HTML around its data: its Content-Security-Policy, the elements of its scripts, and its style."""
     fills = {
         "{{policy}}": policy,
         "{{title}}": html.escape(data["title"].encode(errors="replace").decode()),
-        "{{style}}": _asset("report.css"),
+        "{{style}}": style,
         "{{data}}": embedded(data),
-        "{{plotly}}": drawing,
-        "{{script}}": own,
+        "{{scripts}}": scripts,
     }
-    parts = _asset("report.html").split("{{")
-    filled = [parts[0]]
+    parts = asset("report.html").split("{{")
+    pieces = [parts[0]]
     for part in parts[1:]:
         key, end, rest = part.partition("}}")
-        filled += [fills["{{" + key + end], rest]
-    return "".join(filled)
+        pieces += [fills["{{" + key + end], rest]
+    return "".join(pieces)
 
 
 def embedded(data: dict[str, Any]) -> str:
@@ -72,7 +77,8 @@ def embedded(data: dict[str, Any]) -> str:
     return plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of what the browser runs."""
     return (files("saelight.report") / "assets" / name).read_text(encoding="utf-8")
 
 

@@ -67,6 +67,7 @@ def _row(run: Path, name: str, progress: dict[str, Any], result: dict[str, Any],
         for key, so_far in (("steps", "step"), ("tokens", "tokens"), ("seconds", "seconds"))
     )
     row.device = progress.get("device") or result.get("device")
+    row.eta = progress.get("eta") if row.state == "running" else None
     return row
 
 

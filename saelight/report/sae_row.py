@@ -33,6 +33,8 @@ class SAERow:
     tokens: int | None = None
     seconds: float | None = None
     device: str | None = None
+    eta: float | None = None
+    """Seconds that its run still takes, where it trains now."""
     density: dict[str, Any] | None = None
     """How many latents fire how often, as a run's results have it."""
 

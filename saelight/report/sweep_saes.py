@@ -38,7 +38,7 @@ def saes_of(folder: SweepFolder, index: Index, problems: list[str]) -> list[SAER
             batch_size=configs.find(index.run_configs[entry.run_config], "data.batch_size"),
             settings=point["settings"],
             density=densities[point["group"]].get(entry.name),
-            **{key: point[key] for key in ("loss", "steps", "of_steps", "tokens", "seconds", "device")},
+            **{key: point[key] for key in ("loss", "steps", "of_steps", "tokens", "seconds", "device", "eta")},
         )
     problems += _missing_runs(folder, index, rows.values())
     return list(rows.values())

@@ -1,10 +1,18 @@
 "use strict";
 // What the page knows, and how it says and colours it. Text of a run reaches the document through textContent alone.
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
-const SAES = DATA.saes;
-const COMPARED = DATA.sources.length > 1;
-const VARIANTS = [...new Set(SAES.map((sae) => sae.variant))];
+let DATA, SAES, COMPARED, VARIANTS;
+
+/** Know these data from now on: a page that a server follows gets others as training goes on. */
+function take(data) {
+  DATA = data;
+  SAES = DATA.saes;
+  COMPARED = DATA.sources.length > 1;
+  VARIANTS = [...new Set(SAES.map((sae) => sae.variant))];
+}
+
+take(JSON.parse(document.getElementById("data").textContent));
+let live = null; // what a server's page has beside: live.js
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 // Okabe and Ito's colours, distinct to the colour-blind; in the dark their lighter ones first. A shape goes with each.
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#b0589a", "#b97a00", "#2f97d0", "#7a5230"];

@@ -1,6 +1,6 @@
 // What is on the page, from top to bottom.
 
-let yMetric = "fvu" in DATA.fronts ? "fvu" : Object.keys(DATA.fronts)[0];
+let yMetric;
 
 function plural(n, word) {
   return `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
@@ -8,6 +8,7 @@ function plural(n, word) {
 
 function makeHeader() {
   $("title").textContent = DATA.title;
+  $("sources").replaceChildren();
   for (const source of DATA.sources) {
     const states = Object.entries(source.states).map(([state, n]) => `${n} ${state}`).join(", ");
     const known = Object.entries(source.about).map(([key, value]) => `${key} ${value}`);
@@ -17,11 +18,13 @@ function makeHeader() {
       [`${plural(total, "SAE")} of a ${source.kind}`, states, ...known].filter(Boolean).join(" · ")),
       element("p", { className: "soft" }, element("code", {}, source.path)));
   }
-  $("footer").textContent = `Made by saelight ${DATA.version}, ${DATA.made}. This file holds all it shows and loads nothing.`;
+  $("footer").textContent = live ? `Served by saelight ${DATA.version}.`
+    : `Made by saelight ${DATA.version}, ${DATA.made}. This file holds all it shows and loads nothing.`;
 }
 
 function makeNotices() {
-  const going = SAES.filter((sae) => ["running", "waiting"].includes(sae.state));
+  $("notices").replaceChildren();
+  const going = live ? [] : SAES.filter((sae) => ["running", "waiting"].includes(sae.state));
   if (going.length) {
     const running = going.filter((sae) => sae.state === "running").length;
     $("notices").append(element("p", { className: "notice" },
@@ -42,6 +45,7 @@ function makeBest() {
   show("best", DATA.best.length > 0);
   $("best-rule").textContent = "The finished SAE with the lowest FVU, below 1, in each octave of L0" +
     (COMPARED ? "; the last column has the FVU of the second folder's over that of the first's." : ".");
+  $("winners").replaceChildren();
   DATA.winners.forEach((id, i) => {
     if (id === null) return;
     const { name, goal } = DATA.sources[i].metric;
@@ -61,6 +65,9 @@ function makeBest() {
 
 function makeChoice() {
   const keys = Object.keys(DATA.fronts);
+  if (!keys.includes(yMetric)) yMetric = keys.includes("fvu") ? "fvu" : keys[0];
+  if (!isOld($("front-choice"), keys)) return;
+  $("front-choice").replaceChildren();
   if (keys.length < 2) return;
   const select = element("select", { name: "metric", onchange: (event) => {
     yMetric = event.target.value;
@@ -97,6 +104,11 @@ const observer = new IntersectionObserver((entries) => {
   refresh();
 }, { rootMargin: "200px" });
 
+function unwatch(node) {
+  observer.unobserve(node);
+  for (const known of [views, inView, stale]) known.delete(node);
+}
+
 function watch(node, drawNode) {
   views.set(node, drawNode);
   observer.observe(node);
@@ -118,53 +130,76 @@ function redraw() {
 }
 
 function makeCharts() {
-  show("front", yMetric !== undefined);
-  if (yMetric !== undefined) watch($("front-chart"), (shown) => drawFront(shown, yMetric));
-
-  show("curves", SAES.some((sae) => sae.curve));
+  watch($("front-chart"), (shown) => yMetric !== undefined && drawFront(shown, yMetric));
   watch($("curves-charts"), (shown) => {
     const known = shown.filter((sae) => sae.curve), drawn = known.slice(0, DRAWN);
+    live?.want(drawn);
     $("curves-rule").textContent = `By optimizer step, thinned, spikes kept. ${said(drawn, known)}`;
     drawAllCurves($("curves-charts"), drawn);
   });
 
-  show("density", SAES.some((sae) => sae.density));
   watch($("density-chart"), (shown) => {
     const known = shown.filter((sae) => sae.density), drawn = known.slice(0, DRAWN);
     $("density-rule").textContent = `At the last validation. ${said(drawn, known)}`;
     drawDensity($("density-chart"), drawn);
   });
 
+  watch($("clusters-chart"), (shown) => drawClusters(shown.filter(clustered)));
+}
+
+function clustered(sae) {
+  return metric(sae, "silhouette") !== null && metric(sae, "clusters") !== null;
+}
+
+/** Whether an element was made for other choices than these; it is then made anew, and else keeps the focus. */
+function isOld(node, choices) {
+  const key = JSON.stringify(choices);
+  if (node.dataset.choices === key) return false;
+  node.dataset.choices = key;
+  return true;
+}
+
+/** Which charts there is anything for. */
+function showCharts() {
+  show("front", yMetric !== undefined);
+  show("curves", SAES.some((sae) => sae.curve));
+  show("density", SAES.some((sae) => sae.density));
+  show("clusters", SAES.some(clustered));
   const { panels, near, least } = DATA.sensitivity;
   show("sensitivity", panels.length > 0);
   $("sensitivity-rule").textContent =
     `Each finished SAE's FVU over the median FVU of those of its variant whose L0 is within a factor ${near} of its own (at least ` +
     `${least} of them, itself among them): below 1 is better than its like. Lines and bars are medians; all else that varies is in the spread.`;
-  for (const panel of panels) {
+  if (!isOld($("sensitivity-charts"), panels.map((panel) => panel.setting))) return;
+  for (const node of $("sensitivity-charts").children) unwatch(node);
+  $("sensitivity-charts").replaceChildren(...panels.map(({ setting }) => {
     const node = element("div", { className: "chart" });
-    $("sensitivity-charts").append(node);
-    watch(node, (shown) => drawSensitivity(node, panel, new Set(shown.map((sae) => sae.id))));
-  }
-
-  const clustered = (sae) => metric(sae, "silhouette") !== null && metric(sae, "clusters") !== null;
-  show("clusters", SAES.some(clustered));
-  watch($("clusters-chart"), (shown) => drawClusters(shown.filter(clustered)));
+    const now = () => DATA.sensitivity.panels.find((panel) => panel.setting === setting);
+    watch(node, (shown) => drawSensitivity(node, now(), new Set(shown.map((sae) => sae.id))));
+    return node;
+  }));
 }
 
 function said(drawn, all) {
   return drawn.length < all.length ? `The first ${drawn.length} of the table are drawn: sort or filter to see others.` : "";
 }
 
-show("filters", SAES.length > 0);
-show("saes", SAES.length > 0);
-makeHeader();
-makeNotices();
-makeBest();
-makeFilters();
-makeChoice();
-makeEnded();
+/** All of the page, from what it knows now. */
+function drawAll() {
+  show("filters", SAES.length > 0);
+  show("saes", SAES.length > 0);
+  makeHeader();
+  makeNotices();
+  makeBest();
+  makeFilters();
+  makeChoice();
+  makeEnded();
+  showCharts();
+  redraw();
+}
+
 makeCharts();
-redraw();
+drawAll();
 showNamed();
 DARK.addEventListener("change", () => {
   redraw();

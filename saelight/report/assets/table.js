@@ -8,7 +8,7 @@ const words = (label, value, more = {}) => column(label, value, value, { words: 
 const metricColumn = (key, more = {}) =>
   column({ l0: "L0", fvu: "FVU", dead: "dead" }[key] ?? DATA.metrics[key].label, (sae) => metric(sae, key), (sae) => metricText(sae, key), more);
 
-const COLUMNS = [
+const allColumns = () => [
   words("name", (sae) => sae.names[0]),
   ...(COMPARED ? [words("from", (sae) => DATA.sources[sae.source].name)] : []),
   words("state", stateText, { long: true }),
@@ -19,6 +19,7 @@ const COLUMNS = [
   column("lr", (sae) => sae.lr, lrText),
   column("batch", (sae) => sae.batch),
   column("time", (sae) => sae.seconds, (sae) => duration(sae.seconds)),
+  ...(SAES.some((sae) => sae.eta !== null) ? [column("time left", (sae) => sae.eta, (sae) => duration(sae.eta))] : []),
   column("step", (sae) => sae.steps, (sae) => number(sae.steps) + (sae.of_steps ? ` / ${number(sae.of_steps)}` : "")),
   column("seed", (sae) => sae.seed, (sae) => sae.seed ?? NONE, { short: true }),
   column("loss", (sae) => sae.loss, null, { extra: true }),
@@ -59,26 +60,27 @@ function order({ value, words }, down) {
 }
 
 function sortBy(chosenColumn) {
-  chosen.down = chosen.sort === chosenColumn ? !chosen.down : false;
+  chosen.down = chosen.sort?.label === chosenColumn.label ? !chosen.down : false;
   chosen.sort = chosenColumn;
   redraw();
-  const label = $("saes-table").querySelector(`th:nth-child(${columns().indexOf(chosenColumn) + 1}) button`);
+  const label = $("saes-table").querySelector(`th:nth-child(${columns().findIndex((one) => one.label === chosenColumn.label) + 1}) button`);
   label?.focus();
 }
 
 function columns() {
-  return COLUMNS.filter((one) => chosen.extra || !one.extra);
+  return allColumns().filter((one) => chosen.extra || !one.extra);
 }
 
 function drawTable(shown) {
-  const heads = columns().map((one) => {
-    const sorted = chosen.sort === one;
+  const shownColumns = columns();
+  const heads = shownColumns.map((one) => {
+    const sorted = chosen.sort?.label === one.label;
     const button = element("button", { type: "button", textContent: one.label + (sorted ? (chosen.down ? " ▼" : " ▲") : ""), onclick: () => sortBy(one) });
     const state = sorted ? (chosen.down ? "descending" : "ascending") : "none";
     return element("th", { scope: "col", className: one.words ? "text" : "", "aria-sort": state }, button);
   });
   const rows = shown.slice(0, MOST_ROWS).map((sae) => {
-    const cells = columns().map((one) => {
+    const cells = shownColumns.map((one) => {
       const text = String(one.text(sae));
       return element("td", { className: [one.words && "text", one.long && "long", one.short && "short"].filter(Boolean).join(" "), textContent: text, title: text });
     });
@@ -100,16 +102,18 @@ function drawTable(shown) {
 function makeFilters() {
   const select = (label, key, options) =>
     element("label", {}, label, element("select", { name: key, onchange: (event) => choose(key, event.target.value) },
-      element("option", { value: "", textContent: "all" }), ...options.map(([value, text]) => element("option", { value, textContent: text }))));
+      element("option", { value: "", textContent: "all" }),
+      ...options.map(([value, text]) => element("option", { value, textContent: text, selected: value === chosen[key] }))));
   const check = (label, key) =>
-    element("label", { className: "check" }, element("input", { type: "checkbox", name: key, onchange: (event) => choose(key, event.target.checked) }), label);
+    element("label", { className: "check" }, element("input", { type: "checkbox", name: key, checked: chosen[key], onchange: (event) => choose(key, event.target.checked) }), label);
   const states = [...new Set(SAES.map((sae) => sae.state))];
+  if (!isOld($("filters"), [VARIANTS, states, COMPARED, "fvu" in DATA.fronts])) return;
   let waiting;
-  const search = element("input", { type: "search", name: "text", placeholder: "name, setting=value, …", oninput: (event) => {
+  const search = element("input", { type: "search", name: "text", placeholder: "name, setting=value, …", value: chosen.text, oninput: (event) => {
     clearTimeout(waiting);
     waiting = setTimeout(() => choose("text", event.target.value), 150);
   } });
-  $("filters").append(
+  $("filters").replaceChildren(
     element("label", {}, "Search", search),
     ...(VARIANTS.length > 1 ? [select("Variant", "variant", VARIANTS.map((one) => [one, one]))] : []),
     ...(states.length > 1 ? [select("State", "state", states.map((one) => [one, one]))] : []),
@@ -118,8 +122,9 @@ function makeFilters() {
     check("all columns", "extra"),
     element("output", { id: "count", "aria-live": "polite" }),
   );
-  $("filters").addEventListener("submit", (event) => event.preventDefault());
 }
+
+$("filters").addEventListener("submit", (event) => event.preventDefault());
 
 function choose(key, value) {
   chosen[key] = value;

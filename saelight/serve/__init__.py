@@ -1,0 +1,1 @@
+"""A server that shows runs and sweeps as they train, and trains what is asked for over HTTP."""
