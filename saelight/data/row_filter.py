@@ -116,6 +116,21 @@ class RowFilter:
         known = {"limit": limit if limit < math.inf else None, "median_norm": self.medians[hook]}
         return self.settings | known | self._dropped.report(hook)
 
+    def state(self) -> dict[str, Any] | None:
+        """What it knows, to go on from: plain data. None before the limits are known."""
+        if self._dropped is None:
+            return None
+        limits = {hook: limit if limit < math.inf else None for hook, limit in self.limits.items()}
+        counted = {"passed": self.passed, "dropped": self._dropped.state()}
+        return {"limits": limits, "medians": dict(self.medians)} | counted
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`: what comes next is what came after it."""
+        self.limits = {hook: math.inf if limit is None else limit for hook, limit in state["limits"].items()}
+        self.medians, self.passed = dict(state["medians"]), state["passed"]
+        self._dropped = Dropped(self.limits)
+        self._dropped.load_state(state["dropped"])
+
     def _reasons(self, piece: Piece) -> Tensor:
         """Why each row is dropped, its norm apart: (N,) int64, 0 for one that stays."""
         n = len(next(iter(piece.x.values())))

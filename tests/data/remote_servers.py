@@ -25,7 +25,7 @@ class Asked(NamedTuple):
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """Serves `folder`; `fault` is asked for each request what goes wrong: an HTTP status, one of the words above, or None."""
+    """Serves `folder`; `fault` says of each request what goes wrong: an HTTP status, one of the words above, or None."""
 
     daemon_threads = True
     request_queue_size = 128

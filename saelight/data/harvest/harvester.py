@@ -8,9 +8,11 @@ import itertools
 import math
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from saelight.data.harvest.harvest_part import HarvestPart
+from saelight.data.remote.remote_url import located
+from saelight.data.shards.disk import check_free
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def harvest(
     rows_per_shard: int | None = None,
     device: str = "auto",
     seed: int = 0,
+    part: str | None = None,
 ) -> None:
     """Run a Hugging Face transformers model over text files and write activations as shards, one row a token.
 
@@ -49,7 +52,7 @@ def harvest(
         files: Glob patterns of UTF-8 text files (`**` goes through folders); a file is a document. `{stdlib}` is the
             folder of Python's standard library.
         hooks: Dotted paths of the modules whose outputs are written, such as encoder.layer.3.
-        out: Folder to make: of the shards, or, with several hooks, of one folder of shards per hook.
+        out: Folder to make, on a disk or at a URL: of the shards, or, with several hooks, of one folder of shards per hook.
         exclude: Patterns of files to leave out, matched against the whole path (`*` matches / too).
         context: Tokens the model sees at once, special tokens included; documents are cut into such windows.
         batch_size: Windows of a batch. 32 of 128 tokens keep the CPU's caches warm; a GPU takes more.
@@ -66,6 +69,9 @@ def harvest(
         rows_per_shard: Rows of a shard file. Default: 256 MiB of them.
         device: auto (the first GPU, or else the CPU), or a torch device.
         seed: Seed of the order of files, shuffled so that the last documents are a fair validation sample.
+        part: `3/16`: harvest the third of sixteen parts of the documents into the same folder as the others, each a process
+            or a job of its own; the last that is done makes the folder whole. One that was killed goes on at its last whole
+            shard when it is run again. `max_tokens` is all parts' together.
     """
     for name, given in (("model", model), ("files", files), ("hooks", hooks), ("out", out)):
         if not given:
@@ -75,10 +81,13 @@ def harvest(
             raise UserError(f"{name} must be at least 1, got {value}")
     if len(set(hooks)) < len(hooks):
         raise UserError(f"hooks names a module twice: {', '.join(hooks)}")
-    folders = {hook: Path(out) / hook if len(hooks) > 1 else Path(out) for hook in hooks}
+    folders = {hook: located(out) / hook if len(hooks) > 1 else located(out) for hook in hooks}
     for folder in folders.values():
-        if folder.exists():
-            raise UserError(f"{folder} exists; choose another folder, or remove it")
+        check_free(folder)
+    portion = None if part is None else HarvestPart(part, folders)
+    if portion is not None and portion.done:
+        print(portion.merged())
+        return
 
     import torch
 
@@ -91,7 +100,10 @@ def harvest(
     from saelight.data.row_filter import RowFilter
     from saelight.data.shards.writer import ShardWriter
 
-    texts = documents.Documents(documents.find(files, exclude or [], seed))
+    paths = documents.find(files, exclude or [], seed)
+    texts = documents.Documents(paths if portion is None else portion.share(paths))
+    if portion is not None:
+        max_tokens = portion.rows(max_tokens)
     tokenizer, network = load(documents.expand(model), context, model_dtype)
     if skip_positions >= context:
         raise UserError(f"skip_positions {skip_positions} leaves nothing of windows of {context} tokens; lower it")
@@ -99,6 +111,8 @@ def harvest(
     hooked = Hooked(network.to(place), hooks)
     linear = "onednn" if use_onednn(network) else "torch"
     row_filter = RowFilter(max_norm, skip_positions, drop_tokens or (), at_most=max_tokens)
+    if portion is not None:
+        portion.resume(row_filter)
     source = {
         "files": files,
         "exclude": exclude or [],
@@ -111,27 +125,32 @@ def harvest(
         "seed": seed,
     }
     runs = hooked.probe(_ordinary_token(tokenizer), context)
-    last = -1
+    first = 0 if portion is None else portion.part.first(len(paths))
+    last = first - 1
     with contextlib.ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
         bar = stack.enter_context(progress(total=max_tokens, unit=" tokens", desc="harvest", smoothing=0.05))
-        windows = _windows(texts, tokenizer, context, drop_special, special_in_text)
+        windows = _windows(texts, tokenizer, context, drop_special, special_in_text, first)
         run = partial(_run, hooked, batch_size=batch_size, pad=tokenizer.pad_token_id or 0, dtype=getattr(torch, dtype))
-        pieces = (run(group, bar=bar) for group in _groups(windows, _BATCHES * batch_size, row_filter))
-        for piece in row_filter(pieces):
+        if portion is not None:
+            windows = itertools.islice(windows, portion.windows, None)
+        groups = _groups(windows, _BATCHES * batch_size, row_filter)
+        if portion is not None:
+            groups = portion.followed(groups, row_filter)
+        passing = row_filter(run(group, bar=bar) for group in groups)
+        for piece in passing if portion is None else portion.passing(passing, writers):
             for hook, x_ND in piece.x.items():
                 if hook not in writers:
-                    writers[hook] = stack.enter_context(
-                        ShardWriter(
-                            folders[hook],
-                            model=model,
-                            hook=hook,
-                            dtype=dtype,
-                            d_in=x_ND.shape[1],
-                            rows_per_shard=rows_per_shard,
-                            source=source | ({"application": f"the first of {runs[hook]}"} if runs[hook] > 1 else {}),
-                        )
+                    writer = (ShardWriter if portion is None else portion.writer)(
+                        folders[hook],
+                        model=model,
+                        hook=hook,
+                        dtype=dtype,
+                        d_in=x_ND.shape[1],
+                        rows_per_shard=rows_per_shard,
+                        source=source | ({"application": f"the first of {runs[hook]}"} if runs[hook] > 1 else {}),
                     )
+                    writers[hook] = stack.enter_context(writer)
                 writers[hook].append(x_ND, **piece.columns)
             if len(ids := piece.columns["document_ids"]):
                 last = int(ids[-1])
@@ -140,16 +159,18 @@ def harvest(
         if not row_filter.seen:
             raise UserError("the files hold no text; name others in `files`")
         for hook, writer in writers.items():
-            writer.source |= {"documents": last + 1, "files_skipped": texts.skipped}
+            writer.source |= {"documents": last + 1 - first, "files_skipped": texts.skipped}
             writer.dropped = [row_filter.report(hook)]
     print(
-        f"{row_filter.passed:,} rows of {last + 1} documents in {', '.join(map(str, folders.values()))}"
+        f"{row_filter.passed:,} rows of {last + 1 - first} documents in {', '.join(map(str, folders.values()))}"
         + (f" ({texts.skipped} files were no UTF-8 text)" if texts.skipped else "")
     )
     for hook in hooks:
         if runs[hook] > 1:
             print(f"{hook} runs {runs[hook]} times in a pass: what it puts out first is stored")
         print(f"dropped for {hook}: {in_words(row_filter.report(hook))}")
+    if portion is not None:
+        print(portion.merged())
 
 
 class _Window(NamedTuple):
@@ -166,9 +187,11 @@ def _ordinary_token(tokenizer: Any) -> int:
     return next(iter(tokenizer("a", add_special_tokens=False)["input_ids"]), 0)
 
 
-def _windows(documents: Any, tokenizer: Any, context: int, drop_special: bool, special_in_text: bool) -> Iterator[_Window]:
-    """The documents' windows in order, each with the tokenizer's special tokens, tokenized some documents at a time."""
-    number = 0
+def _windows(
+    documents: Any, tokenizer: Any, context: int, drop_special: bool, special_in_text: bool, number: int
+) -> Iterator[_Window]:
+    """The documents' windows in order, each with the tokenizer's special tokens, tokenized some documents at a time. The
+    first document has this number."""
     documents = iter(documents)
     while texts := list(itertools.islice(documents, _DOCUMENTS)):
         cut = tokenizer(

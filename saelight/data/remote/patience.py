@@ -2,7 +2,6 @@
 
 import os
 import random
-import sys
 import time
 
 from saelight.bars import duration
@@ -33,7 +32,6 @@ class Waiting:
         self._url, self._doing = url, doing
         self._since: float | None = None
         self._wait = _FIRST_WAIT
-        self._said = False
 
     def after(self, error: Exception, reached: bool) -> float:
         """Seconds to wait after `error`. Raises `UserError` when waiting does not help, or has been tried long enough.
@@ -51,15 +49,15 @@ class Waiting:
                 f"cannot {self._doing} {self._url}: {_cause(error)}, for {duration(now - self._since)}; check the address "
                 "and the connection, and start again: a run goes on with --ckpt_path last"
             ) from error
-        if now - self._since > _SAY_AFTER and not self._said:
-            self._said = True
-            print(
-                f"saelight: no answer from {self._url.root.rpartition('@')[2]} ({_cause(error)}); trying again for up to "
-                f"{duration(limit)}",
-                file=sys.stderr,
-            )
+        self.note = f"no answer for {self._url} ({_cause(error)}); trying again for up to {duration(limit)}"
+        """What to say of it."""
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST_WAIT)
         return min(wait * (0.5 + random.random()), max(0.05, self._since + limit - now))
+
+    @property
+    def long(self) -> bool:
+        """Whether it lasts so long that somebody may wonder."""
+        return self._since is not None and time.monotonic() - self._since > _SAY_AFTER
 
 
 def _limit() -> float:

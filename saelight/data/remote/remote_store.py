@@ -6,6 +6,9 @@ Requests run on fsspec's own thread. They are awaited from others, which can be 
 import asyncio
 import concurrent.futures
 import contextlib
+import math
+import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +25,8 @@ IN_FLIGHT = 32
 _SECONDS, _BYTES_PER_SECOND = 60.0, 100_000
 """A request is given up, and made again, after this long and a second more for so many bytes."""
 _LOOK = 0.2
+_TELL_EVERY = 60.0
+"""Seconds between two words on a lost connection."""
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "harvest"}
 """Extras of ours that bring what a scheme needs."""
 _CHANGES_WITH_CONTENT = ("ETag", "etag", "md5Hash", "blob_id", "Last-Modified", "LastModified", "mtime", "created")
@@ -45,7 +50,7 @@ class Store:
         self._fs = _file_system(root)
         self._loop: asyncio.AbstractEventLoop = get_loop()
         self._gate = asyncio.Semaphore(IN_FLIGHT)
-        self._reached = False
+        self._reached, self._told = False, -math.inf
 
     # What can be asked, as coroutines: for use inside `start`.
 
@@ -132,7 +137,11 @@ class Store:
                 async with self._gate:
                     found = await asyncio.wait_for(_coroutine(act), _SECONDS + size / _BYTES_PER_SECOND)
             except Exception as error:
-                await asyncio.sleep(waiting.after(error, self._reached))
+                wait = waiting.after(error, self._reached)
+                if self._reached and waiting.long and time.monotonic() - self._told > _TELL_EVERY:
+                    self._told = time.monotonic()
+                    print(f"saelight: {waiting.note}", file=sys.stderr)
+                await asyncio.sleep(wait)
             else:
                 self._reached = True
                 return found

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from saelight.data.remote.remote_store import store_of
+from saelight.data.remote.remote_url import Url
 from saelight.errors import UserError
 
 _FULL = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota reached", errno.EFBIG: "file size limit reached"}
@@ -35,8 +37,13 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def check_free(path: Path) -> None:
-    """Raises `UserError` when there is something at `path` already, a broken link too, or the disk does not say."""
+def check_free(path: Path | Url) -> None:
+    """Raises `UserError` when there is something at `path` already, a broken link too, or the disk does not say; at a URL,
+    when there are shards."""
+    if isinstance(path, Url):
+        if store_of(path).has(path / "metadata.json"):
+            raise UserError(f"{path} exists; choose another folder, or remove it")
+        return
     with writing(path):
         try:
             path.lstat()
