@@ -26,7 +26,7 @@ USAGE = """usage: saelight COMMAND ...
 Train many sparse autoencoders (SAEs) in one pass over activations.
 
 {commands}
-  shards harvest | convert | filter | info | verify
+  shards harvest | merge | convert | filter | info | verify
              make activation shards from a model, leave out rows, describe them, check them
   convert    turn SAEs into another library's format, and back
   evaluate   judge SAEs on their language model: loss recovered, KL, L0, FVU

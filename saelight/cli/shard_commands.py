@@ -1,4 +1,4 @@
-"""`saelight shards harvest | convert | filter | info | verify`. Nothing heavy is imported before a command runs."""
+"""`saelight shards harvest | merge | convert | filter | info | verify`. Nothing heavy is imported before a command runs."""
 
 from collections.abc import Callable
 
@@ -55,6 +55,18 @@ def info(path: str) -> None:
     print(summary(path))
 
 
+def merge(out: str) -> None:
+    """Make one folder of the parts that `saelight shards harvest --part` wrote, where the last of them could not. Nothing is
+    copied.
+
+    Args:
+        out: The folder that is to be, or that of several hooks' folders.
+    """
+    from saelight.data.shards import merging
+
+    print(merging.merge(out))
+
+
 def verify(path: str) -> None:
     """Check checksums, finite values, columns and sums of a folder of shards; of activations in another layout the values.
 
@@ -72,6 +84,7 @@ def verify(path: str) -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "harvest": harvest,
+    "merge": merge,
     "convert": convert,
     "filter": filter,
     "info": info,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from saelight.data.foreign.opening import open_rows
 from saelight.data.pairs import PairedRows
+from saelight.data.remote.range_cache import RangeCache
 from saelight.data.sampled_sums import first_sums
 from saelight.data.source import Opened, Rows, Source, Span
 from saelight.data.stored_rows import StoredRows
@@ -22,11 +23,13 @@ class ActivationSource(Source):
     """Activations from disk: a folder of shards (`saelight shards harvest`) or what another tool wrote (docs/data.md), for
     transcoders paired with those of another hook."""
 
+    evaluation_only: ClassVar[frozenset[str]] = Source.evaluation_only | {"cache_dir", "cache_gb"}
     located_by: ClassVar[frozenset[str]] = frozenset({"path", "val_path", "val_fraction", "target_path", "target_val_path"})
 
     path: str
     """Folder of the shards; or a .npy, .npz, .safetensors or .parquet file, a folder of such, a cache of saev, SAELens or
-    OpenMOSS, raw arrays with .meta. `PATH:NAME` says which tensor or column, `PATH@6` which layer, of several."""
+    OpenMOSS, raw arrays with .meta. `PATH:NAME` says which tensor or column, `PATH@6` which layer, of several. Shards may be
+    at a URL: `s3://BUCKET/FOLDER`, `gs://`, `hf://`, `https://`."""
     _: KW_ONLY
     val_path: str | None = None
     """What to validate on, as `path`. Default: hold out `val_fraction` of `path`."""
@@ -38,7 +41,11 @@ class ActivationSource(Source):
     on its own. Default: none, autoencoders reconstruct `path`'s rows."""
     target_val_path: str | None = None
     """The targets of `val_path`'s rows. Needed with both `val_path` and `target_path`."""
-
+    cache_dir: str | None = None
+    """Folder on a local disk where blocks read from URLs are kept, for the next epoch, run or process; what was used longest
+    ago goes first. Default: nothing is kept."""
+    cache_gb: Annotated[float, Range(above=0, most=1e6)] = 100.0
+    """GB (10⁹ bytes) that `cache_dir` holds at most. Unused without it."""
     buffer: Annotated[int | None, Range(least=1, most=2**40)] = None
     """Train on the rows in their order, mixed in a buffer of so many, as `ModelDataModule` does. Default: blocks from
     everywhere are shuffled."""
@@ -62,23 +69,26 @@ class ActivationSource(Source):
 
     def open(self) -> Opened:
         """Open the shards. Raises `UserError` when they cannot be read, or do not belong together."""
-        inputs = open_rows(self.path)
-        targets = None if self.target_path is None else open_rows(self.target_path)
+        cache = None if self.cache_dir is None else RangeCache(self.cache_dir, round(self.cache_gb * 1e9))
+        inputs = open_rows(self.path, cache)
+        targets = None if self.target_path is None else open_rows(self.target_path, cache)
         rows: Rows = inputs if targets is None else PairedRows(inputs, targets)
-        n_train_rows, val = self._split(rows, inputs, targets)
+        n_train_rows, val = self._split(rows, inputs, targets, cache)
         sums, target_sums = inputs.sums, None if targets is None else targets.sums
         if self.first_rows is not None and self.normalise != "none":
             first = min(self.first_rows, n_train_rows)
             sums, target_sums = (None if side is None else first_sums(side, first) for side in (inputs, targets))
         return Opened(rows, n_train_rows, val, sums, target_sums=target_sums, buffer=self.buffer, first_rows=self.first_rows)
 
-    def _split(self, rows: Rows, inputs: StoredRows, targets: StoredRows | None) -> tuple[int, Span | None]:
+    def _split(
+        self, rows: Rows, inputs: StoredRows, targets: StoredRows | None, cache: RangeCache | None
+    ) -> tuple[int, Span | None]:
         """How many of the rows are for training, and what is for validation."""
         if self.val_path is not None:
-            val_inputs = _like(inputs, "path", self.val_path)
+            val_inputs = _like(inputs, "path", self.val_path, cache)
             val_rows: Rows = val_inputs
             if targets is not None and self.target_val_path is not None:
-                val_rows = PairedRows(val_inputs, _like(targets, "target_path", self.target_val_path))
+                val_rows = PairedRows(val_inputs, _like(targets, "target_path", self.target_val_path, cache))
             return rows.n_rows, Span(val_rows, 0, val_rows.n_rows)
         if self.val_fraction == 0:
             return rows.n_rows, None
@@ -87,9 +97,9 @@ class ActivationSource(Source):
         return first, Span(rows, first, rows.n_rows)
 
 
-def _like(rows: StoredRows, name: str, val_path: str) -> StoredRows:
+def _like(rows: StoredRows, name: str, val_path: str, cache: RangeCache | None) -> StoredRows:
     """The validation shards for `rows`. Raises `UserError` when they are of another width."""
-    val_rows = open_rows(val_path)
+    val_rows = open_rows(val_path, cache)
     if val_rows.d_in != rows.d_in:
         raise UserError(
             f"data.{name.replace('path', 'val_path')} {val_path} has width {val_rows.d_in}, data.{name} has "

@@ -47,6 +47,25 @@ class Dropped:
         for row in long[: _PLACES - len(self._places)].tolist():
             self._places.append({name: int(column[row]) for name, column in columns.items()})
 
+    def state(self) -> dict[str, Any]:
+        """All that was counted, to go on from: plain data."""
+        return {
+            "counts": self.counts_R.tolist(),
+            "squares": {hook: squares_R.tolist() for hook, squares_R in self._squares.items()},
+            "positions": self._positions.tolist(),
+            "documents": self._documents,
+            "last_document": self._last_document,
+            "places": self._places.copy(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.counts_R = torch.tensor(state["counts"])
+        self._squares = {hook: torch.tensor(of, dtype=torch.float64) for hook, of in state["squares"].items()}
+        self._positions = torch.tensor(state["positions"])
+        self._documents, self._last_document = state["documents"], state["last_document"]
+        self._places = list(state["places"])
+
     def report(self, hook: str) -> dict[str, Any]:
         """All that was counted, as plain data: rows seen and dropped, this hook's share of Σ‖x‖² in them, by reason, the
         places of the first rows beyond the limit, and the documents that they are in."""

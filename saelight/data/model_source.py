@@ -23,6 +23,7 @@ from saelight.data.harvest.text_settings import TextSettings
 from saelight.data.harvest.text_windows import WindowSettings
 from saelight.data.moments import Sums
 from saelight.data.pairs import PairedRows
+from saelight.data.remote.remote_url import Url, located
 from saelight.data.row_filter import Limit, RowFilter
 from saelight.data.sampled_sums import first_sums
 from saelight.data.shards.disk import check_free
@@ -174,12 +175,12 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
         n_rows = self._n_rows // world
         stream = whole if world == 1 else ModelStream(self._model, n_rows, first, rank, world, whole.limits)
         if self.save_to is not None:
-            folder = Path(self.save_to) / f"rank-{rank}" if world > 1 else Path(self.save_to)
+            folder = located(self.save_to) / f"rank-{rank}" if world > 1 else located(self.save_to)
             folders = {hook: folder / hook if len(self.hooks) > 1 else folder for hook in self.hooks}
             stream.saver = ShardSaver({hook: self._writer(hook, out) for hook, out in folders.items()}, n_rows)
         return RankRows(self._rows_of(stream), n_rows, stream)
 
-    def _writer(self, hook: str, out: Path) -> ShardWriter:
+    def _writer(self, hook: str, out: Path | Url) -> ShardWriter:
         return ShardWriter(
             out,
             model=self.model,

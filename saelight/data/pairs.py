@@ -93,14 +93,17 @@ def check_same_tokens(inputs: StoredRows, targets: StoredRows) -> None:
             f"{targets.n_rows}; harvest both hooks in one command"
         )
     shared = [name for name in TOKEN_COLUMNS if name in inputs.columns and name in targets.columns]
-    for start, n in runs(inputs.n_rows):
-        for name in shared:
-            differ = inputs.column(name, start, n) != targets.column(name, start, n)
-            if differ.any():
-                raise UserError(
-                    f"inputs and targets are not of the same tokens: {inputs.path} and {targets.path} differ in "
-                    f"{name} at row {start + int(differ.int().argmax())}; harvest both hooks in one command"
-                )
+    places = [(start, n, name) for start, n in runs(inputs.n_rows) for name in shared]
+    for rows in (inputs, targets):
+        for place in places:
+            rows.will_need(*place)
+    for start, n, name in places:
+        differ = inputs.column(name, start, n) != targets.column(name, start, n)
+        if differ.any():
+            raise UserError(
+                f"inputs and targets are not of the same tokens: {inputs.path} and {targets.path} differ in "
+                f"{name} at row {start + int(differ.int().argmax())}; harvest both hooks in one command"
+            )
 
 
 def _finite(rows: Rows, row: int) -> bool:

@@ -130,6 +130,21 @@ class RowFilter:
         known = {"limit": limit if limit < math.inf else None, "median_norm": median}
         return self.settings | known | self._dropped.report(hook)
 
+    def state(self) -> dict[str, Any] | None:
+        """What it knows, to go on from: plain data. None before the limits are known."""
+        if self._dropped is None:
+            return None
+        limits = {hook: [median, norm if norm < math.inf else None] for hook, (median, norm) in self.limits.items()}
+        return {"limits": limits, "passed": self.passed, "dropped": self._dropped.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`: what comes next is what came after it."""
+        known = state["limits"].items()
+        self.limits = {hook: Limit(median, math.inf if norm is None else norm) for hook, (median, norm) in known}
+        self.passed = state["passed"]
+        self._dropped = Dropped(self.limits)
+        self._dropped.load_state(state["dropped"])
+
     def _reasons(self, piece: Piece) -> Tensor:
         """Why each row is dropped, its norm apart: (N,) int64, 0 for one that stays."""
         reasons_N = torch.zeros(piece.rows, dtype=torch.int64)

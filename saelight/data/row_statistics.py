@@ -77,7 +77,10 @@ def read_sample(rows: Rows, start: int, stop: int, n: int = SAMPLE_ROWS, seed: i
     """At most `n` of the rows [start, stop), seeded blocks of them, in their order: (n, D), as stored."""
     blocks = sample(cut(start, stop), n, seed)
     x_ND, done = torch.empty(blocks.rows, rows.d_in, dtype=rows.dtype), 0
-    for first, size in zip(*(side.tolist() for side in blocks), strict=True):
+    spans = [*zip(*(side.tolist() for side in blocks), strict=True)]
+    for first, size in spans:
+        rows.will_need(first, size)
+    for first, size in spans:
         rows.read(first, x_ND[done : done + size])
         done += size
     return x_ND
@@ -92,7 +95,10 @@ def read_norms(rows: Rows, start: int, stop: int, seed: int = 0) -> Norms | None
     if blocks.rows == stop - start:
         norms_N = rows.column(NORMS, start, stop - start)
     else:
-        norms_N = torch.cat([rows.column(NORMS, int(first), int(size)) for first, size in zip(*blocks, strict=True)])
+        spans = [*zip(*(side.tolist() for side in blocks), strict=True)]
+        for first, size in spans:
+            rows.will_need(first, size, NORMS)
+        norms_N = torch.cat([rows.column(NORMS, first, size) for first, size in spans])
     return Norms(norms_N.double().square(), stop - start)
 
 

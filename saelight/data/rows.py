@@ -36,7 +36,7 @@ class Rows(Protocol):
         """Fill `out` (n, D), contiguous, of `dtype`, with rows [start, start + n)."""
 
     def will_need(self, start: int, n: int) -> None:
-        """Hint that rows [start, start + n) are read next."""
+        """Hint that rows [start, start + n) are read next, by one `read`, after those hinted at before."""
 
     def where(self, row: int) -> str:
         """A row's place in words, for error messages."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from saelight.data.moments import Sums
+from saelight.data.remote.remote_url import Url
 
 
 class Known(NamedTuple):
@@ -32,7 +33,7 @@ class Known(NamedTuple):
 class StoredRows(ABC):
     """A `Rows` in files, with columns beside it."""
 
-    path: Path
+    path: Path | Url
     """Where they are, as the user says it."""
     n_rows: int
     d_in: int
@@ -78,8 +79,9 @@ class StoredRows(ABC):
         """Rows [start, start + n) of one of `columns`: (n,)."""
 
     @abstractmethod
-    def will_need(self, start: int, n: int) -> None:
-        """Hint that rows [start, start + n) are read next."""
+    def will_need(self, start: int, n: int, column: str | None = None) -> None:
+        """Hint that rows [start, start + n), or these of a column, are read next, by one `read` or `column`, after those
+        hinted at before."""
 
     @abstractmethod
     def where(self, row: int) -> str:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from saelight.data.harvest.corpus import Corpus
-from saelight.data.harvest.harvest_settings import HarvestSettings
-from saelight.data.harvest.harvester import _windows
 from saelight.data.harvest.loading import load
 from saelight.data.harvest.model_settings import LoadedModel, ModelSettings
 from saelight.data.harvest.onednn_linear import use_onednn
+from saelight.data.harvest.text_windows import WindowCutter, WindowSettings
 from saelight.errors import UserError
 
 _STRUCTURAL = ("bos", "eos", "pad", "sep", "decoder_start")
@@ -67,11 +66,10 @@ def windows_of(corpus: Corpus, model: CausalModel, context: int, special_in_text
     Raises:
         UserError: There is less text than one window, or the model has no room for such windows.
     """
-    model.loaded.check_context(context)
-    cut = HarvestSettings(model.loaded.name, [], [], "", context=context, special_in_text=special_in_text)
+    cut = WindowCutter(WindowSettings(context=context, special_in_text=special_in_text), model.loaded)
     found: list[list[int]] = []
     tokens = 0
-    for window in _windows(corpus, model.loaded, cut):
+    for window in cut(corpus):
         found.append(window.ids)
         tokens += len(window.ids)
         if tokens >= max_tokens:

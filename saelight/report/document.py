@@ -54,7 +54,9 @@ def document(
     rows = [(i, row) for i, source in enumerate(sources) for row in source.rows]
     most = max(_LEAST_POINTS, min(_MOST_POINTS, _ALL_POINTS // max(1, len(rows))))
     saes = [_sae(number, i, row, lambda log: curves(log, most)) for number, (i, row) in enumerate(rows)]
-    known = [(sae, row) for sae, (_, row) in zip(saes, rows, strict=True) if with_latents and has_latents(row.inside("saes"))]
+    known = [
+        (sae, row) for sae, (_, row) in zip(saes, rows, strict=True) if with_latents and has_latents(row.inside("saes"))
+    ]
     for sae, row in known:
         sae["latents"] = latents_of(row.run / "saes" / row.name, LARGEST / len(known))
     metrics = [key for key in WORDS if any(key in sae["metrics"] for sae in saes)]

@@ -14,6 +14,7 @@ from saelight.data.foreign.finding import find
 from saelight.data.foreign.foreign_rows import known
 from saelight.data.foreign.layout import Layout, parse
 from saelight.data.foreign.row_parts import Joined, Part, Streamed
+from saelight.data.remote.remote_url import Url, located
 from saelight.data.shards.open_files import OpenFiles
 from saelight.data.shards.reader import COLUMNS, TOKEN_COLUMNS
 from saelight.data.shards.writer import ShardWriter
@@ -23,7 +24,7 @@ _ROWS = 8192
 
 
 def convert(
-    src: str | Path, out: str | Path, dtype: str | None = None, model: str | None = None, hook: str | None = None
+    src: str | Path | Url, out: str | Path | Url, dtype: str | None = None, model: str | None = None, hook: str | None = None
 ) -> str:
     """Write all rows at `src`, with their columns, to the new folder of shards `out`; what was written, in a line.
 
@@ -35,6 +36,10 @@ def convert(
     Raises:
         UserError: The source is none that is read, is damaged, or is shards already; `out` exists; a value is not finite.
     """
+    if isinstance(src := located(src), Url):
+        raise UserError(
+            f"{src}: only shards are read from a URL, as they are; copy other activations to a disk to convert them"
+        )
     found = find(src)
     if found is None and parse(src) is None:
         raise UserError(f"no activations at {src}: there is no such file or folder; check the path")

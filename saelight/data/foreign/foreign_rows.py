@@ -98,9 +98,9 @@ class ForeignRows(StoredRows):
         self._columns[name].read(start, out_N, self._files)
         return out_N
 
-    def will_need(self, start: int, n: int) -> None:
-        """Ask the system to read rows [start, start + n) ahead."""
-        self._x.will_need(start, n, self._files)
+    def will_need(self, start: int, n: int, column: str | None = None) -> None:
+        """Ask the system to read rows [start, start + n), or these of a column, ahead."""
+        (self._x if column is None else self._columns[column]).will_need(start, n, self._files)
 
     def where(self, row: int) -> str:
         """The file and the row in it."""

@@ -17,7 +17,7 @@ class HarvestSettings(WindowSettings, TextSettings, ModelSettings):
     with .input behind for what they are given (model.layers.3.self_attn.o_proj.input, the heads' outputs side by side), or
     TransformerLens's names (blocks.3.hook_resid_post)."""
     out: str
-    """Folder to make: of the shards, or, with several hooks, of one folder of shards per hook."""
+    """Folder to make, on a disk or at a URL: of the shards, or, with several hooks, of one folder of shards per hook."""
     batch_size: int = field(default=32, kw_only=True)
     """Windows, or images, of a batch. 32 of 128 tokens keep the CPU's caches warm; a GPU takes more."""
     max_tokens: int | None = field(default=None, kw_only=True)
@@ -35,3 +35,7 @@ class HarvestSettings(WindowSettings, TextSettings, ModelSettings):
     """Which rows of an image are written: of its patches, of the [CLS] token, or of both."""
     rows_per_shard: int | None = field(default=None, kw_only=True)
     """Rows of a shard file. Default: 256 MiB of them, less with more than 4 hooks."""
+    part: str | None = field(default=None, kw_only=True)
+    """`3/16`: harvest the third of sixteen parts of the documents into the same folder as the others, each a process or a
+    job of its own; the last that is done makes the folder whole. One that was killed goes on at its last whole shard when it
+    is run again. `max_tokens` is all parts' together."""

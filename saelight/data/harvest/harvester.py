@@ -4,19 +4,26 @@ Shapes: N rows, D width.
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from saelight.data.harvest.harvest_part import HarvestPart
 from saelight.data.harvest.harvest_settings import HarvestSettings
 from saelight.data.harvest.text_windows import WindowCutter, WindowSettings
+from saelight.data.remote.remote_url import Url, located
+from saelight.data.shards.disk import check_free
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
+    from saelight.data.harvest.corpus import Document
     from saelight.data.harvest.text_windows import TextWindow
     from saelight.data.row_filter import Piece, RowFilter
+
+T = TypeVar("T")
 
 _WHOLE_SHARDS = 4
 """Hooks whose shards may have their whole size."""
@@ -38,6 +45,10 @@ def harvest(*args: Any, **settings: Any) -> None:
 def run(settings: HarvestSettings) -> None:
     """Harvest as the settings say. `UserError` as of `harvest`."""
     folders = _folders(settings)
+    part = None if settings.part is None else HarvestPart(settings.part, folders)
+    if part is not None and part.done:
+        print(part.merged())
+        return
 
     import torch
 
@@ -58,6 +69,8 @@ def run(settings: HarvestSettings) -> None:
     hooked = Hooked(model.network, hooks)
     images = model.image_transform is not None
     corpus = Corpus(settings, images)
+    documents: Iterable[Document] = corpus if part is None else part.share(corpus)
+    most = settings.max_tokens if part is None else part.rows(settings.max_tokens)
     if not images:
         cut = WindowCutter(settings, model)
         if settings.skip_positions >= settings.context:
@@ -66,37 +79,42 @@ def run(settings: HarvestSettings) -> None:
             )
     linear = "onednn" if use_onednn(model.network) else "torch"
     drop_tokens = settings.drop_tokens or ()
-    row_filter = RowFilter(settings.max_norm, settings.skip_positions, drop_tokens, at_most=settings.max_tokens)
+    row_filter = RowFilter(settings.max_norm, settings.skip_positions, drop_tokens, at_most=most)
+    if part is not None:
+        part.resume(row_filter)
     source = _source(settings, images) | row_filter.settings | {"linear": linear}
-    last = -1
+    first = 0 if part is None else part.first_document
+    last = first - 1
     with contextlib.ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
-        bar = stack.enter_context(progress(total=settings.max_tokens, unit=" tokens", desc="harvest", smoothing=0.05))
+        bar = stack.enter_context(progress(total=most, unit=" tokens", desc="harvest", smoothing=0.05))
         if images:
             rows = image_rows.ImageRows(hooked, model.image_transform, settings.image_tokens, settings.batch_size, dtype)
             runs, source["images"] = rows.runs, rows.about
-            pieces: Iterable[Piece] = rows(corpus)
+            groups: Iterator[list] = _batches(_left(documents, part), settings.batch_size)
+            pieces: Iterator[Piece] = (piece for group in _noted(groups, part, row_filter) for piece in rows(group))
         else:
             runs = hooked.probe(**probe_of(model, settings.context))
             pad = getattr(model.tokenizer, "pad_token_id", None) or 0
             compute = WindowRunner(hooked, settings, settings.batch_size, pad, dtype)
-            pieces = (compute(group, bar.update) for group in _groups(cut(corpus), compute.group, row_filter))
-        for piece in row_filter(pieces):
+            groups = _groups(_left(cut(documents), part), compute.group, row_filter)
+            pieces = (compute(group, bar.update) for group in _noted(groups, part, row_filter))
+        passing = row_filter(pieces)
+        for piece in passing if part is None else part.passing(passing, writers):
             for hook, x_ND in piece.x.items():
                 if hook not in writers:
                     # Each writer holds a shard: of many hooks, the shards are smaller.
                     held = SHARD_BYTES * _WHOLE_SHARDS // max(_WHOLE_SHARDS, len(hooks))
-                    writers[hook] = stack.enter_context(
-                        ShardWriter(
-                            folders[hook],
-                            model=settings.model,
-                            hook=hooked.named(hook),
-                            dtype=settings.dtype,
-                            d_in=x_ND.shape[1],
-                            rows_per_shard=settings.rows_per_shard or max(1, held // (x_ND.shape[1] * dtype.itemsize)),
-                            source=source | ({"application": f"the first of {runs[hook]}"} if runs[hook] > 1 else {}),
-                        )
+                    writer = (ShardWriter if part is None else part.writer)(
+                        folders[hook],
+                        model=settings.model,
+                        hook=hooked.named(hook),
+                        dtype=settings.dtype,
+                        d_in=x_ND.shape[1],
+                        rows_per_shard=settings.rows_per_shard or max(1, held // (x_ND.shape[1] * dtype.itemsize)),
+                        source=source | ({"application": f"the first of {runs[hook]}"} if runs[hook] > 1 else {}),
                     )
+                    writers[hook] = stack.enter_context(writer)
                 writers[hook].append(x_ND, **piece.columns)
             if len(ids := piece.columns["document_ids"]):
                 last = int(ids[-1])
@@ -104,18 +122,21 @@ def run(settings: HarvestSettings) -> None:
             bar.update(row_filter.passed - bar.n)
         if not row_filter.seen:
             raise UserError(f"the files hold no {'image that can be read' if images else 'text'}; name others in `files`")
+        skipped = corpus.skipped if part is None else part.skipped
         for hook, writer in writers.items():
-            writer.source |= {"documents": last + 1, "files_skipped": corpus.skipped}
+            writer.source |= {"documents": last + 1 - first, "files_skipped": skipped}
             writer.dropped = [row_filter.report(hook)]
-    skipped = f" ({corpus.skipped} files were no {'images' if images else 'UTF-8 text'})" if corpus.skipped else ""
-    print(f"{row_filter.passed:,} rows of {last + 1} documents in {', '.join(map(str, folders.values()))}{skipped}")
+    besides = f" ({skipped} files were no {'images' if images else 'UTF-8 text'})" if skipped else ""
+    print(f"{row_filter.passed:,} rows of {last + 1 - first} documents in {', '.join(map(str, folders.values()))}{besides}")
     for hook in hooks:
         if runs[hook] > 1:
             print(f"{hook} runs {runs[hook]} times in a pass: what it puts out first is stored")
         print(f"dropped for {hook}: {in_words(row_filter.report(hook))}")
+    if part is not None:
+        print(part.merged())
 
 
-def _folders(settings: HarvestSettings) -> dict[str, Path]:
+def _folders(settings: HarvestSettings) -> dict[str, Path | Url]:
     """Where each hook's shards are to be. Raises `UserError` for settings that make no sense, and folders that exist."""
     for name in ("model", "files", "hooks", "out"):
         if not getattr(settings, name):
@@ -126,10 +147,10 @@ def _folders(settings: HarvestSettings) -> dict[str, Path]:
     hooks = settings.hooks
     if len(set(hooks)) < len(hooks):
         raise UserError(f"hooks names a module twice: {', '.join(hooks)}")
-    folders = {hook: Path(settings.out) / hook if len(hooks) > 1 else Path(settings.out) for hook in hooks}
+    out = located(settings.out)
+    folders: dict[str, Path | Url] = {hook: out / hook if len(hooks) > 1 else out for hook in hooks}
     for folder in folders.values():
-        if folder.exists():
-            raise UserError(f"{folder} exists; choose another folder, or remove it")
+        check_free(folder)
     return folders
 
 
@@ -159,3 +180,19 @@ def _groups(windows: Iterator["TextWindow"], size: int, row_filter: "RowFilter")
         if not group:
             return
         yield group
+
+
+def _batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(things)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _left(things: Iterable[T], part: HarvestPart | None) -> Iterator[T]:
+    """The windows, or images, that a part has yet to see."""
+    return itertools.islice(things, 0 if part is None else part.windows, None)
+
+
+def _noted(groups: Iterator[list], part: HarvestPart | None, row_filter: "RowFilter") -> Iterator[list]:
+    """The groups; a part notes where each begins."""
+    return groups if part is None else part.followed(groups, row_filter)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from saelight.data.row_filter import Piece
+from saelight.data.shards.disk import is_free
 from saelight.data.shards.writer import ShardWriter
 
 
@@ -87,7 +88,7 @@ class ShardSaver:
         Warns where the folders cannot become whole.
         """
         outs = [writer.out for writer in self._writers.values()]
-        if row > kept or any(out.exists() for out in outs):
+        if row > kept or not all(map(is_free, outs)):
             self._over = True
             warnings.warn(
                 f"data.save_to: nothing more is written to {', '.join(map(str, outs))}, as training goes on at row {row:,} "

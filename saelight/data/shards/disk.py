@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from saelight.data.remote.remote_store import store_of
+from saelight.data.remote.remote_url import Url
 from saelight.errors import UserError
 
 _FULL = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota reached", errno.EFBIG: "file size limit reached"}
@@ -35,14 +37,23 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def check_free(path: Path) -> None:
-    """Raises `UserError` when there is something at `path` already, a broken link too, or the disk does not say."""
+def is_free(path: Path | Url) -> bool:
+    """Whether there is nothing at `path`, no broken link either; at a URL, no shards. Raises `UserError` when the disk does
+    not say."""
+    if isinstance(path, Url):
+        return not store_of(path).has(path / "metadata.json")
     with writing(path):
         try:
             path.lstat()
         except FileNotFoundError:
-            return
-    raise UserError(f"{path} exists; choose another folder, or remove it")
+            return True
+    return False
+
+
+def check_free(path: Path | Url) -> None:
+    """Raises `UserError` unless `is_free`."""
+    if not is_free(path):
+        raise UserError(f"{path} exists; choose another folder, or remove it")
 
 
 def check_folder(path: Path) -> None:

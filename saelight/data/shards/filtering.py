@@ -14,6 +14,7 @@ from tqdm import tqdm
 from saelight.data.dropped import in_words
 from saelight.data.foreign.opening import open_rows
 from saelight.data.pairs import check_same_tokens
+from saelight.data.remote.remote_url import Url, located
 from saelight.data.row_filter import Piece, RowFilter
 from saelight.data.shards.disk import cannot_read, check_free, is_there, writing
 from saelight.data.shards.metadata import METADATA
@@ -25,7 +26,7 @@ from saelight.files import replacing
 _ROWS = 8192
 
 
-def filter_shards(src: str | Path, out: str | Path, row_filter: RowFilter) -> str:
+def filter_shards(src: str | Path | Url, out: str | Path | Url, row_filter: RowFilter) -> str:
     """Write the rows of `src` that pass to the new folder `out`; what was dropped, in words.
 
     A folder of folders of shards, as a harvest of several hooks makes it, gives such a folder again: a row that one of them
@@ -35,16 +36,16 @@ def filter_shards(src: str | Path, out: str | Path, row_filter: RowFilter) -> st
         UserError: The shards cannot be read, are not of the same tokens, or lack a column that the filter needs; or `out`
             exists.
     """
-    sources = _open(Path(src))
-    check_free(Path(out))
-    with writing(Path(out)), replacing(Path(out)) as partial, contextlib.ExitStack() as stack:
+    sources, out = _open(located(src)), located(out)
+    check_free(out)
+    with _whole(out) as folder, contextlib.ExitStack() as stack:
         writers = {}
         for name, rows in sources.items():
             known = rows.known
             filtered = [*known.notes.get("filtered", []), row_filter.settings]
             writers[name] = stack.enter_context(
                 ShardWriter(
-                    partial / name,
+                    folder / name if name else folder,
                     model=known.model,
                     hook=known.hook,
                     dtype=rows.source["dtype"],
@@ -61,9 +62,19 @@ def filter_shards(src: str | Path, out: str | Path, row_filter: RowFilter) -> st
     return "\n".join([f"{row_filter.passed:,} rows in {out}", *lines])
 
 
-def _open(src: Path) -> dict[str, StoredRows]:
+@contextlib.contextmanager
+def _whole(out: Path | Url) -> Iterator[Path | Url]:
+    """Where to write what is to appear at `out`, all hooks at once; at a URL, each hook by itself."""
+    if isinstance(out, Url):
+        yield out
+    else:
+        with writing(out), replacing(out) as partial:
+            yield partial
+
+
+def _open(src: Path | Url) -> dict[str, StoredRows]:
     """The rows at `src`, by their paths in it: itself, or all folders of shards in it."""
-    inner = _inner(src)
+    inner = [] if isinstance(src, Url) else _inner(src)
     if not inner:
         return {"": open_rows(src)}
     sources: dict[str, StoredRows] = {folder.name: ShardedRows(folder) for folder in inner}

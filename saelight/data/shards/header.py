@@ -1,17 +1,19 @@
 """The header of a shard: the tensors of a safetensors file, and where each lies."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from saelight.data.remote.remote_url import Url
 from saelight.data.shards.disk import reading
 from saelight.data.shards.strict_json import parse, shown, validated
 from saelight.errors import UserError
 
-_MAX_BYTES = 100_000_000  # safetensors' own limit
+MAX_BYTES = 100_000_000  # safetensors' own limit
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
@@ -52,13 +54,18 @@ def read_header(path: Path) -> Header:
     header says.
     """
     with reading(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 + min(length, _MAX_BYTES):
-            raise UserError(f"shard {path} is truncated: {size} bytes end inside its header; copy it again")
-        text = file.read(length) if length <= _MAX_BYTES else b""
+        return parse_header(path, os.fstat(file.fileno()).st_size, file.read)
+
+
+def parse_header(path: Path | Url, size: int, read: Callable[[int], bytes]) -> Header:
+    """The header of a file of `size` bytes, of which `read` gives the next ones, as many as asked for. Raises as
+    `read_header`."""
+    length = int.from_bytes(read(8), "little")
+    if size < 8 + min(length, MAX_BYTES):
+        raise UserError(f"shard {path} is truncated: {size} bytes end inside its header; copy it again")
+    text = read(length) if length <= MAX_BYTES else b""
     try:
-        if length > _MAX_BYTES:
+        if length > MAX_BYTES:
             raise ValueError(f"a header of {length} bytes")
         tensors = _tensors(text, 8 + length)
     except ValueError as e:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from saelight.data.remote.remote_store import store_of
+from saelight.data.remote.remote_url import Url, located
 from saelight.data.shards.disk import check_folder, is_there, reading
 from saelight.data.shards.strict_json import parse, shown, validated
 from saelight.errors import UserError
@@ -146,18 +148,12 @@ def is_shards(folder: Path) -> bool:
     return not isinstance(meta, dict) or "format" in meta
 
 
-def read_metadata(path: str | Path) -> Metadata:
+def read_metadata(path: str | Path | Url) -> Metadata:
     """`metadata.json` of the shard folder `path`. Raises `UserError` when it is missing, damaged, too new, or says what no
     shards can be."""
-    path = Path(path)
-    check_folder(path)
+    path = located(path)
     file = path / METADATA
-    if not is_there(file):
-        raise UserError(
-            f"no shards at {path}: {METADATA} is missing; point to a folder that `saelight shards harvest` wrote"
-        )
-    with reading(file) as opened:
-        raw = opened.read(_MAX_BYTES + 1)
+    raw = _read_remote(path) if isinstance(path, Url) else _read(path)
     try:
         if len(raw) > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES} bytes")
@@ -178,7 +174,27 @@ def read_metadata(path: str | Path) -> Metadata:
         raise UserError(f"{file} is damaged: {e}; copy it again, or harvest again") from None
 
 
-def _check_seal(file: Path, raw: bytes, said: object) -> None:
+def _read(folder: Path) -> bytes:
+    check_folder(folder)
+    if not is_there(folder / METADATA):
+        raise UserError(
+            f"no shards at {folder}: {METADATA} is missing; point to a folder that `saelight shards harvest` wrote"
+        )
+    with reading(folder / METADATA) as opened:
+        return opened.read(_MAX_BYTES + 1)
+
+
+def _read_remote(folder: Url) -> bytes:
+    store = store_of(folder)
+    if not store.has(folder / METADATA):
+        raise UserError(
+            f"no shards at {folder}: {METADATA} is missing; what other tools wrote is read from disks only: copy it to one, "
+            "or make shards of it there: `saelight shards convert SOURCE URL`"
+        )
+    return store.read(folder / METADATA)
+
+
+def _check_seal(file: Path | Url, raw: bytes, said: object) -> None:
     if said is None:
         raise UserError(f"{file} has no checksum of itself (sha256), as early ones had none; harvest the shards again")
     before, found, after = raw.rpartition(f'"{said}"'.encode(errors="replace"))

@@ -4,12 +4,25 @@ import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from saelight.data.shards.disk import cannot_read, open_file
+from saelight.data.shards.disk import cannot_read, open_file, reading
 from saelight.errors import UserError
 
 _OPEN = 256
+
+
+class Files(Protocol):
+    """Reads bytes of files at their offsets, from any thread: on a disk `OpenFiles`, at URLs `RemoteFiles`."""
+
+    def read(self, path: Any, size: int, offset: int, out: memoryview) -> None:
+        """Fill `out` with the bytes of `path`, of `size` bytes, from `offset` on. Raises `UserError` when it cannot."""
+
+    def will_need(self, path: Any, size: int, offset: int, length: int) -> None:
+        """Hint that these bytes are read next, at once."""
+
+    def stamp(self, path: Any) -> str:
+        """What tells whether a file is still the same."""
 
 
 class OpenFiles:
@@ -35,6 +48,12 @@ class OpenFiles:
         """Ask the system to read ahead, where it knows how (macOS does not)."""
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._file(path, size).fd, offset, length, os.POSIX_FADV_WILLNEED)
+
+    def stamp(self, path: Path) -> str:
+        """Size, time of the last change and inode."""
+        with reading(path) as file:
+            found = os.fstat(file.fileno())
+        return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

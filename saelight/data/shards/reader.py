@@ -6,7 +6,7 @@ Shapes: N rows, D d_in.
 import bisect
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +16,13 @@ import torch
 from torch import Tensor
 
 from saelight.data.moments import Sums
-from saelight.data.shards.header import read_header
+from saelight.data.remote.range_cache import RangeCache
+from saelight.data.remote.remote_files import AHEAD_BYTES
+from saelight.data.remote.remote_url import Url, located
+from saelight.data.shards.header import Header, read_header
 from saelight.data.shards.metadata import METADATA, Entry, read_metadata
-from saelight.data.shards.open_files import OpenFiles
+from saelight.data.shards.open_files import Files, OpenFiles
+from saelight.data.shards.remote_shards import open_remote
 from saelight.data.shards.strict_json import shown
 from saelight.data.stored_rows import Known, StoredRows
 from saelight.errors import UserError
@@ -38,12 +42,13 @@ SAFETENSORS_DTYPES = {
     torch.int64: "I64",
 }
 _RUNS, _RUN = 64, 1024
+_PIECE = 16 << 20
 
 
 class Shard(NamedTuple):
     """One file, as its header describes it."""
 
-    path: Path
+    path: Path | Url
     size: int
     """Bytes."""
     rows: int
@@ -78,29 +83,38 @@ class ShardedRows(StoredRows):
     Opening reads `metadata.json`, each file's header and, of document ids, up to 64 runs of 1024, never the rows. It raises
     `UserError` with one line when anything is missing, unreadable, damaged, mixed, or disagrees. Nothing is ever written
     beside the shards.
+
+    Args:
+        path: On a disk, or at a URL, of which the same bits come (`remote_shards.py`).
+        cache: Where what is read from a URL is kept. None: nowhere.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path | Url, cache: RangeCache | None = None) -> None:
+        self.path = located(path)
         self.metadata = read_metadata(path)
         self.d_in = self.metadata["d_in"]
         self.dtype = DTYPES[self.metadata["dtype"]]
         self.n_rows = self.metadata["rows"]
-        self._shards = [self._check(entry) for entry in self.metadata["shards"]]
+        entries = self.metadata["shards"]
+        self._files: Files = OpenFiles()
+        if isinstance(self.path, Url):
+            headers, self._files = open_remote(self.path, entries, cache)
+        else:
+            headers = [read_header(self.path / entry["file"]) for entry in entries]
+        self._shards = [self._check(entry, header) for entry, header in zip(entries, headers, strict=True)]
         self._ends = list(accumulate(shard.rows for shard in self._shards))
         if len(kinds := {tuple(sorted(shard.columns)) for shard in self._shards}) > 1:
             columns = " / ".join(map(", ".join, kinds))
             raise UserError(
                 f"the shards at {path} differ in their columns ({columns}); copy the folder whole, or harvest again"
             )
-        self._files = OpenFiles()
         if DOCUMENT_IDS in self.columns:
             self._check_documents()
 
-    def _check(self, entry: Entry) -> Shard:
+    def _check(self, entry: Entry, header: Header) -> Shard:
         """Compare one shard's header with its line in the metadata."""
         path = self.path / entry["file"]
-        size, tensors = read_header(path)
+        size, tensors = header
         if ACTIVATIONS not in tensors:
             raise UserError(f"shard {path} has no tensor {ACTIVATIONS!r}; copy it again, or harvest again")
         dtype, shape, *_ = tensors[ACTIVATIONS]
@@ -136,6 +150,8 @@ class ShardedRows(StoredRows):
         """Whether document ids go up, in runs of rows and from run to run."""
         last = None
         for start, n in runs(self.n_rows):
+            self.will_need(start, n, DOCUMENT_IDS)
+        for start, n in runs(self.n_rows):
             ids = self.column(DOCUMENT_IDS, start, n)
             if (row := first_decrease(ids, last)) is not None:
                 raise UserError(decreasing(self.where(start + row)))
@@ -160,6 +176,11 @@ class ShardedRows(StoredRows):
         return Known(meta["model"], meta["hook"], meta["source"], len(meta["shards"]), size, meta.get("dropped", []))
 
     @property
+    def held_bytes(self) -> int:
+        """What is read ahead from a URL; of a disk the system's own cache holds it."""
+        return min(AHEAD_BYTES, self.known.bytes) if isinstance(self.path, Url) else 0
+
+    @property
     def sums(self) -> Sums:
         """The exact sums over all rows, from the metadata."""
         sums = self.metadata["sums"]
@@ -180,12 +201,37 @@ class ShardedRows(StoredRows):
         self._read(name, start, out)
         return out
 
-    def will_need(self, start: int, n: int) -> None:
-        """Ask the system to read rows [start, start + n) ahead, where it knows how (macOS does not)."""
-        width = self.d_in * self.dtype.itemsize
+    def will_need(self, start: int, n: int, column: str | None = None) -> None:
+        """Ask for rows [start, start + n), or these of a column, to be read ahead, where the system knows how (macOS does
+        not)."""
+        name = column or ACTIVATIONS
+        width = self.d_in * self.dtype.itemsize if name == ACTIVATIONS else COLUMNS[name].itemsize
         for shard, first, count in self._pieces(start, n):
-            offset = shard.columns[ACTIVATIONS] + first * width
-            self._files.will_need(shard.path, shard.size, offset, count * width)
+            self._files.will_need(shard.path, shard.size, shard.columns[name] + first * width, count * width)
+
+    def whole(self, number: int, piece: Callable[[memoryview], object]) -> dict[str, Tensor]:
+        """All tensors of a shard, by name, from its file, which is read once; `piece` is given its bytes, in order, as they
+        come."""
+        shard = self._shards[number]
+        file = torch.empty(shard.size, dtype=torch.uint8)
+        raw = file.numpy().data
+        pieces = [(start, min(_PIECE, shard.size - start)) for start in range(0, shard.size, _PIECE)]
+        for start, n in pieces:
+            self._files.will_need(shard.path, shard.size, start, n)
+        for start, n in pieces:
+            self._files.read(shard.path, shard.size, start, raw[start : start + n])
+            piece(raw[start : start + n])
+        tensors = {}
+        for name, start in shard.columns.items():
+            shape, dtype = ((shard.rows, self.d_in), self.dtype) if name == ACTIVATIONS else ((shard.rows,), COLUMNS[name])
+            part = file[start : start + math.prod(shape) * dtype.itemsize]
+            # The format recommends alignment, and does not demand it.
+            tensors[name] = (part.clone() if start % dtype.itemsize else part).view(dtype).view(shape)
+        return tensors
+
+    def stamps(self) -> list[str]:
+        """What tells of each shard whether it is still the same file."""
+        return [self._files.stamp(shard.path) for shard in self._shards]
 
     def where(self, row: int) -> str:
         """The shard file and the row in it."""

@@ -4,9 +4,6 @@ Shapes: N rows, D d_in.
 """
 
 import hashlib
-import os
-import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +14,9 @@ from torch import Tensor
 
 from saelight.data.finite import first_non_finite
 from saelight.data.norms import row_squares
-from saelight.data.shards.disk import check_free, writing
-from saelight.data.shards.metadata import FORMAT, METADATA, VERSION, sealed
+from saelight.data.remote.remote_url import Url, located
+from saelight.data.shards.destination import Destination, DiskFolder, RemoteFolder
+from saelight.data.shards.metadata import FORMAT, VERSION, sealed
 from saelight.data.shards.reader import (
     ACTIVATIONS,
     DOCUMENT_IDS,
@@ -30,19 +28,19 @@ from saelight.data.shards.reader import (
     first_decrease,
 )
 from saelight.errors import UserError
-from saelight.files import safetensors_header, sync
+from saelight.files import safetensors_header
 
 SHARD_BYTES = 256 << 20
-_OURS = re.compile(rf"{re.escape(METADATA)}|activations-\d+\.safetensors")
 
 
 class ShardWriter:
-    """Writes rows to `<out>.partial` and renames the folder to `out` when its `with` block ends well.
+    """Writes rows to `<out>.partial` and renames the folder to `out` when its `with` block ends well; at a URL it writes to
+    `out` itself, and `metadata.json`, without which there are no shards, last.
 
-    On any exception, Ctrl-C included, the partial folder is removed. What a killed process left is overwritten.
+    On any exception, Ctrl-C included, what was written is removed. What a killed process left is overwritten.
 
     Args:
-        out: The folder to make. `UserError` when it exists.
+        out: The folder to make, on a disk or at a URL. `UserError` when it exists.
         model: The model's name, for provenance.
         hook: The dotted path of the module, for provenance.
         dtype: "bfloat16", "float16" or "float32".
@@ -53,7 +51,7 @@ class ShardWriter:
 
     def __init__(
         self,
-        out: str | Path,
+        out: str | Path | Url,
         *,
         model: str,
         hook: str,
@@ -62,11 +60,14 @@ class ShardWriter:
         rows_per_shard: int | None = None,
         source: dict[str, Any] | None = None,
     ) -> None:
-        self.out, self.partial = Path(out), Path(f"{str(out).rstrip('/')}.partial")
+        self.out = located(out)
+        self._to = self._destination()
         self.source = dict(source or {})
         self.dropped: list[Mapping[str, Any]] = []
         """Reports on rows that were left out on the way here (`Dropped.report`), the oldest first."""
         self.n_rows = 0
+        self.position: dict[str, Any] | None = None
+        """Where whoever makes the rows is, as plain data: what a part of a folder notes, to go on from."""
         if dtype not in DTYPES or d_in < 1:
             raise UserError(f"shards hold {', '.join(DTYPES)} rows of at least one number, not {dtype!r} rows of {d_in}")
         self._meta = {"format": FORMAT, "version": VERSION, "model": model, "hook": hook, "dtype": dtype, "d_in": d_in}
@@ -76,19 +77,12 @@ class ShardWriter:
         self._squares, self._sum_D = 0.0, torch.zeros(d_in, dtype=torch.float64)
         self._x_ND = torch.empty(0, d_in, dtype=self._dtype)
         self._columns: dict[str, Tensor] = {}
+        self._begun = False
         self._waiting = 0
         self._last_document: int | None = None
 
     def __enter__(self) -> "ShardWriter":
-        check_free(self.out)
-        with writing(self.partial):
-            self.partial.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.partial)
-            try:
-                self._clear()
-            except BaseException:
-                os.close(self._lock)
-                raise
+        self._to.begin()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -96,17 +90,10 @@ class ShardWriter:
             if kind is None:
                 self._finish()
         finally:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            os.close(self._lock)
+            self._to.end()
 
-    def _clear(self) -> None:
-        """Remove what a killed writer left. Anything else is someone's own, and stays."""
-        stale = [*self.partial.iterdir()]
-        for file in stale:
-            if not _OURS.fullmatch(file.name):
-                raise UserError(f"{self.partial} holds {file.name!r}, which no writer of shards left there; move it away")
-        for file in stale:
-            file.unlink()
+    def _destination(self) -> Destination:
+        return RemoteFolder(self.out) if isinstance(self.out, Url) else DiskFolder(self.out)
 
     def append(self, x_ND: Tensor | np.ndarray, **columns: Tensor | np.ndarray) -> None:
         """Add rows (N, d_in), any number of any float dtype; stored as the folder's.
@@ -134,7 +121,7 @@ class ShardWriter:
                 f"NaN or infinite activation in row {self.n_rows + bad} of {self._meta['hook']} (stored as {dtype}); check "
                 f"the model{wider}"
             )
-        if self.n_rows == 0:
+        if not self._begun:
             self._columns = {name: torch.empty(0, dtype=TOKEN_COLUMNS[name]) for name in columns}
         if columns.keys() != self._columns.keys() or any(len(c) != len(x_ND) for c in columns.values()):
             raise ValueError("every append must bring the same columns, one entry per row")
@@ -143,6 +130,7 @@ class ShardWriter:
             if (down := first_decrease(ids_N, self._last_document)) is not None:
                 raise UserError(decreasing(f"row {self.n_rows + down} of {self.out}"))
             self._last_document = int(ids_N[-1])
+        self._begun = self._begun or len(x_ND) > 0
         self.n_rows += len(x_ND)
         while len(x_ND):
             n = min(len(x_ND), self._per_shard - self._waiting)
@@ -168,14 +156,18 @@ class ShardWriter:
         x_ND = self._x_ND[: self._waiting]
         sums = shard_sums(x_ND)
         self._squares, self._sum_D = self._squares + sums.squares, self._sum_D + sums.sum_D
-        file = self.partial / f"activations-{len(self._shards):05d}.safetensors"
+        name = self._to.name(len(self._shards))
         # Columns first, widest items first: every tensor is then aligned to its own item size.
         tensors = {name: c[: self._waiting] for name, c in self._columns.items()}
         tensors |= {NORMS: sums.norms_N, ACTIVATIONS: x_ND}
         tensors = dict(sorted(tensors.items(), key=lambda item: (item[0] == ACTIVATIONS, -item[1].dtype.itemsize)))
-        with writing(file):
-            size, digest = _write_safetensors(file, tensors)
-        self._shards.append({"file": file.name, "rows": len(x_ND), "bytes": size, "sha256": digest})
+        pieces = _safetensors(tensors)
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+        self._to.write(name, pieces)
+        size = sum(len(piece) for piece in pieces)
+        self._shards.append({"file": name, "rows": len(x_ND), "bytes": size, "sha256": digest.hexdigest()})
         self._waiting = 0
 
     def _finish(self) -> None:
@@ -187,14 +179,7 @@ class ShardWriter:
         meta = self._meta | {"rows": self.n_rows, "shards": self._shards, "sums": sums, "source": self.source}
         if self.dropped:
             meta["dropped"] = self.dropped
-        with writing(self.out):
-            with (self.partial / METADATA).open("wb") as file:
-                file.write(sealed(meta))
-                file.flush()
-                os.fsync(file.fileno())
-            sync(self.partial)
-            os.rename(self.partial, self.out)
-            sync(self.out.parent)
+        self._to.finish(sealed(meta))
 
 
 class ShardSums(NamedTuple):
@@ -216,20 +201,13 @@ def shard_sums(x_ND: Tensor) -> ShardSums:
     return ShardSums(squares_N.sum().item(), sum_D, squares_N.sqrt().float())
 
 
-def _write_safetensors(path: Path, tensors: dict[str, Tensor]) -> tuple[int, str]:
-    """Write `tensors` in their order, hashing on the way, so that no shard is read back. Returns bytes and sha256."""
+def _safetensors(tensors: dict[str, Tensor]) -> list[memoryview]:
+    """A file of `tensors` in their order, as pieces of memory."""
     sizes = {name: t.numel() * t.dtype.itemsize for name, t in tensors.items()}
     header = safetensors_header(
         {name: (SAFETENSORS_DTYPES[t.dtype], tuple(t.shape), sizes[name]) for name, t in tensors.items()}
     )
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for piece in (memoryview(header), *(t.reshape(-1).view(torch.uint8).numpy().data for t in tensors.values())):
-            digest.update(piece)
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    return len(header) + sum(sizes.values()), digest.hexdigest()
+    return [memoryview(header), *(t.reshape(-1).view(torch.uint8).numpy().data for t in tensors.values())]
 
 
 def _tensor(x: Tensor | np.ndarray) -> Tensor:
@@ -243,20 +221,3 @@ def _grown(old: Tensor, size: int, keep: int) -> Tensor:
     new = old.new_empty(size, *old.shape[1:])
     new[:keep] = old[:keep]
     return new
-
-
-def _lock(folder: Path) -> int:
-    """Hold `folder` against a second writer for as long as the returned descriptor is open; the system frees it when
-    the process dies, so what was left by a killed one can be taken over."""
-    # No link: what it leads to is someone's own.
-    fd = os.open(folder, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    try:
-        import fcntl
-
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        pass
-    except BlockingIOError:
-        os.close(fd)
-        raise UserError(f"{folder} is being written by another process; wait, or choose another folder") from None
-    return fd

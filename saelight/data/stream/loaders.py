@@ -5,6 +5,7 @@ Order, position and resume are explained in docs/data.md; the order itself is `o
 Shapes: B batch, D d_in, N rows of a window.
 """
 
+import itertools
 import threading
 import weakref
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from saelight.errors import UserError
 
 _CHUNK = 4096
 """Rows that a sequential read takes at once."""
+_AHEAD = 8
+"""Such reads that are hinted at before they are made."""
 
 
 class TrainStream:
@@ -218,11 +221,22 @@ class SequentialStream:
 def _read_in_order(
     rows: Rows, first: int, end: int, batch_size: int, pinned: bool, stop: threading.Event
 ) -> Iterator[Tensor]:
+    ahead = _spans(first, end, batch_size)
+    for start, n in itertools.islice(ahead, _AHEAD):
+        rows.will_need(start, n)
     for start in range(first, end, batch_size):
         x_BD = empty(min(batch_size, end - start), rows, pinned)
-        rows.will_need(start + len(x_BD), min(batch_size, max(0, end - start - len(x_BD))))
         for done in range(0, len(x_BD), _CHUNK):
             if stop.is_set():
                 return
+            for span in itertools.islice(ahead, 1):
+                rows.will_need(*span)
             read_finite(rows, start + done, x_BD[done : done + _CHUNK])
         yield x_BD
+
+
+def _spans(first: int, end: int, batch_size: int) -> Iterator[tuple[int, int]]:
+    """What is read at once, (start, rows), in order."""
+    for start in range(first, end, batch_size):
+        stop = min(start + batch_size, end)
+        yield from ((at, min(_CHUNK, stop - at)) for at in range(start, stop, _CHUNK))

@@ -1,0 +1,1 @@
+"""How fast activations are opened and streamed (docs/performance.md)."""

@@ -1,0 +1,1 @@
+"""Files at URLs: ranges of bytes, read ahead, through lost connections."""
