@@ -20,7 +20,7 @@ _HOMES = {
     "load": "saelight.convert.reading",
     "results": "saelight.sweep.store.results_table",
 }
-_ROOMS = ("convert", "metrics", "saes", "sweep")
+_ROOMS = ("convert", "hub", "metrics", "saes", "sweep")
 __all__ = list(_HOMES)
 
 

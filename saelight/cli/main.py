@@ -28,6 +28,7 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
   shards harvest | convert | filter | info | verify
              make activation shards from a model, leave out rows, describe them, check them
   convert    turn SAEs into another library's format, and back
+  push       share SAEs on the Hugging Face hub
   sweep expand | run | status | results | best | compare | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
   report     one page of a run's or a sweep's SAEs that opens in any browser
@@ -94,6 +95,10 @@ def _dispatch(args: list[str]) -> int:
         from saelight.cli import convert_command
 
         convert_command.run(args[1:])
+    elif command == "push":
+        from saelight.cli import push_command
+
+        push_command.run(args[1:])
     elif command in ("sweep", "devices"):
         from saelight.cli import sweep_commands
 
@@ -103,9 +108,8 @@ def _dispatch(args: list[str]) -> int:
 
         report_command.run(args[1:])
     else:
-        raise UserError(
-            f"no command {command!r}{did_you_mean(command, [*TRAINING, 'shards', 'convert', 'sweep', 'report', 'devices'])}"
-        )
+        known = *TRAINING, "shards", "convert", "push", "sweep", "report", "devices"
+        raise UserError(f"no command {command!r}{did_you_mean(command, known)}")
     return 0
 
 
