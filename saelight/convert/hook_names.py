@@ -109,3 +109,8 @@ def both(name: Any, model: Any) -> dict[str, str]:
         return {"hook": dotted(name, model) or name, "hook_name": name}
     known = transformer_lens(name)
     return {"hook": name} | ({"hook_name": known} if known else {})
+
+
+def short_model(model: str) -> str:
+    """A model's name for people: the last part of a path or a hub's name; of `{package:NAME}/folder` the package."""
+    return model.partition("{package:")[2].partition("}")[0] or model.rstrip("/").rpartition("/")[2]

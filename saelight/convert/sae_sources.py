@@ -36,7 +36,7 @@ def the_one_at(path: str | os.PathLike[str], format: str | None = None) -> Found
     """
     if is_on_a_hub(path):
         return _TheHubs(place_of(path), format).only()
-    local = Path(path)
+    local = _local(path)
     if (one := formats.at(local, format)) is not None:
         return one
     found = formats.inside(local, format)
@@ -58,7 +58,7 @@ def all_at(path: str | os.PathLike[str], format: str | None = None, leave_out: C
     if is_on_a_hub(path):
         hub = _TheHubs(place_of(path), format)
         return Source(hub.fetched(_without(path, hub.found, leave_out)), hub.is_one)
-    local = Path(path)
+    local = _local(path)
     one = formats.at(local, format)
     found = {local.absolute().name: one} if one else formats.inside(local, format)
     if not found:
@@ -114,6 +114,12 @@ class _TheHubs:
             return ": it has no folders" if path == ROOT else ""
         near = did_you_mean(self._asked.name, folders)
         return f"; folders there: {', '.join(folders[:_MOST_SHOWN])}{', …' if len(folders) > _MOST_SHOWN else ''}{near}"
+
+
+def _local(path: str | os.PathLike[str]) -> Path:
+    if not os.fspath(path):
+        raise UserError("'' holds no trained SAE: name a folder")
+    return Path(path)
 
 
 def _several(path: str | os.PathLike[str] | HubPlace, names: Collection[str]) -> UserError:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from saelight.convert.hook_names import short_model
 from saelight.hub.hub_place import HubPlace
 from saelight.hub.shared_saes import Shared, SharedSAE
 from saelight.report.metric_words import word
@@ -78,7 +79,7 @@ def _title(shared: Shared) -> str:
     transcode = [sae.d_out is not None for sae in shared.saes]
     what = "transcoder" if all(transcode) else "SAE" if any(transcode) else "sparse autoencoder"
     models = _told(shared, "model")
-    on = f" on {_text(str(models[0]).rstrip('/').rpartition('/')[2])}" if len(models) == 1 else ""
+    on = f" on {_text(short_model(str(models[0])))}" if len(models) == 1 else ""
     return f"{n} {what}s{on}" if n > 1 else f"A {what}{on}"
 
 
