@@ -99,21 +99,21 @@ def test_who_is_nobody_or_may_not_write_shares_nothing(saes, cache, capsys):
     ("arguments", "line"),
     [
         (["saes"], "hf://saes is no place on a hub: write hf://user/repo"),
-        (["researcher/a b"], "is no place on a hub"),
-        (["datasets/researcher/x"], "is a dataset's repository: SAEs are shared in those of models"),
+        (["user/a b"], "is no place on a hub"),
+        (["datasets/user/x"], "is a dataset's repository: SAEs are shared in those of models"),
         (["somebody/else"], "may not write to model repository somebody/else"),
-        (["researcher/new@next"], "there is no repository researcher/new yet, and so no next: push to researcher/new first"),
-        (["researcher/there@next", "--public"], "researcher/there has no revision 'next': it has main, and its commits"),
-        (["researcher/x", "--as", "sparsify"], "batch: BatchTopK has no form in sparsify"),
-        (["researcher/x", "--as", "sealens"], "invalid choice: 'sealens'"),
-        (["researcher/x", "--leave-out", "tap"], "holds no SAE 'tap' to leave out; did you mean 'top'?"),
+        (["user/new@next"], "there is no repository user/new yet, and so no next: push to user/new first"),
+        (["user/there@next", "--public"], "user/there has no revision 'next': it has main, and its commits"),
+        (["user/x", "--as", "sparsify"], "batch: BatchTopK has no form in sparsify"),
+        (["user/x", "--as", "sealens"], "invalid choice: 'sealens'"),
+        (["user/x", "--leave-out", "tap"], "holds no SAE 'tap' to leave out; did you mean 'top'?"),
     ],
 )
 def test_a_push_that_is_refused(arguments, line, saes, hub, capsys):
-    hub.publish("researcher/there", {"README.md": b""})
+    hub.publish("user/there", {"README.md": b""})
     assert line in refused(capsys, "push", str(saes), *arguments)
-    assert hub.repos.keys() == {"researcher/there"}
-    assert len(hub.repos["researcher/there"].commits) == 1
+    assert hub.repos.keys() == {"user/there"}
+    assert len(hub.repos["user/there"].commits) == 1
 
 
 def test_a_folder_that_cannot_be_shared(hub, tmp_path, capsys):

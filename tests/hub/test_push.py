@@ -89,7 +89,7 @@ def test_a_set_of_transcoders(tmp_path, hub):
     assert "clt/layer_1.safetensors" in hub.repos[REPO].files
     assert made.saes == [f"hf://{REPO}/clt"]
     assert saelight.load(f"hf://{REPO}/clt/layer_1.safetensors").is_transcoder
-    assert 'saelight.load("hf://researcher/saes/clt/layer_0.safetensors")' in hub.repos[REPO].files["clt/README.md"].decode()
+    assert 'saelight.load("hf://user/saes/clt/layer_0.safetensors")' in hub.repos[REPO].files["clt/README.md"].decode()
 
 
 def test_foreign_folders_as_they_are(tmp_path, hub):

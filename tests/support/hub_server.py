@@ -22,7 +22,7 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-USER, WRITER, READER = "researcher", "hf_writersSecret", "hf_readersSecret"
+USER, WRITER, READER = "user", "hf_writersSecret", "hf_readersSecret"
 """An account, and two tokens of it: one may write."""
 _LARGE = (".safetensors", ".pt", ".pth", ".npz", ".png")
 _PAGE = 3
