@@ -22,7 +22,7 @@ _HOMES = {
     "load": "saelight.convert.reading",
     "results": "saelight.sweep.store.results_table",
 }
-_ROOMS = ("convert", "latents", "metrics", "saes", "sweep")
+_ROOMS = ("convert", "hub", "latents", "metrics", "saes", "sweep")
 __all__ = list(_HOMES)
 
 

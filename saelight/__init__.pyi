@@ -1,5 +1,6 @@
 # What `saelight.<name>` is, for type checkers and editors: `__init__.py` finds the same names when they are first used.
 from saelight import convert as convert
+from saelight import hub as hub
 from saelight import latents as latents
 from saelight import metrics as metrics
 from saelight import saes as saes

@@ -6,11 +6,15 @@ from typing import Any
 from tqdm import tqdm
 
 
-def bar(**settings: Any) -> tqdm:
+def bar(**given: Any) -> tqdm:
     """tqdm's, on stderr, with its own settings."""
+    return tqdm(**(settings() | given))
+
+
+def settings() -> dict[str, Any]:
+    """What every bar has of tqdm's settings, unless it says otherwise."""
     interval = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10.0
-    settings = {"file": sys.stderr, "mininterval": interval, "dynamic_ncols": True, "unit_scale": True} | settings
-    return tqdm(**settings)
+    return {"file": sys.stderr, "mininterval": interval, "dynamic_ncols": True, "unit_scale": True}
 
 
 def duration(seconds: float) -> str:

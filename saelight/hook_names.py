@@ -267,3 +267,8 @@ def _path(name: str, family: _Family) -> str | None:
     }
     place = places.get(match[2])
     return None if place is None else f"{family.blocks}.{match[1]}{place}"
+
+
+def short_model(model: str) -> str:
+    """A model's name for people: the last part of a path or a hub's name; of `{package:NAME}/folder` the package."""
+    return model.partition("{package:")[2].partition("}")[0] or model.rstrip("/").rpartition("/")[2]

@@ -11,7 +11,7 @@ from tests.support.import_graph import circle, import_graph, imported_names, mod
 LAYERS = (
     ("", "__main__", "cli"),
     ("serve",),
-    ("report", "evals"),
+    ("report", "evals", "hub"),
     ("sweep",),
     ("sweep.wandb", "sweep.show"),
     ("sweep.execute",),
@@ -24,7 +24,7 @@ LAYERS = (
     ("metrics", "data"),
     ("ops",),
     ("schedules", "parsing"),
-    ("ranges",),
+    ("ranges", "hub.hub_client", "hub.hub_place", "hub.snapshots"),
     ("files", "bars", "errors", "hook_names", "version"),
 )
 """Rooms and single modules, the uppermost first; `` is saelight itself, the front door. Those of one layer may import each

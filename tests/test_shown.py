@@ -13,6 +13,7 @@ import pytest
 
 from saelight.cli import sweep_commands
 from tests.support.commands import saelight_
+from tests.support.hub_server import standing_in
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,10 +70,11 @@ NEEDS = {
     r"(validate|test|predict) --config configs/quickstart|--ckpt_path last": "saelight fit --config configs/quickstart.yaml",
     r"convert runs/quickstart": "saelight fit --config configs/quickstart.yaml",
     r"convert topk-4-for": "saelight convert runs/quickstart/saes/topk-4 topk-4-for-sae-lens --to sae_lens",
-    r"(report|collect) runs/quickstart": "saelight fit --config configs/quickstart.yaml",
+    r"(report|collect|push) runs/quickstart": "saelight fit --config configs/quickstart.yaml",
     r"collect runs/minilm": "saelight fit --config configs/minilm.yaml",
     r"latents show runs/quickstart": "saelight latents collect runs/quickstart",
     r"latents show runs/minilm": "saelight latents collect runs/minilm --data shards/minilm-layer3 --tokens 10000",
+    r"hf://user/quickstart-saes": "saelight push runs/quickstart user/quickstart-saes",
     r"runs/quick( --out .*)?$|sweeps/quick\.yaml .*--resume": "saelight sweep run sweeps/quick.yaml --limit 3",
     r"runs/front$": "saelight sweep run sweeps/front.yaml --devices cpu,cpu",
 }
@@ -80,7 +82,14 @@ NEEDS = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def hub(tmp_path_factory):
+    """Where they share, and load from."""
+    with standing_in(tmp_path_factory.mktemp("cache")) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, hub):
     """The folder that a command leaves: each command is run once, in a copy of the folder of the one that it needs."""
     folders: dict[str, Path] = {}
 

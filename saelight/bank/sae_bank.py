@@ -31,7 +31,7 @@ from saelight.ops.handover import hand_over
 from saelight.ops.normalisation import Normalisation
 from saelight.ranges import LONGEST, SEED, Range, check_arguments
 from saelight.saes import SAE, Moment, SAEConfig
-from saelight.saes.trained import Trained
+from saelight.saes.trained import Trained, read
 from saelight.schedules import Horizon
 
 
@@ -93,6 +93,8 @@ class SAEBank(Ending):
         self.tokens_seen = 0
         self.normalisation = Normalisation()
         self.target_normalisation: Normalisation | None = None
+        self.read_start: Callable[[str], Trained] = read
+        """The SAE at an `init_from`: of saelight's own folders, until a Trainer puts one here that knows others."""
         self._starts: dict[str, Trained] = {}
         self._record: StepRecord | None = None
         self._moment: Moment | None = None
@@ -139,7 +141,7 @@ class SAEBank(Ending):
                 f"schedules and fractions of training still refer to {self.horizon.steps}"
             )
         # Before the run has a folder, and after a checkpoint has been read: what goes on starts from nothing else.
-        self._starts = read_starts(self._named())
+        self._starts = read_starts(self._named(), self.read_start)
         return adamw(self._named().items(), self.horizon, self.whitening)
 
     def on_fit_start(self) -> None:

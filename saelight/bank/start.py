@@ -3,7 +3,7 @@
 Shapes: N sample rows, D d_in (d_out of a target).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import lightning as L
 import torch
@@ -21,7 +21,7 @@ from saelight.errors import UserError
 from saelight.ops.allocator import keep_freed_memory
 from saelight.ops.normalisation import Normalisation
 from saelight.saes import SAE
-from saelight.saes.trained import Trained, check_start, read, start_from
+from saelight.saes.trained import Trained, check_start, start_from
 from saelight.schedules import Horizon
 
 SAMPLE = 8192
@@ -47,16 +47,22 @@ def check_trainer(trainer: L.Trainer, d_in: int, d_out: int | None) -> None:
             raise UserError(f"the data has {width} = {have}, but the bank was built for {width} = {built}")
 
 
-def read_starts(saes: Mapping[str, SAE]) -> dict[str, Trained]:
-    """By name, the trained SAEs that those not yet initialised are to start from. Raises `UserError` for one that does not
-    fit."""
+def read_starts(saes: Mapping[str, SAE], read: Callable[[str], Trained]) -> dict[str, Trained]:
+    """By name, the trained SAEs that those not yet initialised are to start from.
+
+    Args:
+        read: The SAE at an `init_from`.
+
+    Raises:
+        UserError: for one that cannot be read, or does not fit.
+    """
     found: dict[str, Trained] = {}
     for name, sae in saes.items():
         if sae.config.init_from is None or sae.initialised:
             continue
         try:
-            check_start(sae.config, sae.d_in, sae.d_out if sae.is_transcoder else None)
             found[name] = read(sae.config.init_from)
+            check_start(sae.config, found[name].sae, sae.d_in, sae.d_out if sae.is_transcoder else None)
         except UserError as error:
             raise UserError(f"SAE {name!r}: {error}") from None
     return found

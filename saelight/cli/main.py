@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import errno
 import gc
+import importlib
 import os
 import select
 import signal
@@ -20,7 +21,18 @@ TRAINING = {
     "test": "evaluate a run's SAEs on its test data",
     "predict": "write each token's strongest latents, one file per SAE",
 }
-OTHERS = ("shards", "convert", "evaluate", "sweep", "latents", "report", "serve", "devices")
+OTHERS = {
+    "shards": "shard_commands",
+    "convert": "convert_command",
+    "push": "push_command",
+    "evaluate": "evaluate_command",
+    "sweep": "sweep_commands",
+    "latents": "latents_command",
+    "report": "report_command",
+    "serve": "serve_command",
+    "devices": "devices_command",
+}
+"""The other commands, and the module of `saelight.cli` that runs each."""
 USAGE = """usage: saelight COMMAND ...
 
 Train many sparse autoencoders (SAEs) in one pass over activations.
@@ -30,6 +42,7 @@ Train many sparse autoencoders (SAEs) in one pass over activations.
              make activation shards from a model, leave out rows, describe them, check them
   convert    turn SAEs into another library's format, and back
   evaluate   judge SAEs on their language model: loss recovered, KL, L0, FVU
+  push       share SAEs on the Hugging Face hub
   sweep expand | run | status | results | best | compare | plot | export-wandb
              train every SAE of a sweep file, on all devices, and collect the results
   latents collect | show | export
@@ -96,35 +109,10 @@ def _dispatch(args: list[str]) -> int:
         with _uncollected():
             from saelight.cli.training import run
         run()
-    elif command == "shards":
-        from saelight.cli import shard_commands
-
-        shard_commands.run(args[1:])
-    elif command == "convert":
-        from saelight.cli import convert_command
-
-        convert_command.run(args[1:])
-    elif command == "evaluate":
-        _check_configs(args[1:])
-        from saelight.cli import evaluate_command
-
-        evaluate_command.run(args[1:])
-    elif command in ("sweep", "devices"):
-        from saelight.cli import sweep_commands
-
-        return sweep_commands.run(args[1:]) if command == "sweep" else sweep_commands.devices(args[1:])
-    elif command == "latents":
-        from saelight.cli import latents_command
-
-        latents_command.run(args[1:])
-    elif command == "report":
-        from saelight.cli import report_command
-
-        report_command.run(args[1:])
-    elif command == "serve":
-        from saelight.cli import serve_command
-
-        serve_command.run(args[1:])
+    elif command in OTHERS:
+        if command == "evaluate":
+            _check_configs(args[1:])
+        return importlib.import_module(f"saelight.cli.{OTHERS[command]}").run(args[1:]) or 0
     else:
         raise UserError(f"no command {command!r}{did_you_mean(command, [*TRAINING, *OTHERS])}")
     return 0

@@ -42,19 +42,6 @@ def run(args: list[str]) -> int:
         raise UserError(f"{said}: give a sweep's folder that can be read and written (--out FOLDER)") from None
 
 
-def devices(args: list[str]) -> int:
-    """Print the devices of this machine."""
-    Parser(
-        prog="saelight devices",
-        description="The devices of this machine: CUDA with name and memory, MPS, CPU.",
-        allow_abbrev=False,
-    ).parse_args(args)
-    from saelight.sweep.execute.devices import find, listing
-
-    print(listing(find()))
-    return 0
-
-
 def _parser(launcher: str = "local") -> argparse.ArgumentParser:
     parser = Parser(prog="saelight sweep", description="Train what a sweep file describes.", allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from saelight.convert import beside, origin
 from saelight.convert.files_of_tensors import safetensors, safetensors_names, whole, yaml_file
-from saelight.convert.format import Format, from_parts
+from saelight.convert.format import Format, Layout, from_parts
 from saelight.convert.parts import Parts, make, ready, refused, variant
 from saelight.errors import UserError
 from saelight.saes.provenance import Provenance
@@ -87,7 +87,7 @@ def _provenance(path: Path, layer: int, config: dict[str, Any]) -> Provenance:
     )
 
 
-def _beside(layer: int) -> str:
+def _beside(layer: int | str) -> str:
     return f"layer_{layer}.{beside.NAME}"
 
 
@@ -155,10 +155,12 @@ def _config(provenance: Provenance) -> dict[str, Any]:
     return config | {key: before[key] for key in ("scan", "feature_input_hook", "feature_output_hook") if key in before}
 
 
+_SEVERAL = "layer_*.safetensors"
 FORMAT = Format(
     name="circuit_tracer",
     is_one=_is_one,
+    layouts=(Layout((_SEVERAL,), (CONFIG, _beside("*")), is_file=True),),
     read=from_parts(_read),
     write_set=_write_set,
-    several="layer_*.safetensors",
+    several=_SEVERAL,
 )

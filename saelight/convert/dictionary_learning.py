@@ -23,7 +23,7 @@ from torch import Tensor
 
 from saelight.convert import beside, origin
 from saelight.convert.files_of_tensors import Tensors, json_file, part, torch_file, value, whole
-from saelight.convert.format import Format, from_parts
+from saelight.convert.format import Format, Layout, from_parts
 from saelight.convert.parts import Parts, make, ready, refused, variant
 from saelight.errors import UserError, did_you_mean
 from saelight.saes.matryoshka import Matryoshka
@@ -224,4 +224,10 @@ def _config(name: str, sae: SAE, provenance: Provenance) -> dict[str, Any]:
     return {"trainer": trainer | was, "buffer": buffer | part(before, "buffer")}
 
 
-FORMAT = Format(name="dictionary_learning", is_one=_is_one, read=from_parts(_read), write=_write)
+_CHECKPOINT = "ae*.pt"
+_LAYOUTS = (
+    Layout((WEIGHTS, CONFIG), (beside.NAME,)),
+    Layout((_CHECKPOINT, CONFIG), (beside.NAME,), is_file=True),
+    Layout((_CHECKPOINT, f"../{CONFIG}"), is_file=True),
+)
+FORMAT = Format(name="dictionary_learning", is_one=_is_one, layouts=_LAYOUTS, read=from_parts(_read), write=_write)

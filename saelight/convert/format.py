@@ -3,12 +3,24 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from saelight.convert.beside import restored
 from saelight.convert.parts import Parts, assemble
 from saelight.errors import UserError, one_line
 from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE
+
+
+class Layout(NamedTuple):
+    """The files that one SAE is made of, by their paths in its folder, `..` for what lies beside that: what is fetched or
+    shared of it, and what it is known by where only names can be seen."""
+
+    needs: tuple[str, ...]
+    also: tuple[str, ...] = ()
+    """Read where they are there."""
+    is_file: bool = False
+    """Whether the SAE is a file, the first of `needs`, which is a pattern; `*` in the others is what it matched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +30,7 @@ class Format:
     name: str
     is_one: Callable[[Path], bool]
     """Whether the path (a folder, or a file) is one SAE of this format, as far as a look at names tells."""
+    layouts: tuple[Layout, ...]
     read: Callable[[Path, bool, bool], SAE]
     """The SAE at a path; with its units folded in, if the second is true; if the third, also one that is not finite."""
     write: Callable[[SAE, Provenance, Path], str | None] | None = None

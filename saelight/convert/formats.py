@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import NamedTuple, Protocol, TypeVar
 
 from saelight.convert import (
     circuit_tracer,
@@ -20,6 +21,11 @@ from saelight.convert import (
 )
 from saelight.convert.format import Format
 from saelight.errors import UserError, did_you_mean, one_line
+from saelight.hub.hub_place import HubPlace
+from saelight.saes.provenance import Provenance
+from saelight.saes.sae import SAE
+
+P = TypeVar("P", bound=PurePath)
 
 _DEEPEST = 6  # folders: a sweep's SAEs lie in runs/<group>/saes/<sae>
 _INNER = ("saes", "runs")
@@ -44,11 +50,51 @@ FORMATS: dict[str, Format] = {
 """By name, in the order in which they are asked whether a path is theirs."""
 
 
+class Tree(Protocol[P]):
+    """Where SAEs are looked for: a disk, or what is known of a repository."""
+
+    def is_one(self, format: Format, path: P) -> bool:
+        """Whether the path is one SAE of this format."""
+        ...
+
+    def files(self, path: P, pattern: str) -> list[P]:
+        """The files right in a folder whose names match."""
+        ...
+
+    def folders(self, path: P) -> list[P]:
+        """The folders right in a folder; none where it is none."""
+        ...
+
+
+class _Disk:
+    def is_one(self, format: Format, path: Path) -> bool:
+        return format.is_one(path)
+
+    def files(self, path: Path, pattern: str) -> list[Path]:
+        return sorted(path.glob(pattern))
+
+    def folders(self, path: Path) -> list[Path]:
+        children = sorted(path.iterdir()) if path.is_dir() else []
+        return [child for child in children if child.is_dir() and not child.is_symlink()]
+
+
 class Found(NamedTuple):
     """One SAE on disk."""
 
     format: Format
     path: Path
+    place: HubPlace | None = None
+    """Where it was downloaded from."""
+
+    def read(self, fold: bool = True, allow_nan: bool = False) -> SAE:
+        """The SAE, as `Format.read` gives it; one from a hub says where it lies there, and in which commit."""
+        sae = self.format.read(self.path, fold, allow_nan)
+        if self.place is not None:
+            known = sae.provenance or Provenance()
+            # The cache calls the root of a repository as its commit.
+            name = known.name if known.name != self.place.revision else self.place.name
+            sae.provenance = replace(known, name=name, source=known.source | {"downloaded_from": str(self.place)})
+        return sae
 
 
 def named(name: str, to_write: bool = False) -> Format:
@@ -72,9 +118,9 @@ def at(path: Path, format: str | None = None) -> Found | None:
     if "\0" in str(path):
         raise UserError(f"{str(path)!r} cannot be read: a NUL is in no path")
     if re.match(r"\w\w+:/", str(path)):
-        raise UserError(f"{path} is not on this machine: download the folder, and give its path")
+        raise UserError(f"{path} is not on this machine: give a path on it, or hf://user/repo/path")
     try:
-        return next((Found(each, path) for each in _asked(format) if each.is_one(path)), None)
+        return next((Found(each, path) for each in asked(format) if each.is_one(path)), None)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from None
 
@@ -82,13 +128,18 @@ def at(path: Path, format: str | None = None) -> Found | None:
 def inside(path: Path, format: str | None = None) -> dict[str, Found]:
     """The SAEs that a folder (a run, a sweep) holds, by a name for each. Raises `UserError` where it cannot be looked at."""
     try:
-        found: dict[str, Found] = {}
-        for name, one in _walk(path, _asked(format), "", _DEEPEST):
-            # Under their own names, where those that say more are the same.
-            found[name if name not in found else str(one.path.relative_to(path))] = one
-        return found
+        return {name: Found(*found) for name, found in inside_tree(_Disk(), path, format).items()}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from None
+
+
+def inside_tree(tree: Tree[P], path: P, format: str | None = None) -> dict[str, tuple[Format, P]]:
+    """The SAEs that a folder of a tree holds, by a name for each."""
+    found: dict[str, tuple[Format, P]] = {}
+    for name, one in _walk(tree, path, asked(format), "", _DEEPEST):
+        # Under their own names, where those that say more are the same.
+        found[name if name not in found else str(one[1].relative_to(path))] = one
+    return found
 
 
 def none_at(path: Path, format: str | None = None) -> UserError:
@@ -105,25 +156,26 @@ def none_at(path: Path, format: str | None = None) -> UserError:
     return UserError(f"{path} holds no trained SAE of a known format; those read are {', '.join(FORMATS)}")
 
 
-def _asked(format: str | None) -> list[Format]:
+def asked(format: str | None) -> list[Format]:
+    """The formats to look for: the one of this name, or all. Raises `UserError`."""
     return [named(format)] if format else [*FORMATS.values()]
 
 
-def _walk(path: Path, formats: list[Format], name: str, depth: int) -> Iterator[tuple[str, Found]]:
+def _walk(tree: Tree[P], path: P, formats: list[Format], name: str, depth: int) -> Iterator[tuple[str, tuple[Format, P]]]:
     for format in formats:
-        if format.is_one(path):
-            yield name, Found(format, path)
+        if tree.is_one(format, path):
+            yield name, (format, path)
             return
-    if not path.is_dir() or depth == 0:
+    if depth == 0:
         return
+    folders = tree.folders(path)
     for format in formats:
-        for file in sorted(path.glob(format.several)) if format.several else []:
-            if format.is_one(file):
-                yield _joined(name, file.name.partition(".")[0]), Found(format, file)
-    inner = [path / _INNER[0]] if (path / _INNER[0]).is_dir() else sorted(path.iterdir())
-    for child in inner:
-        if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
-            yield from _walk(child, formats, _joined(name, "" if child.name in _INNER else child.name), depth - 1)
+        for file in tree.files(path, format.several) if format.several else []:
+            if tree.is_one(format, file):
+                yield _joined(name, file.name.partition(".")[0]), (format, file)
+    for child in [child for child in folders if child.name == _INNER[0]] or folders:
+        if not child.name.startswith("."):
+            yield from _walk(tree, child, formats, _joined(name, "" if child.name in _INNER else child.name), depth - 1)
 
 
 def _joined(name: str, part: str) -> str:

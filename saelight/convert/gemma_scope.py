@@ -12,7 +12,7 @@ from typing import Any
 
 from saelight.convert import origin
 from saelight.convert.files_of_tensors import Tensors, json_file, npz, safetensors
-from saelight.convert.format import Format, from_parts
+from saelight.convert.format import Format, Layout, from_parts
 from saelight.convert.parts import Parts, make
 from saelight.errors import UserError
 from saelight.saes.provenance import Provenance
@@ -107,4 +107,9 @@ def _provenance(weights: Path, place: str, stated: dict[str, Any], transcodes: b
     )
 
 
-FORMAT = Format(name="gemma_scope", is_one=_is_one, read=from_parts(_read))
+_LAYOUTS = tuple(
+    Layout((weights,), () if weights == _FIRST else (_CONFIG,), is_file)
+    for weights in (_FIRST, _SECOND)
+    for is_file in (False, True)
+)
+FORMAT = Format(name="gemma_scope", is_one=_is_one, layouts=_LAYOUTS, read=from_parts(_read))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from saelight.convert import origin
 from saelight.convert.files_of_tensors import Tensors, torch_file
-from saelight.convert.format import Format, from_parts
+from saelight.convert.format import Format, Layout, from_parts
 from saelight.convert.parts import Parts, make
 from saelight.saes.provenance import Provenance
 
@@ -51,4 +51,5 @@ def _read(path: Path) -> Parts:
     )
 
 
-FORMAT = Format(name="goodfire", is_one=_is_one, read=from_parts(_read))
+_LAYOUTS = tuple(Layout((pattern,), is_file=True) for pattern in ("*.pt", "*.pth"))
+FORMAT = Format(name="goodfire", is_one=_is_one, layouts=_LAYOUTS, read=from_parts(_read), several="*-SAE-l*.pt*")

@@ -12,7 +12,7 @@ import torch
 
 from saelight.convert import origin
 from saelight.convert.files_of_tensors import json_file, part, positive, safetensors, value
-from saelight.convert.format import Format, from_parts
+from saelight.convert.format import Format, Layout, from_parts
 from saelight.convert.parts import Parts, make
 from saelight.errors import UserError
 from saelight.ops.normalisation import Normalisation
@@ -66,4 +66,5 @@ def _read(folder: Path) -> Parts:
     )
 
 
-FORMAT = Format(name="llama_scope", is_one=_is_one, read=from_parts(_read))
+_LAYOUT = Layout((_CONFIG, _WEIGHTS.as_posix()))
+FORMAT = Format(name="llama_scope", is_one=_is_one, layouts=(_LAYOUT,), read=from_parts(_read))

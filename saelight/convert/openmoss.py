@@ -23,7 +23,7 @@ from torch import Tensor
 
 from saelight.convert import beside, origin
 from saelight.convert.files_of_tensors import Tensors, json_file, positive, safetensors, torch_file, value, whole
-from saelight.convert.format import Format, from_parts
+from saelight.convert.format import Format, Layout, from_parts
 from saelight.convert.parts import Parts, make, ready, refused, rows_are_unit, variant, with_norms_in_latents
 from saelight.errors import UserError
 from saelight.ops.normalisation import Normalisation
@@ -31,13 +31,14 @@ from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE, SAEConfig
 
 CONFIG, WEIGHTS = "config.json", "sae_weights"
+_ENDINGS = (".safetensors", ".pt")
 _THRESHOLD = "activation_function.log_jumprelu_threshold"
 _NORM = "dataset_average_activation_norm."
 _ACTIVATIONS: dict[str, str] = {"ReLU": "relu", "JumpReLU": "jumprelu", "BatchTopK": "jumprelu", "TopK": "topk"}
 
 
 def _weights(folder: Path) -> Path | None:
-    return next((path for ending in (".safetensors", ".pt") if (path := folder / f"{WEIGHTS}{ending}").is_file()), None)
+    return next((path for ending in _ENDINGS if (path := folder / f"{WEIGHTS}{ending}").is_file()), None)
 
 
 def _is_one(path: Path) -> bool:
@@ -171,4 +172,5 @@ def _expansion(d_in: int, d_sae: int) -> float:
     return factor if int(d_in * factor) == d_sae else math.nextafter(factor, math.inf)
 
 
-FORMAT = Format(name="openmoss", is_one=_is_one, read=from_parts(_read), write=_write)
+_LAYOUTS = tuple(Layout((CONFIG, f"{WEIGHTS}{ending}"), (beside.NAME,)) for ending in _ENDINGS)
+FORMAT = Format(name="openmoss", is_one=_is_one, layouts=_LAYOUTS, read=from_parts(_read), write=_write)

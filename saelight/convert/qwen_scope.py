@@ -9,7 +9,7 @@ from pathlib import Path
 
 from saelight.convert import origin
 from saelight.convert.files_of_tensors import Tensors, torch_file
-from saelight.convert.format import Format, from_parts
+from saelight.convert.format import Format, Layout, from_parts
 from saelight.convert.parts import Parts, make
 from saelight.errors import UserError
 from saelight.saes.provenance import Provenance
@@ -49,4 +49,6 @@ def _read(path: Path) -> Parts:
     )
 
 
-FORMAT = Format(name="qwen_scope", is_one=_is_one, read=from_parts(_read), several="layer*.sae.pt")
+_SEVERAL = "layer*.sae.pt"
+_LAYOUT = Layout((_SEVERAL,), is_file=True)
+FORMAT = Format(name="qwen_scope", is_one=_is_one, layouts=(_LAYOUT,), read=from_parts(_read), several=_SEVERAL)

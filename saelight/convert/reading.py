@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-from saelight.convert import formats
-from saelight.errors import UserError
+from saelight.convert.sae_sources import the_one_at
 from saelight.saes.sae import SAE
 
 
@@ -15,7 +14,8 @@ def load(folder: str | Path, fold_normalisation: bool = True, allow_nan: bool = 
     import a variant of your own before you load an SAE of it.
 
     Args:
-        folder: The SAE's folder, e.g. `runs/quickstart/saes/topk-4`.
+        folder: The SAE's folder, e.g. `runs/quickstart/saes/topk-4`, or one that holds this SAE alone; on a hub
+            `hf://user/repo/path` or `hf://user/repo@revision/path` (docs/share.md).
         fold_normalisation: Fold the training data's mean and scale into the weights, so that the SAE takes and gives the
             model's own activations (a transcoder's targets likewise), and the norms of TopK kinds' free decoder rows into
             their latents. False keeps the trained weights as they are; they expect activations as the training data was
@@ -24,13 +24,13 @@ def load(folder: str | Path, fold_normalisation: bool = True, allow_nan: bool = 
 
     Raises:
         UserError: when the folder holds no SAE, more than one, one of a newer saelight or of a variant that is not imported,
-            one that was damaged, or weights that do not fit their config.
+            one that was damaged, or weights that do not fit their config; when the hub does not give it.
     """
     return read(folder, fold=fold_normalisation, allow_nan=allow_nan)
 
 
 def read(path: str | os.PathLike[str], format: str | None = None, *, fold: bool = True, allow_nan: bool = False) -> SAE:
-    """The one SAE at `path`, with its `provenance`.
+    """The one SAE at `path`, on this machine or on a hub, with its `provenance`.
 
     Args:
         format: Its format. Default: found out.
@@ -40,10 +40,4 @@ def read(path: str | os.PathLike[str], format: str | None = None, *, fold: bool 
     Raises:
         UserError: where there is none, or more than one, or it cannot be read.
     """
-    path = Path(path)
-    if (one := formats.at(path, format)) is not None:
-        return one.format.read(one.path, fold, allow_nan)
-    if names := [*formats.inside(path, format)]:
-        shown = f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
-        raise UserError(f"{path} holds no trained SAE itself, but {len(names)} inside ({shown}): give the path of one")
-    raise formats.none_at(path, format)
+    return the_one_at(path, format).read(fold, allow_nan)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from saelight.convert import beside, origin
 from saelight.convert.files_of_tensors import json_file, part, safetensors, value, whole
-from saelight.convert.format import Format, from_parts
+from saelight.convert.format import Format, Layout, from_parts
 from saelight.convert.parts import TOPK_KINDS, Parts, make, ready, variant, variant_name, with_norms_in_latents
 from saelight.errors import UserError
 from saelight.saes.plain_data import from_spec
@@ -252,4 +252,5 @@ def _metadata(provenance: Provenance) -> dict[str, Any]:
     return {key: fact for key, fact in told.items() if fact is not None} | before | now
 
 
-FORMAT = Format(name="sae_lens", is_one=_is_one, read=from_parts(_read), write=_write)
+_LAYOUT = Layout((CONFIG, WEIGHTS), (beside.NAME,))
+FORMAT = Format(name="sae_lens", is_one=_is_one, layouts=(_LAYOUT,), read=from_parts(_read), write=_write)

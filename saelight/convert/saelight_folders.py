@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from saelight.convert.files_of_tensors import json_file
-from saelight.convert.format import Format
+from saelight.convert.format import Format, Layout
 from saelight.convert.parts import plain_copy
 from saelight.errors import UserError
 from saelight.ops.normalisation import Normalisation
@@ -58,4 +58,5 @@ def _write(sae: SAE, provenance: Provenance, folder: Path) -> None:
     )
 
 
-FORMAT = Format(name="saelight", is_one=_is_one, read=read, write=_write)
+_LAYOUT = Layout((sae_folder.CONFIG, sae_folder.WEIGHTS))
+FORMAT = Format(name="saelight", is_one=_is_one, layouts=(_LAYOUT,), read=read, write=_write)

@@ -11,7 +11,7 @@ from typing import Any
 
 from saelight.convert import origin
 from saelight.convert.files_of_tensors import Tensors, part, torch_file, whole
-from saelight.convert.format import Format, from_parts
+from saelight.convert.format import Format, Layout, from_parts
 from saelight.convert.parts import Parts, make
 from saelight.errors import UserError
 from saelight.saes.provenance import Provenance
@@ -98,4 +98,5 @@ def _activation(header: dict[str, Any], where: Path) -> tuple[str, int]:
     return name, whole(settings, "top_k", where, 32)
 
 
-FORMAT = Format(name="saev", is_one=_is_one, read=from_parts(_read))
+_LAYOUTS = Layout((_FILE,)), Layout((f"checkpoint/{_FILE}",)), Layout((_FILE,), is_file=True)
+FORMAT = Format(name="saev", is_one=_is_one, layouts=_LAYOUTS, read=from_parts(_read))

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from saelight.convert import beside, origin
 from saelight.convert.files_of_tensors import json_file, safetensors, value, whole
-from saelight.convert.format import Format, from_parts
+from saelight.convert.format import Format, Layout, from_parts
 from saelight.convert.parts import Parts, make, ready, refused, rows_are_unit, variant
 from saelight.errors import UserError
 from saelight.saes.provenance import Provenance
@@ -108,4 +108,5 @@ def _write(sae: SAE, provenance: Provenance, folder: Path) -> None:
     beside.write(sae, provenance, folder / beside.NAME)
 
 
-FORMAT = Format(name="sparsify", is_one=_is_one, read=from_parts(_read), write=_write)
+_LAYOUT = Layout((CONFIG, WEIGHTS), (beside.NAME, f"../{RUN}"))
+FORMAT = Format(name="sparsify", is_one=_is_one, layouts=(_LAYOUT,), read=from_parts(_read), write=_write)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from saelight.bars import bar
 from saelight.convert import formats, origin
 from saelight.convert.format import Format
-from saelight.errors import UserError, did_you_mean
+from saelight.convert.sae_sources import all_at
+from saelight.errors import UserError
 from saelight.files import check_path, replacing
 from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE
@@ -53,7 +54,7 @@ def convert(
     format: str | None = None,
     leave_out: Collection[str] = (),
 ) -> Converted:
-    """Convert the SAE at `source`, or all that it holds (a run, a sweep), into `out`.
+    """Convert the SAE at `source`, or all that it holds (a run, a sweep, a repository on a hub), into `out`.
 
     Args:
         to: The format to write.
@@ -64,25 +65,16 @@ def convert(
         UserError: where one of them cannot be converted: then nothing is written.
     """
     target, out = formats.named(to, to_write=True), Path(out)
-    source = Path(source)
-    one = formats.at(source, format)
-    found = {source.absolute().name: one} if one else formats.inside(source, format)
-    if not found:
-        raise formats.none_at(source, format)
-    if unknown := [name for name in leave_out if name not in found]:
-        raise UserError(f"{source} holds no SAE {unknown[0]!r} to leave out{did_you_mean(unknown[0], found)}")
-    chosen = {name: each for name, each in found.items() if name not in leave_out}
-    if not chosen:
-        raise UserError(f"{source} holds no other SAE than those left out")
     _check_new(out)
+    chosen, one = all_at(source, format, leave_out)
     saes: dict[str, tuple[SAE, Provenance]] = {}
     notes: dict[str, None] = {}
     refusals: dict[str, UserError] = {}
     try:
         with replacing(out) as partial, bar(total=len(chosen), unit=" SAEs", desc="convert", delay=2) as progress:
-            for name, (kind, path) in chosen.items():
+            for name, found in chosen.items():
                 try:
-                    sae = kind.read(path, True, False)
+                    sae = found.read()
                     if target.write_set:
                         saes[name] = sae, _provenance(sae, name)
                     elif note := _write_one(target, sae, _provenance(sae, name), partial if one else partial / name):

@@ -155,6 +155,6 @@ def _known_keys() -> set[str]:
         if dataclasses.is_dataclass(cls):
             keys |= {field.name for field in dataclasses.fields(cls)}
         for base in cls.__mro__[:-1]:
-            if (init := vars(base).get("__init__")) is not None:
+            if inspect.isfunction(init := vars(base).get("__init__")):
                 keys |= set(inspect.signature(init).parameters)
     return keys - {"self", "args", "kwargs"}

@@ -148,6 +148,10 @@ class Trainer(L.Trainer):
             self.folder = None
             if self.wanted_folder and self.wanted_folder.exists():
                 raise run_folder.exists(self.wanted_folder)
+        if any(sae.config.init_from for sae in model.saes):
+            from saelight.convert import starts  # with every format
+
+            model.read_start = starts.read
         check_room_to_train(self, model, datamodule or train_dataloaders)
         ckpt_path = self._place(ckpt_path)
         lightnings_own.check_monitors(self, model, getattr(datamodule or train_dataloaders, "features", None))

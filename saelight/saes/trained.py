@@ -1,6 +1,6 @@
 """Trained SAEs from their folders (docs/saes.md), and how one becomes the start of another training.
 
-SAEs of another format come in by `saelight convert`: the folder that it makes can be started from like any other.
+SAEs of other formats are read by `convert/`, whose `starts.py` makes the same of them.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from saelight.errors import UserError
 from saelight.ops.normalisation import Normalisation
 from saelight.saes.matryoshka import Matryoshka
 from saelight.saes.sae import SAE, SAEConfig
-from saelight.saes.sae_folder import CONFIG, MEANS, WEIGHTS, check_finite, describe, file_digest, published, read_weights
+from saelight.saes.sae_folder import MEANS, WEIGHTS, check_finite, describe, file_digest, published, read_weights
 
 
 class Trained(NamedTuple):
@@ -50,9 +50,9 @@ def read(folder: str | Path, allow_nan: bool = False) -> Trained:
     return Trained(sae, **units)
 
 
-def check_start(config: SAEConfig, d_in: int | None, d_out: int | None = None) -> None:
-    """Whether the SAE at `config.init_from` can be the start of this one: it is of the same variant (Matryoshka counts as
-    its base) and has the same tensors. No weight is read.
+def check_start(config: SAEConfig, start: SAE, d_in: int | None, d_out: int | None = None) -> None:
+    """Whether a trained SAE, that at `config.init_from`, can be the start of this one: it is of the same variant (Matryoshka
+    counts as its base) and has the same tensors. No weight is looked at.
 
     Args:
         d_in: Width of the activations; None where it is not known yet: then widths are not compared.
@@ -61,26 +61,23 @@ def check_start(config: SAEConfig, d_in: int | None, d_out: int | None = None) -
     Raises:
         UserError: saying what differs.
     """
-    folder = config.init_from
-    if folder is None:
-        return
-    there, trained, _ = describe(folder)
-    variants = [_variant(c).__name__ for c in (trained, config)]
-    if _variant(trained) is not _variant(config):
+    folder, variants = config.init_from, [_variant(c).__name__ for c in (start.config, config)]
+    if _variant(start.config) is not _variant(config):
         raise UserError(f"init_from {folder} is of another variant, {variants[0]}, not {variants[1]}: only its own goes on")
     if d_in is None:
         return
-    for width, have in (("d_in", d_in), ("d_out", d_out)):
-        if (had := getattr(there, width)) != have:
+    trained_out = start.d_out if start.is_transcoder else None
+    for width, had, have in (("d_in", start.d_in, d_in), ("d_out", trained_out, d_out)):
+        if had != have:
             raise UserError(f"init_from {folder} was trained on data of {width} {had}, these have {have}")
-    if there.d_sae != (d_sae := config.width(d_in)):
-        raise UserError(f"init_from {folder} has d_sae {there.d_sae}, this SAE {d_sae}: set d_sae {there.d_sae}")
+    if start.d_sae != (d_sae := config.width(d_in)):
+        raise UserError(f"init_from {folder} has d_sae {start.d_sae}, this SAE {d_sae}: set d_sae {start.d_sae}")
     with torch.device("meta"):
-        names = [set(published(c.build(d_in, 0, d_out))) for c in (trained, config)]
-    if differing := sorted(names[0] ^ names[1]):
+        this = config.build(d_in, 0, d_out)
+    if differing := sorted(published(start).keys() ^ published(this).keys()):
         raise UserError(
             f"init_from {folder} has other tensors than this SAE ({', '.join(differing)}): set the fields that decide "
-            f"which there are as {folder}/{CONFIG} does"
+            "which there are as its own config does"
         )
 
 

@@ -168,7 +168,7 @@ def test_a_cross_layer_transcoder_is_none_of_these(tmp_path):
     [
         ("nowhere", "there is no such file or folder"),
         (".", "holds no trained SAE of a known format; those read are saelight, sae_lens, dictionary_learning, sparsify"),
-        ("hf://user/repo", "is not on this machine: download the folder"),
+        ("s3://bucket/sae", "is not on this machine: give a path on it, or hf://user/repo/path"),
         ("x" * 300, "cannot be read"),
         ("a\0b", "cannot be read"),
     ],

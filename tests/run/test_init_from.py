@@ -1,5 +1,6 @@
 """Trainings that start from trained SAEs: in the same units or others, with other settings, and what is refused."""
 
+import contextlib
 import shutil
 from dataclasses import replace
 
@@ -7,7 +8,10 @@ import pytest
 import torch
 
 import saelight
-from saelight.saes import BatchTopK, HardConcrete, JumpReLU, Matryoshka, TopK
+from saelight.convert import starts, write
+from saelight.saes import BatchTopK, HardConcrete, JumpReLU, Matryoshka, ReLU, TopK
+from tests.support.conversions import CONFIGS, D, F, K, trained
+from tests.support.hub_server import standing_in
 from tests.support.runs import data, trainer
 
 SAES = {
@@ -68,7 +72,7 @@ def test_many_start_from_one_with_settings_of_their_own(folder, tmp_path):
             HardConcrete(d_sae=40, input_dependent=False, init_from="hard"),
             r"other tensors than this SAE \(b_enc, log_alpha\)",
         ),
-        (BatchTopK(d_sae=40, init_from="nowhere"), "nowhere holds no trained SAE: config.json is missing"),
+        (BatchTopK(d_sae=40, init_from="nowhere"), "nowhere holds no trained SAE: there is no such file or folder"),
         (BatchTopK(d_sae=40, init_from="batch", encoder_scale=2.0), "encoder_scale is for weights that start anew"),
     ],
 )
@@ -96,3 +100,85 @@ def test_a_run_goes_on_when_what_it_started_from_is_gone(folder, tmp_path):
     torch.testing.assert_close(bank["a"].W_dec, before["a"].W_dec, rtol=0, atol=0.01)
     with pytest.raises(saelight.UserError, match=r"is no checkpoint to resume, .*init_from"):
         trainer(tmp_path).fit(bank, data(), ckpt_path=str(folder / "jump"))
+
+
+@pytest.mark.parametrize("to", ["sae_lens", "dictionary_learning", "hub"])
+def test_another_librarys_sae_is_the_start_to_the_bit(to, tmp_path):
+    """Of data that are as the model gives them, before the first step, every variant that both have."""
+    saes = {"relu": ReLU(d_sae=F), "jump_relu": JumpReLU(d_sae=F, penalty="tanh"), "topk_unit": TopK(d_sae=F, k=K)}
+    with contextlib.ExitStack() as stack:
+        for name, config in saes.items():
+            path = tmp_path / to / name
+            write(trained(CONFIGS[name]), path, to="sae_lens" if to == "hub" else to)
+            (path / "saelight.json").unlink()
+            config.init_from = str(path)
+        if to == "hub":
+            hub = stack.enter_context(standing_in(tmp_path / "cache"))
+            hub.publish("u/saes", tmp_path / to)
+            for name, config in saes.items():
+                config.init_from = f"hf://u/saes/{name}"
+        began = Began()
+        t, bank = trainer(tmp_path, max_steps=1, callbacks=[began]), saelight.SAEBank(saes, d_in=D)
+        t.fit(bank, data(normalise="none"))
+    for name in saes:
+        theirs = saelight.load(tmp_path / to / name).state_dict()
+        # Rows whose norms are 1 but for rounding are brought to it for TopK.
+        rounding = 1e-6 if name == "topk_unit" else 0
+        for key in ("W_enc", "W_dec", "b_enc", "b_dec"):
+            torch.testing.assert_close(began.weights[name][key], theirs[key], rtol=0, atol=rounding)
+
+
+class Began(saelight.SAECallback):
+    """Keeps the weights that training begins with."""
+
+    weights: dict[str, dict[str, torch.Tensor]]
+
+    def on_train_start(self, trainer, bank):
+        state = {name: sae.state_dict() for name, sae in zip(bank.names, bank.saes, strict=True)}
+        self.weights = {name: {key: tensor.clone() for key, tensor in of.items()} for name, of in state.items()}
+
+
+def test_published_transcoders_start_transcoders(tmp_path):
+    write(trained(CONFIGS["relu"], d_out=D, layer=0), tmp_path / "set", to="circuit_tracer")
+    start = str(tmp_path / "set" / "layer_0.safetensors")
+    assert starts.read(start).target_normalisation is not None
+    with pytest.raises(saelight.UserError, match="was trained on data of d_out 16, these have None"):
+        started(tmp_path, data(), {"a": ReLU(d_sae=F, init_from=start)})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: write(trained(CONFIGS["gated"]), path, to="sae_lens"), "is of another variant, Gated, not TopK"),
+        (lambda path: write(trained(CONFIGS["topk"], layer=1), path, to="sae_lens"), None),
+        (lambda path: norms_of_their_own(path), "selects latents without the norms of its decoder's rows, which differ"),
+        (lambda path: path.mkdir(), "holds no trained SAE of a known format"),
+    ],
+)
+def test_another_librarys_sae_that_cannot_be_the_start(make, message, tmp_path):
+    make(tmp_path / "theirs")
+    saes = {"a": TopK(d_sae=F, k=K, lr=STILL, init_from=str(tmp_path / "theirs"))}
+    if message is None:
+        started(tmp_path, data(), saes)
+        return
+    with pytest.raises(saelight.UserError, match=f"SAE 'a': .*{message}"):
+        started(tmp_path, data(), saes)
+    assert not (tmp_path / "runs").exists()
+
+
+def norms_of_their_own(path) -> None:
+    """A TopK SAE whose rows have norms that its library does not select by."""
+    sae = trained(CONFIGS["topk_unit"])
+    sae.W_dec[0] *= 2
+    write(sae, path, to="sae_lens")
+    (path / "saelight.json").unlink()
+
+
+def test_a_sweep_knows_a_foreign_start_by_its_weights(tmp_path):
+    for name in ("a", "b", "other"):
+        write(trained(CONFIGS["topk_unit" if name == "other" else "topk"]), tmp_path / name, to="sparsify")
+    known = {name: starts.known(str(tmp_path / name)).fingerprint for name in ("a", "b", "other")}
+    assert known["a"] == known["b"] != known["other"]
+    (tmp_path / "a" / "sae.safetensors").write_bytes((tmp_path / "other" / "sae.safetensors").read_bytes())
+    (tmp_path / "a" / "saelight.json").unlink()
+    assert starts.known(str(tmp_path / "a")).fingerprint == known["other"]

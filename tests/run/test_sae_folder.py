@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import saelight
+from saelight.convert import starts
 from saelight.ops.normalisation import Normalisation
 from saelight.run import export
 from saelight.saes.sae_folder import Description
-from saelight.saes.trained import check_start, fingerprint
 from tests.support.variants import VARIANTS
 
 CONFIG, WEIGHTS = "config.json", "sae.safetensors"
@@ -252,12 +252,11 @@ def test_permission_denied_is_one_line(closed, folder):
 
 
 def test_a_start_is_checked_as_a_load_is(folder):
-    start = saelight.TopK(d_sae=40, k=4, init_from=str(folder))
-    check_start(start, 16)
+    starts.known(str(folder))
     edit(folder, {"normalisation.scale": 0})
-    for read in (lambda: check_start(start, 16), lambda: fingerprint(folder)):
+    for read in (starts.known, starts.read):
         with pytest.raises(saelight.UserError, match=r"scale 0\.0 is not one"):
-            read()
+            read(str(folder))
 
 
 def test_one_changed_byte_is_found(good, tmp_path):

@@ -10,7 +10,6 @@ from typing import Any
 from saelight.data.source import Source
 from saelight.errors import UserError, did_you_mean
 from saelight.run import config_keys
-from saelight.saes.trained import fingerprint
 from saelight.sweep.plan.classes import Undescribed, read_callback
 from saelight.sweep.plan.length import check_length
 from saelight.sweep.plan.sae_checks import CheckedSAE
@@ -18,10 +17,10 @@ from saelight.sweep.plan.sae_checks import CheckedSAE
 
 def check_keys(config: dict[str, Any], where: str) -> None:
     """Raise `UserError` for an argument that the Trainer or the bank does not take."""
-    for section, known in (("trainer", config_keys.TRAINER), ("model", config_keys.BANK)):
+    for section, allowed in (("trainer", config_keys.TRAINER), ("model", config_keys.BANK)):
         for key in config.get(section) or {}:
-            if key not in known:
-                raise UserError(f"{where}: unknown key '{section}.{key}'{did_you_mean(str(key), known)}")
+            if key not in allowed:
+                raise UserError(f"{where}: unknown key '{section}.{key}'{did_you_mean(str(key), allowed)}")
     check_length(config, where)
 
 
@@ -53,7 +52,9 @@ def of_sae(checked: CheckedSAE) -> dict[str, Any]:
         del settings["seed"]
     # Without one it says nothing.
     if (folder := settings.pop("init_from")) is not None:
-        settings["init_from"] = fingerprint(folder)
+        from saelight.convert.starts import known  # with every format
+
+        settings["init_from"] = known(folder).fingerprint
     if checked.d_sae:  # as soon as the data's width is known
         settings |= {"expansion": None, "d_sae": checked.d_sae}
     return spec

@@ -52,7 +52,10 @@ class Checker:
             config = configure(cls, given, _named)
             config.check()
             d_sae, parameters = self._size(config, given)
-            check_start(config, self.d_in, self.d_out)
+            if config.init_from is not None:
+                from saelight.convert.starts import known  # with every format
+
+                check_start(config, known(config.init_from).skeleton, self.d_in, self.d_out)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         return CheckedSAE(config, d_sae, parameters)

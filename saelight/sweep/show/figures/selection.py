@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from saelight.hook_names import short_model
+
 Row = Mapping[str, Any]
 
 
@@ -54,17 +56,12 @@ def about(rows: Sequence[Row]) -> str:
     """What all these points have in common, in words: the model and hook of the activations, tokens and width."""
     model, hook, tokens, d_sae = (_common(rows, key) for key in ("model", "hook", "tokens", "d_sae"))
     known = [
-        model and _model_name(str(model)),
+        model and short_model(str(model)),
         hook,
         tokens and f"{tokens:,} tokens",
         d_sae and f"{d_sae:,} latents",
     ]
     return " · ".join(filter(None, known))
-
-
-def _model_name(model: str) -> str:
-    """The last part of a path or a hub's name; of `{package:NAME}/folder` the package."""
-    return model.partition("{package:")[2].partition("}")[0] or model.rstrip("/").rpartition("/")[2]
 
 
 def _common(rows: Sequence[Row], key: str) -> Any:

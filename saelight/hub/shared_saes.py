@@ -1,0 +1,144 @@
+"""The SAEs that are to be shared, what is known of them, and which file goes where in the repository."""
+
+import os
+import posixpath
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from saelight.bars import bar
+from saelight.convert import formats
+from saelight.convert.formats import Found
+from saelight.convert.layouts import NamedFiles
+from saelight.convert.parts import variant_name
+from saelight.convert.sae_sources import all_at
+from saelight.convert.writing import convert
+from saelight.errors import UserError
+from saelight.hub.hub_place import HubPlace
+from saelight.saes.provenance import Provenance
+from saelight.sweep.store.results_table import rows_of
+
+
+class SharedSAE(NamedTuple):
+    """One SAE, as its card describes it."""
+
+    path: str
+    """Where it lies in the repository."""
+    variant: str
+    d_in: int
+    d_out: int | None
+    """A transcoder's."""
+    d_sae: int
+    spec: dict[str, Any]
+    """Its config."""
+    provenance: Provenance
+    row: Mapping[str, Any] | None
+    """What its run or sweep says of it (docs/sweeps.md)."""
+
+
+@dataclass
+class Shared:
+    """All that one push shares."""
+
+    format: str | None
+    """The one format of them all; None where they have several."""
+    saes: list[SharedSAE] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+    """On this machine, by their paths in the repository."""
+    notes: list[str] = field(default_factory=list)
+    """What a user of the format has to know."""
+
+
+@contextmanager
+def shared_saes(source: Path, place: HubPlace, to: str | None, leave_out: Collection[str]) -> Iterator[Shared]:
+    """What a push of `source` shares; converted SAEs lie in a folder that is there as long as the block.
+
+    Args:
+        source: An SAE, or a folder that holds some: a run, a sweep.
+        place: Where they go: those of a folder each into a folder of its name; one alone to the place itself or, where that
+            is a repository's root, into a folder of its name.
+        to: The format to convert into. Default: as they are.
+        leave_out: Names of those that are not shared.
+
+    Raises:
+        UserError: for an SAE that cannot be read or has no form in the format; nothing is shared then.
+    """
+    found, is_one = all_at(source, leave_out=leave_out)
+    rows = _rows(source)
+    kinds = {one.format.name for one in found.values()}
+    shared = Shared(to or (kinds.pop() if len(kinds) == 1 else None))
+    target = formats.named(to, to_write=True) if to else None
+    with bar(total=len(found), unit=" SAEs", desc="read", delay=2) as progress:
+        for name, one in found.items():
+            folder = place.path or name if is_one else posixpath.join(place.path, name)
+            if target and target.write_set:
+                folder = place.path
+            shared.saes.append(_described(name, one, folder, rows))
+            if target is None:
+                shared.files |= _as_it_is(source, one, folder)
+            progress.update()
+    if target is None:
+        yield shared
+        return
+    with tempfile.TemporaryDirectory(prefix="saelight-push-") as scratch:
+        made = Path(scratch) / "made"
+        shared.notes += convert(source, made, target.name, leave_out=leave_out).notes
+        base = shared.saes[0].path if is_one else place.path
+        written = [path for path in sorted(made.rglob("*")) if path.is_file()]
+        shared.files |= {posixpath.join(base, path.relative_to(made).as_posix()): path for path in written}
+        yield shared
+
+
+def _described(name: str, found: Found, folder: str, rows: Mapping[Path, Mapping[str, Any]]) -> SharedSAE:
+    try:
+        sae = found.read()
+    except UserError as error:
+        raise UserError(f"{error}; --leave-out {name} shares the others") from None
+    return SharedSAE(
+        path=folder,
+        variant=variant_name(sae),
+        d_in=sae.d_in,
+        d_out=sae.d_out if sae.is_transcoder else None,
+        d_sae=sae.d_sae,
+        spec=sae.config.spec(),
+        provenance=sae.provenance or Provenance(name=name),
+        row=rows.get(found.path.resolve()),
+    )
+
+
+def _as_it_is(source: Path, found: Found, folder: str) -> dict[str, Path]:
+    """The files of an SAE by their paths in the repository: those that a reader needs, and no others."""
+    root = source if source.is_dir() and found.path != source else source.parent
+    tree = NamedFiles([path.relative_to(root).as_posix() for path in _files_around(found.path, root)])
+    path = PurePosixPath(found.path.relative_to(root).as_posix())
+    home = path if found.path.is_dir() else path.parent
+    if not found.path.is_dir():
+        folder = posixpath.dirname(folder)
+    placed = {
+        posixpath.normpath(posixpath.join(folder, os.path.relpath(file, home))): root / file
+        for file in tree.files_of(found.format, path)
+    }
+    # What lies above the repository's root has no place in it.
+    return {at: file for at, file in placed.items() if not at.startswith("..")}
+
+
+def _files_around(path: Path, root: Path) -> Iterator[Path]:
+    """The files in an SAE's folder, and those right in the one above, as far as that is in `root`."""
+    folder = path if path.is_dir() else path.parent
+    yield from (file for file in folder.rglob("*") if file.is_file())
+    if folder != root:
+        yield from (file for file in folder.parent.iterdir() if file.is_file())
+
+
+def _rows(source: Path) -> dict[Path, Mapping[str, Any]]:
+    """What is known of the SAEs of a run or a sweep, by their folders; nothing of other folders."""
+    run = source.parent.parent if source.parent.name == "saes" else source
+    try:
+        rows = rows_of(run)
+    except (UserError, OSError):
+        return {}
+    is_sweep = (run / "index.json").is_file()
+    return {(Path(row["folder"]) if is_sweep else run / "saes" / row["name"]).resolve(): row for row in rows}
