@@ -35,6 +35,10 @@ docs: $(VENV)/.docs  ## the documentation as a site, in build/docs: open build/d
 test-docs: $(VENV)/.docs  ## builds the site, follows its links, runs its notebooks and its launcher
 	$(BIN)/python -m pytest -m slow tests/docs
 
+dist: $(VENV)/.test  ## wheel and sdist, in dist/
+	rm -rf dist build/lib build/bdist.*
+	$(BIN)/python -m build --outdir dist .
+
 conformance-peers: $(PEERS)/.peers  ## the same weights in three other libraries (docs/conformance.md)
 	SAELIGHT_PEERS=required $(PEERS)/bin/python -m pytest tests/conformance/peers
 
