@@ -5,7 +5,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart real test test-slow test-slurm test-browser conformance-peers bench bench-quick quality quality-quick lint install clean
+.PHONY: quickstart real test test-slow test-slurm test-browser docs test-docs dist conformance-peers bench bench-quick quality quality-quick lint install clean
 
 quickstart: install  ## train nine SAEs on synthetic data with a known answer
 	$(BIN)/saelight fit --config configs/quickstart.yaml
@@ -28,6 +28,16 @@ test-slurm: $(VENV)/.test  ## as root, after: apt-get install -y --no-install-re
 
 test-browser: $(VENV)/.browser  ## after: apt-get install -y --no-install-recommends chromium
 	$(BIN)/python -m pytest -m browser tests/report tests/serve
+
+docs: $(VENV)/.docs  ## the documentation as a site, in build/docs: open build/docs/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+
+test-docs: $(VENV)/.docs  ## builds the site, follows its links, runs its notebooks and its launcher
+	$(BIN)/python -m pytest -m slow tests/docs
+
+dist: $(VENV)/.test  ## wheel and sdist, in dist/
+	rm -rf dist build/lib build/bdist.*
+	$(BIN)/python -m build --outdir dist .
 
 conformance-peers: $(PEERS)/.peers  ## the same weights in three other libraries (docs/conformance.md)
 	SAELIGHT_PEERS=required $(PEERS)/bin/python -m pytest tests/conformance/peers
@@ -72,6 +82,10 @@ $(VENV)/.test: $(VENV)/.base
 
 $(VENV)/.browser: $(VENV)/.test
 	$(PIP) --editable '.[browser]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.test
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 # An environment of its own: the tests' own one first, then the other libraries, whose wishes must not move its versions.

@@ -131,6 +131,13 @@ def test_every_python_block_of_the_readme_runs():
     assert Path("runs/python/saes/topk").is_dir()
 
 
+def test_the_tutorial_in_python(made):
+    page = (ROOT / "docs" / "tutorial.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    with contextlib.chdir(made("saelight fit --config configs/quickstart.yaml")):
+        exec(compile(block, "tutorial.md", "exec"), {})
+
+
 def test_the_sweeps_page_in_python_and_in_a_shell(made, tmp_path):
     ship(tmp_path)
     page = (ROOT / "docs" / "sweeps.md").read_text()
