@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelight.data.harvest.harvest_settings import HarvestSettings
+from saelight.data.harvest.hub_data import SCHEME
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def run(settings: HarvestSettings) -> None:
     corpus = Corpus(settings, images)
     if not images:
         model.check_context(settings.context)
+        if settings.image_tokens != ["patch"]:
+            raise UserError("image_tokens is of models of images, and this one reads text; drop image_tokens")
         if settings.skip_positions >= settings.context:
             raise UserError(
                 f"skip_positions {settings.skip_positions} leaves nothing of windows of {settings.context} tokens; lower it"
@@ -82,7 +85,9 @@ def run(settings: HarvestSettings) -> None:
             pieces: Iterable[Piece] = rows(corpus)
         else:
             runs = hooked.probe(**_probe(model, settings.context))
-            batch = settings.batch_size * settings.context * sum(hooked.widths.values()) * dtype.itemsize
+            batch = (
+                settings.batch_size * settings.context * sum(width for *_, width in hooked.shapes.values()) * dtype.itemsize
+            )
             size = settings.batch_size * min(_GROUP_BATCHES, max(1, _GROUP_BYTES // batch))
             pad = getattr(model.tokenizer, "pad_token_id", None) or 0
             compute = partial(_run, hooked, batch_size=settings.batch_size, pad=pad, dtype=dtype)
@@ -150,7 +155,7 @@ def _source(settings: HarvestSettings, images: bool) -> dict[str, Any]:
     source |= {"model_dtype": settings.model_dtype, "seed": settings.seed}
     rarer = ("column", "subset", "revision", "tokenizer", "attention")
     source |= {name: value for name in rarer if (value := getattr(settings, name)) is not None}
-    if any(name.startswith("hf://") for name in settings.files):
+    if any(name.startswith(SCHEME) for name in settings.files):
         source["split"] = settings.split
     return source
 
