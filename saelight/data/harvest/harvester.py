@@ -85,9 +85,7 @@ def run(settings: HarvestSettings) -> None:
             pieces: Iterable[Piece] = rows(corpus)
         else:
             runs = hooked.probe(**_probe(model, settings.context))
-            batch = (
-                settings.batch_size * settings.context * sum(width for *_, width in hooked.shapes.values()) * dtype.itemsize
-            )
+            batch = settings.batch_size * settings.context * sum(hooked.widths.values()) * dtype.itemsize
             size = settings.batch_size * min(_GROUP_BATCHES, max(1, _GROUP_BYTES // batch))
             pad = getattr(model.tokenizer, "pad_token_id", None) or 0
             compute = partial(_run, hooked, batch_size=settings.batch_size, pad=pad, dtype=dtype)

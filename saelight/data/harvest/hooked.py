@@ -79,8 +79,10 @@ class Hooked:
         parameters = inspect.signature(self.model.forward).parameters
         self._takes = set(parameters)
         self._takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        """What each hook gave in `probe`: (B, T, D)."""
+        self.widths: dict[str, int] = {}
+        """Each hook's width, once `probe` has found it."""
+        self.lengths: dict[str, int] = {}
+        """And how many tokens it gave."""
         self._flat: set[str] = set()
         """Hooks whose rows come without windows, (B·T, D)."""
         self._outputs: dict[str, Tensor] = {}
@@ -157,7 +159,9 @@ class Hooked:
         """
         self._runs = Counter()
         try:
-            self.shapes = {hook: tuple(x_BTD.shape) for hook, x_BTD in self(**inputs).items()}
+            found = self(**inputs)
+            self.widths = {hook: x_BTD.shape[2] for hook, x_BTD in found.items()}
+            self.lengths = {hook: x_BTD.shape[1] for hook, x_BTD in found.items()}
             return dict(self._runs)
         finally:
             self._runs = None

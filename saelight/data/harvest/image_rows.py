@@ -47,7 +47,7 @@ class ImageRows:
         pixels = self._pixels([Image.new("RGB", _BLANK)])
         self.runs = hooked.probe(pixel_values=pixels)
         """How often each hook's module runs in a pass."""
-        lengths = {hook: length for hook, (_, length, _) in hooked.shapes.items()}
+        lengths = hooked.lengths
         if len(set(lengths.values())) > 1:
             raise UserError(f"the hooks give unequal numbers of tokens ({lengths}); harvest them apart")
         (length,) = set(lengths.values())
