@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from saelight.data.foreign.parquet_file import SUFFIX
-from saelight.data.harvest import hub_data, image_files, json_lines, unpacked
+from saelight.data.harvest import image_files, json_lines, unpacked
 from saelight.data.harvest.cells import Content
 from saelight.data.harvest.documents import find
 from saelight.data.harvest.hub_data import DataSet
@@ -66,10 +66,9 @@ class Corpus:
 
 def places(settings: TextSettings, images: bool = False) -> list[Path | str]:
     """The files, in their order, and behind them the data sets of hubs. Raises `UserError` for a pattern without files."""
-    sets = [name for name in settings.files if name.startswith(hub_data.SCHEME)]
-    patterns = [name for name in settings.files if name not in sets]
+    patterns = [name for name in settings.files if name not in settings.data_sets]
     files = find(patterns, settings.exclude or [], settings.seed, images) if patterns else []
-    return [*files, *sets]
+    return [*files, *settings.data_sets]
 
 
 def _data_set(place: Path | str, settings: TextSettings, images: bool = False) -> DataSet:

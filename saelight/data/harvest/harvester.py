@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelight.data.harvest.harvest_settings import HarvestSettings
-from saelight.data.harvest.hub_data import SCHEME
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,11 +61,11 @@ def run(settings: HarvestSettings) -> None:
     model = load(settings, hooks)
     hooked = Hooked(model.network, hooks)
     images = model.image_transform is not None
+    if not images and settings.image_tokens != ["patch"]:
+        raise UserError("image_tokens is of models of images, and this one reads text; drop image_tokens")
     corpus = Corpus(settings, images)
     if not images:
         model.check_context(settings.context)
-        if settings.image_tokens != ["patch"]:
-            raise UserError("image_tokens is of models of images, and this one reads text; drop image_tokens")
         if settings.skip_positions >= settings.context:
             raise UserError(
                 f"skip_positions {settings.skip_positions} leaves nothing of windows of {settings.context} tokens; lower it"
@@ -153,7 +152,7 @@ def _source(settings: HarvestSettings, images: bool) -> dict[str, Any]:
     source |= {"model_dtype": settings.model_dtype, "seed": settings.seed}
     rarer = ("column", "subset", "revision", "tokenizer", "attention")
     source |= {name: value for name in rarer if (value := getattr(settings, name)) is not None}
-    if any(name.startswith(SCHEME) for name in settings.files):
+    if settings.data_sets:
         source["split"] = settings.split
     return source
 
