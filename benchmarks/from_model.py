@@ -65,8 +65,8 @@ class Spent:
         """What there is until now, with all that the process has spent as `all`."""
         copy = Spent()
         copy.tokens = self.tokens
-        copy.processor = self.processor | {"all": time.process_time()}
-        copy.wall = self.wall | {"all": time.perf_counter()}
+        copy.processor = Counter({**self.processor, "all": time.process_time()})
+        copy.wall = Counter({**self.wall, "all": time.perf_counter()})
         return copy
 
     def since(self, before: "Spent") -> "Spent":
@@ -129,13 +129,9 @@ def from_model(rows: int, root: Path) -> Spent:
         max_epochs=1, accelerator="cpu", enable_progress_bar=False, root=str(root), log_every_n_steps=10, callbacks=[watch]
     )
     with contextlib.ExitStack() as timers:
-        for cls, method in (
-            (WindowRunner, MODEL_PASS),
-            (BatchReader, "_gather"),
-            (Prefetch, "get"),
-            (saelight.SAEBank, "training_step"),
-        ):
+        for cls, method in ((BatchReader, "_gather"), (Prefetch, "get"), (saelight.SAEBank, "training_step")):
             timers.enter_context(spent.timed(cls, method))
+        timers.enter_context(spent.timed(WindowRunner, MODEL_PASS))
         trainer.fit(bank, data)
     assert watch.training is not None
     return watch.training

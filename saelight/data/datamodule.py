@@ -153,9 +153,9 @@ class RowsDataModule(Source, pl.LightningDataModule):
             own.bookmarks.check(there[rank])
 
     def teardown(self, stage: str) -> None:
-        """Training has ended: rows are no longer made for it."""
+        """Training has ended: nothing more is read for it."""
         if stage == "fit" and self._stream is not None:
-            self._stream.stop()
+            self._stream.close()
 
     def on_exception(self, exception: BaseException) -> None:
         """The same of training that ends early."""

@@ -17,7 +17,7 @@ from saelight.data.harvest.held_out import held_out, rows_of
 from saelight.data.harvest.hook_rows import HookRows
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.model_stream import ModelStream
-from saelight.data.harvest.shard_saver import ShardSaver
+from saelight.data.harvest.shard_saver import ShardSaver, set_aside
 from saelight.data.harvest.text_model import TextModel, open_text_model, text_digest
 from saelight.data.harvest.text_settings import TextSettings
 from saelight.data.harvest.text_windows import WindowSettings
@@ -129,7 +129,9 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
         """Widths, rows and bytes, without running the model over the text."""
         rows = self._rows_of(ModelStream(self._model, self._n_rows))
         held = (min(self.first_rows, self._n_rows) + self.val_rows) * rows.d_in * rows.dtype.itemsize
-        return self._description(rows, self._n_rows, self.buffer, held + self._model.bytes)
+        described = self._description(rows, self._n_rows, self.buffer, held)
+        there = "gpu_bytes" if self._model.run.hooked.device.type == "cuda" else "stream_bytes"
+        return described._replace(**{there: getattr(described, there) + self._model.bytes})
 
     def identity(self) -> dict[str, Any]:
         """The settings that training depends on, the model's weights, and how the text begins."""
@@ -192,9 +194,8 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
     def _is_ours(self, folder: Path) -> bool:
         """Whether a folder has what this run wrote before it was interrupted."""
         out = folder / self.hooks[0] if len(self.hooks) > 1 else folder
-        if not is_shards(out):
-            return False
-        return ShardedRows(out).known.notes.get(_IDENTITY) == self._fingerprint(self.hooks[0])
+        there = next((path for path in (out, set_aside(out)) if is_shards(path)), None)
+        return there is not None and ShardedRows(there).known.notes.get(_IDENTITY) == self._fingerprint(self.hooks[0])
 
     def _stored(self, folder: str, hook: str) -> ShardedRows:
         """The shards that statistics of a hook are taken from."""
