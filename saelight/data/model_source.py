@@ -4,6 +4,7 @@ Shapes: N rows, D width of a hook's rows.
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ from saelight.errors import UserError
 from saelight.ranges import LONGEST, Range
 
 _T = TypeVar("_T")
+_RANK = "rank-{}"
+"""Folder of one process's shards."""
 _IDENTITY = "rows_identity"
 """Note of shards that were written on the way: which rows they are."""
 _MAKE_ROWS = ("hooks", "model_batch_size", "model_dtype", "dtype", "max_norm", "skip_positions", "drop_tokens", "val_rows")
@@ -174,9 +177,11 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
     def _of_rank(self, whole: ModelStream, first: int, rank: int, world: int) -> RankRows:
         """A rank's own documents, of those that follow on `first`."""
         n_rows = self._n_rows // world
+        if next(itertools.islice(self._model.documents, first + world - 1, None), None) is None:
+            raise UserError(f"the text has fewer documents to train on than there are processes, {world}; use fewer")
         stream = whole if world == 1 else ModelStream(self._model, n_rows, first, rank, world, whole.limits)
         if self.save_to is not None:
-            folder = Path(self.save_to) / f"rank-{rank}" if world > 1 else Path(self.save_to)
+            folder = Path(self.save_to) / _RANK.format(rank) if world > 1 else Path(self.save_to)
             folders = {hook: folder / hook if len(self.hooks) > 1 else folder for hook in self.hooks}
             stream.saver = ShardSaver({hook: self._writer(hook, out) for hook, out in folders.items()}, n_rows)
         return RankRows(self._rows_of(stream), n_rows, stream)
@@ -193,8 +198,9 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
 
     def _is_ours(self, folder: Path) -> bool:
         """Whether a folder has what this run wrote before it was interrupted."""
-        out = folder / self.hooks[0] if len(self.hooks) > 1 else folder
-        there = next((path for path in (out, set_aside(out)) if is_shards(path)), None)
+        hook = self.hooks[0] if len(self.hooks) > 1 else ""
+        outs = [folder / hook, folder / _RANK.format(0) / hook]
+        there = next((path for out in outs for path in (out, set_aside(out)) if is_shards(path)), None)
         return there is not None and ShardedRows(there).known.notes.get(_IDENTITY) == self._fingerprint(self.hooks[0])
 
     def _stored(self, folder: str, hook: str) -> ShardedRows:

@@ -102,6 +102,8 @@ class ShardSaver:
 
         Warns where the folders cannot become whole.
         """
+        if self._over or self._stack is not None:
+            return
         there = {hook: self._there(writer.out) for hook, writer in self._writers.items()}
         rows = min(0 if stored is None else stored.n_rows for stored in there.values())
         if rows >= self._n_rows:
