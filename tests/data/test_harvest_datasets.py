@@ -62,6 +62,18 @@ def test_folders_that_it_saved(tmp_path):
             contents(tmp_path / "both", **settings)
 
 
+def test_images_that_it_saved(tmp_path):
+    import datasets
+    from PIL import Image
+
+    pictures = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    datasets.Dataset.from_dict({"image": [pictures[0], None, pictures[1]], "n": [1, 2, 3]}).save_to_disk(tmp_path / "a")
+    found = [document.content for document in Corpus(TextSettings([str(tmp_path / "a")]), images=True)]
+    assert [image.getpixel((0, 0)) for image in found] == [(255, 0, 0), (0, 0, 255)]
+    with pytest.raises(UserError, match="row 0: column 'n' holds int, no image; choose another"):
+        list(Corpus(TextSettings([str(tmp_path / "a")], column="n"), images=True))
+
+
 def test_a_hub(tmp_path):
     texts, subsets = (tmp_path / "hub" / "datasets" / "owner" / name for name in ("texts", "subsets"))
     for folder in (texts / "data", subsets):

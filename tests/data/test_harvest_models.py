@@ -1,12 +1,15 @@
 """Harvest of models of many kinds, tiny and in folders, as people have them: each works, or is one line that says why."""
 
+import json
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from saelight.data.harvest import harvester
+from saelight.cli import shard_commands
+from saelight.data.harvest import window_batches
 from saelight.data.harvest.harvester import harvest
 from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
@@ -68,6 +71,7 @@ def test_models_of_many_kinds_are_harvested(kind, hook, kinds, tmp_path, capsys)
     ("kind", "hook", "settings", "line"),
     [
         ("gpt2", "wpe", {}, r"module 'wpe' puts out a tensor of shape \(1, 16, 16\) for 2 windows of 16 tokens"),
+        ("gpt2", "h.0", {"image_tokens": ["cls"]}, "image_tokens is of models of images, and this one reads text; drop"),
         ("gpt2", "h.0", {"context": 25}, r"context must be in \[1, 24\]"),
         ("roberta", "encoder.layer.0", {"context": 25}, r"context must be in \[1, 24\]"),
         ("xlnet", "layer.0", {}, r"puts out a tensor of shape \(16, 2, 16\) for 2 windows of 16 tokens; hook one"),
@@ -105,7 +109,9 @@ def test_models_with_code_of_their_own_are_refused(tmp_path):
     own.mkdir()
     (own / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}')
     (own / "mine.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(UserError, match=r"cannot load model .*own': .*custom code") as caught:
+    with pytest.raises(
+        UserError, match=r"cannot load model .*own': .*custom code.*; set trust_remote_code: true to run it"
+    ) as caught:
         rows_of(str(own), "layers.0", tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -157,8 +163,8 @@ def test_without_a_tokenizer_token_ids_are_read_and_text_is_refused(kinds, tmp_p
 
 def test_many_hooks_give_the_same_rows_in_less_memory(kinds, tmp_path, monkeypatch):
     hooks = ["blocks.0.hook_resid_post", "model.layers.1.mlp.input"]
-    for name, size in (("much", harvester._GROUP_BYTES), ("little", 1)):
-        monkeypatch.setattr(harvester, "_GROUP_BYTES", size)
+    for name, size in (("much", window_batches._BYTES), ("little", 1)):
+        monkeypatch.setattr(window_batches, "_BYTES", size)
         (tmp_path / "a.txt").write_text("sparse" * 60)
         harvest(kinds["llama"], [f"{tmp_path}/a.txt"], hooks, str(tmp_path / name), context=5, batch_size=2, dtype="float32")
     for hook, place in zip(hooks, ("layers.0", hooks[1]), strict=True):
@@ -221,3 +227,53 @@ def test_models_that_cannot_be_had_get_one_line(model, settings, line, own, kind
         rows_of(kinds["gpt2"] if model == "GPT2" else model, "0", tmp_path, **settings)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+TRUSTED = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+class MineConfig(PretrainedConfig):
+    model_type = "mine"
+
+class Mine(PreTrainedModel):
+    config_class = MineConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embed = torch.nn.Embedding(40, 8)
+        self.post_init()
+
+    def forward(self, input_ids, **others):
+        return self.embed(input_ids)
+"""
+
+
+def test_a_model_with_code_of_its_own_that_is_trusted(kinds, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    # Where transformers puts the code that it runs.
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", list(sys.path))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "code_of_mine.py").write_text(TRUSTED)
+    auto_map = {"AutoConfig": "code_of_mine.MineConfig", "AutoModel": "code_of_mine.Mine"}
+    (mine / "config.json").write_text(json.dumps({"model_type": "mine", "vocab_size": 40, "auto_map": auto_map}))
+    weight = torch.randn(40, 8)
+    save_file({"embed.weight": weight}, mine / "model.safetensors", metadata={"format": "pt"})
+    x, columns = rows_of(str(mine), "embed", tmp_path, tokenizer=kinds["gpt2"], trust_remote_code=True)
+    assert torch.equal(x, weight[columns["token_ids"].long()])
+
+
+def test_the_command_takes_all_settings_and_explains_them(capsys):
+    with pytest.raises(SystemExit) as end:
+        shard_commands.run(["harvest", "--help"])
+    assert end.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for words in ("--trust_remote_code {true,false} Run Python code that comes with the model.", "blocks.3.hook_resid_post"):
+        assert words in said
+    with pytest.raises(SystemExit):
+        shard_commands.run(["harvest", "--model=m", "--files=[a]", "--hooks=[h]", "--out=o", "--image_tokens=[patches]"])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "expected one of patch, cls, got patches" in line

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import random
 import sys
 
 import pytest
@@ -139,3 +140,28 @@ def test_without_pyarrow_and_datasets_the_extras_are_named(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"takes the datasets library; pip install 'saelight\[datasets\]'"):
         corpus("hf://owner/name")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet"])
+def test_no_damage_is_more_than_one_line(suffix, tmp_path):
+    rows = [{"text": text * 9, "n": i} for i, text in enumerate(TEXTS * 20)]
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        parquet(path, text=[row["text"] for row in rows], input_ids=[[row["n"]] for row in rows])
+    else:
+        pack = {".jsonl": bytes, ".jsonl.gz": gzip.compress, ".jsonl.xz": lzma.compress}[suffix]
+        path.write_bytes(pack(lines(rows)))
+    whole, gen, refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(gen.randint(1, 3)):
+            data[gen.randrange(len(data))] = gen.randrange(256)
+        path.write_bytes(data[: gen.choice([len(data), gen.randrange(len(data))])])
+        try:
+            list(corpus(path))
+        except UserError as error:
+            assert "\n" not in str(error)
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 100

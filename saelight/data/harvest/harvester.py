@@ -68,6 +68,8 @@ def run(settings: HarvestSettings) -> None:
     model = load(settings, hooks)
     hooked = Hooked(model.network, hooks)
     images = model.image_transform is not None
+    if not images and settings.image_tokens != ["patch"]:
+        raise UserError("image_tokens is of models of images, and this one reads text; drop image_tokens")
     corpus = Corpus(settings, images)
     documents: Iterable[Document] = corpus if part is None else part.share(corpus)
     most = settings.max_tokens if part is None else part.rows(settings.max_tokens)
@@ -164,7 +166,7 @@ def _source(settings: HarvestSettings, images: bool) -> dict[str, Any]:
     source |= {"model_dtype": settings.model_dtype, "seed": settings.seed}
     rarer = ("column", "subset", "revision", "tokenizer", "attention")
     source |= {name: value for name in rarer if (value := getattr(settings, name)) is not None}
-    if any(name.startswith("hf://") for name in settings.files):
+    if settings.data_sets:
         source["split"] = settings.split
     return source
 
