@@ -9,6 +9,7 @@ from typing import Any
 _HOMES = {
     "ActivationDataModule": "saelight.data.datamodule",
     "Halving": "saelight.callbacks",
+    "ModelDataModule": "saelight.data.datamodule",
     "PerSAE": "saelight.loggers",
     "SAEBank": "saelight.bank",
     "SAECallback": "saelight.callbacks",

@@ -9,6 +9,7 @@ from saelight.callbacks import SAECallback as SAECallback
 from saelight.callbacks import StopEarly as StopEarly
 from saelight.convert.reading import load as load
 from saelight.data.datamodule import ActivationDataModule as ActivationDataModule
+from saelight.data.datamodule import ModelDataModule as ModelDataModule
 from saelight.data.datamodule import SyntheticDataModule as SyntheticDataModule
 from saelight.data.shards.writer import ShardWriter as ShardWriter
 from saelight.errors import UserError as UserError

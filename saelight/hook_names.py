@@ -82,11 +82,11 @@ _FAMILIES = (
         "transformer.h",
         "transformer.word_embeddings",
         "input_layernorm",
-        "self_attention",
+        "self_attention.dense",
         "self_attention.dense",
         None,
         "mlp",
-        "mlp",
+        "mlp.dense_4h_to_h",
         "mlp.dense_4h_to_h",
     ),
     _Family(
@@ -118,11 +118,11 @@ _FAMILIES = (
         "encoder.layer",
         None,
         "norm1",
-        "attention",
+        "layer_scale1",
         "attention.o_proj",
         "norm2",
         "mlp",
-        "mlp",
+        "layer_scale2",
         "mlp.fc2",
     ),
     _Family(
@@ -142,7 +142,7 @@ _FAMILIES = (
         "encoder.layer",
         "embeddings.word_embeddings",
         None,
-        "attention",
+        "attention.output.dense",
         "attention.output.dense",
         None,
         "intermediate",
@@ -201,13 +201,12 @@ def dotted(name: str, model: str | None) -> str | None:
 
 def dotted_among(name: str, modules: Collection[str]) -> str | None:
     """The dotted path of TransformerLens's name in a model that has these modules, whatever it is called and whatever lies
-    around its blocks; None where it has no such place."""
+    around its blocks; None where its kind is not known, or has no such place. It may have fewer blocks."""
     for family in _FAMILIES:
         parts = [part for part in (family.norm, family.attention, family.projection, family.middle) if part]
         for here in _placed(family):
             if all(f"{here.blocks}.0.{part}" in modules for part in parts):
-                path = _path(name, here)
-                return path if path and path.removesuffix(".input") in modules else None
+                return _path(name, here)
     return None
 
 

@@ -14,15 +14,13 @@ from saelight.data.harvest.corpus import Corpus
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.text_settings import TextSettings
 from saelight.errors import UserError
-from saelight.lm.causal_model import CausalModel, batches, load_causal, windows_of
+from saelight.lm.causal_model import CausalModel, batches, load_causal, window_settings, windows_of
 from saelight.lm.judging import Candidate, Judge
 from saelight.lm.places import find
 from saelight.lm.row_rule import RowRule
 from saelight.lm.substitution import Substitution
 from saelight.run.metric_names import ON_MODEL
 from saelight.schedules import in_steps
-
-_CONTEXT = 128
 
 
 class EvaluateOnModel(EvaluateOnModelSettings, SAECallback):
@@ -60,9 +58,8 @@ class EvaluateOnModel(EvaluateOnModelSettings, SAECallback):
         self._causal = load_causal(
             ModelSettings(model, tokenizer=self.tokenizer, model_dtype=self.model_dtype, device=device)
         )
-        context = self.context or source.get("context") or _CONTEXT
-        special_in_text = source.get("special_in_text") is True
-        self._windows = windows_of(corpus, self._causal, context, special_in_text, self.windows * context)[: self.windows]
+        cut = window_settings(source, self.context)
+        self._windows = windows_of(corpus, self._causal, cut, self.windows * cut.context)[: self.windows]
         network = self._causal.network
         substitution = Substitution(network, find(network, [hook]), find(network, [written]))
         longest = max(self._windows, key=len)

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from saelight.data.foreign.opening import open_rows
 from saelight.data.pairs import PairedRows
+from saelight.data.sampled_sums import first_sums
 from saelight.data.source import Opened, Rows, Source, Span
 from saelight.data.stored_rows import StoredRows
 from saelight.errors import UserError
-from saelight.ranges import Range
+from saelight.ranges import LONGEST, Range
 
 _SCAN = 1 << 16
 
@@ -38,6 +39,13 @@ class ActivationSource(Source):
     target_val_path: str | None = None
     """The targets of `val_path`'s rows. Needed with both `val_path` and `target_path`."""
 
+    buffer: Annotated[int | None, Range(least=1, most=2**40)] = None
+    """Train on the rows in their order, mixed in a buffer of so many, as `ModelDataModule` does. Default: blocks from
+    everywhere are shuffled."""
+    first_rows: Annotated[int | None, Range(least=1, most=LONGEST)] = None
+    """Take mean and scale, and what SAEs start from, from so many of the first training rows, as `ModelDataModule` does.
+    Default: the exact sums of all, where they are known, and a start from everywhere."""
+
     def check(self) -> None:
         super().check()
         if self.target_val_path is not None and (self.target_path is None or self.val_path is None):
@@ -57,17 +65,26 @@ class ActivationSource(Source):
         inputs = open_rows(self.path)
         targets = None if self.target_path is None else open_rows(self.target_path)
         rows: Rows = inputs if targets is None else PairedRows(inputs, targets)
+        n_train_rows, val = self._split(rows, inputs, targets)
+        sums, target_sums = inputs.sums, None if targets is None else targets.sums
+        if self.first_rows is not None and self.normalise != "none":
+            first = min(self.first_rows, n_train_rows)
+            sums, target_sums = (None if side is None else first_sums(side, first) for side in (inputs, targets))
+        return Opened(rows, n_train_rows, val, sums, target_sums=target_sums, buffer=self.buffer, first_rows=self.first_rows)
+
+    def _split(self, rows: Rows, inputs: StoredRows, targets: StoredRows | None) -> tuple[int, Span | None]:
+        """How many of the rows are for training, and what is for validation."""
         if self.val_path is not None:
             val_inputs = _like(inputs, "path", self.val_path)
             val_rows: Rows = val_inputs
             if targets is not None and self.target_val_path is not None:
                 val_rows = PairedRows(val_inputs, _like(targets, "target_path", self.target_val_path))
-            return Opened(rows, rows.n_rows, Span(val_rows, 0, val_rows.n_rows), inputs.sums)
+            return rows.n_rows, Span(val_rows, 0, val_rows.n_rows)
         if self.val_fraction == 0:
-            return Opened(rows, rows.n_rows, None, inputs.sums)
+            return rows.n_rows, None
         documents = targets if targets is not None and "document_ids" not in inputs.columns else inputs
         first = held_out_from(documents, self.val_fraction)
-        return Opened(rows, first, Span(rows, first, rows.n_rows), inputs.sums)
+        return first, Span(rows, first, rows.n_rows)
 
 
 def _like(rows: StoredRows, name: str, val_path: str) -> StoredRows:

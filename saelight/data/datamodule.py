@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from saelight.data.activation_source import ActivationSource
+from saelight.data.model_source import ModelSource
 from saelight.data.moments import Sums, fit_normalisation
 from saelight.data.pairs import Pair, PairedRows
 from saelight.data.sampled_sums import sampled_sums
-from saelight.data.source import Rows, Source, sides
+from saelight.data.source import RankRows, Rows, Source, sides
 from saelight.data.stream.loaders import SequentialStream, TrainStream
-from saelight.data.stream.order import cut, sample
+from saelight.data.stream.order import BLOCK, WINDOW, Blocks, cut, sample
 from saelight.data.synthetic_source import SyntheticSource
 from saelight.ops.normalisation import Normalisation
 
@@ -56,11 +57,11 @@ class RowsDataModule(Source, pl.LightningDataModule):
         """The same for targets: a mean and a scale of their own."""
         if targets is not None:
             self.d_out, self.target_source = targets.d_in, targets.source
-            self.target_normalisation = self._fitted("targets", targets, targets.sums)
-        blocks = cut(0, self.opened.n_train_rows)
-        self._blocks = blocks if self.max_samples is None else sample(blocks, self.max_samples, self.seed)
+            self.target_normalisation = self._fitted("targets", targets, self.opened.target_sums)
+        self._blocks = self._chosen(self.opened.n_train_rows)
         self._stream: TrainStream | None = None
         self._resume: dict[str, Any] | None = None
+        self._own: RankRows | None = None
 
     def declared_by(self) -> type[Source]:
         """The class that says what the source is: those bound below add nothing to it."""
@@ -84,28 +85,42 @@ class RowsDataModule(Source, pl.LightningDataModule):
 
     def init_sample(self, n: int = 8192) -> Tensor | Pair:
         """Normalised training rows from seeded blocks, the same on every rank: (min(n, all), D) float32."""
-        rows = self.opened.rows
-        order = np.random.default_rng([self.seed, _INIT_SAMPLE]).permutation(len(self._blocks.starts))
-        x_NW = torch.empty(min(n, self.n_train_rows), rows.d_in, dtype=rows.dtype)
+        rows, first = self.opened.rows, self.opened.first_rows
+        blocks = self._blocks if first is None else cut(0, min(first, self.n_train_rows))
+        order = np.random.default_rng([self.seed, _INIT_SAMPLE]).permutation(len(blocks.starts))
+        x_NW = torch.empty(min(n, blocks.rows), rows.d_in, dtype=rows.dtype)
         done = 0
         for block in order:
-            size = min(int(self._blocks.sizes[block]), len(x_NW) - done)
+            size = min(int(blocks.sizes[block]), len(x_NW) - done)
             if size == 0:
                 break
-            rows.read(int(self._blocks.starts[block]), x_NW[done : done + size])
+            rows.read(int(blocks.starts[block]), x_NW[done : done + size])
             done += size
         return self._normalised(x_NW)
 
     def train_dataloader(self) -> TrainStream:
         """A new stream, at the position that a checkpoint brought."""
         rank, world = self._place()
-        rows = self.opened.rows
+        rows, blocks, buffer, bookmarks = self.opened.rows, self._blocks, self.opened.buffer, None
+        if (own := self._own_rows()) is not None:
+            rows, blocks, bookmarks = own.rows, cut(0, own.n_rows), own.bookmarks
         self._stream = TrainStream(
-            rows, self._blocks, self.batch_size, seed=self.seed, rank=rank, world=world, device=self.gathers_on()
+            rows,
+            blocks,
+            self.batch_size,
+            seed=self.seed,
+            rank=rank,
+            world=world,
+            window=WINDOW if buffer is None else -(-buffer // BLOCK),
+            in_order=buffer is not None,
+            bookmarks=bookmarks,
+            device=self.gathers_on(),
         )
         if self._resume is not None:
             self._stream.load_state_dict(self._resume)
             self._resume = None
+        if bookmarks is not None:
+            bookmarks.begin()
         return self._stream
 
     def val_dataloader(self) -> SequentialStream | list:
@@ -131,8 +146,28 @@ class RowsDataModule(Source, pl.LightningDataModule):
         return self._stream.state_dict() if self._stream is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Where the next training loader starts."""
+        """Where the next training loader starts. Raises `UserError` where the data have changed under it."""
         self._resume = state_dict
+        own, (rank, world) = self._own_rows(), self._place()
+        if own is not None and len(there := state_dict.get("bookmarks", ())) == world:
+            own.bookmarks.check(there[rank])
+
+    def teardown(self, stage: str) -> None:
+        """Training has ended: rows are no longer made for it."""
+        if stage == "fit" and self._stream is not None:
+            self._stream.stop()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """The same of training that ends early."""
+        self.teardown("fit")
+
+    def _chosen(self, n_rows: int) -> Blocks:
+        """The blocks of so many rows, or those of `max_samples` of them: of rows in order the first."""
+        blocks = cut(0, n_rows)
+        if self.max_samples is None:
+            return blocks
+        in_order = self.opened.buffer is not None
+        return cut(0, min(self.max_samples, n_rows)) if in_order else sample(blocks, self.max_samples, self.seed)
 
     def _sequential(self, rows: Rows, start: int, stop: int) -> SequentialStream:
         device, size = self.gathers_on(), self.val_batch_size or self.batch_size
@@ -157,6 +192,12 @@ class RowsDataModule(Source, pl.LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer is not None else None
         return device if device is not None and device.type == "cuda" else None
 
+    def _own_rows(self) -> RankRows | None:
+        """This rank's own rows, where it has such."""
+        if self._own is None and self.opened.of_rank is not None:
+            self._own = self.opened.of_rank(*self._place())
+        return self._own
+
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
@@ -164,6 +205,10 @@ class RowsDataModule(Source, pl.LightningDataModule):
 class ActivationDataModule(ActivationSource, RowsDataModule):
     """Activations from disk: a folder of shards (`saelight shards harvest`) or what another tool wrote (docs/data.md), for
     transcoders paired with those of another hook."""
+
+
+class ModelDataModule(ModelSource, RowsDataModule):
+    """Activations straight from a model that reads text while SAEs train; of two hooks, pairs for transcoders."""
 
 
 class SyntheticDataModule(SyntheticSource, RowsDataModule):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saelight.data.finite import first_non_finite
+from saelight.data.rows import Rows
 from saelight.data.shards.reader import TOKEN_COLUMNS, runs
 from saelight.data.stored_rows import StoredRows
 from saelight.errors import UserError
@@ -41,8 +42,9 @@ class PairedRows:
         UserError: The sides have different numbers of rows, or rows of different tokens.
     """
 
-    def __init__(self, inputs: StoredRows, targets: StoredRows) -> None:
-        check_same_tokens(inputs, targets)
+    def __init__(self, inputs: Rows, targets: Rows) -> None:
+        if isinstance(inputs, StoredRows) and isinstance(targets, StoredRows):
+            check_same_tokens(inputs, targets)
         self.inputs, self.targets = inputs, targets
         self.n_rows = inputs.n_rows
         self.d_in = inputs.d_in + targets.d_in
@@ -101,7 +103,7 @@ def check_same_tokens(inputs: StoredRows, targets: StoredRows) -> None:
                 )
 
 
-def _finite(rows: StoredRows, row: int) -> bool:
+def _finite(rows: Rows, row: int) -> bool:
     x_ND = torch.empty(1, rows.d_in, dtype=rows.dtype)
     rows.read(row, x_ND)
     return first_non_finite(x_ND) is None

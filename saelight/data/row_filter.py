@@ -9,7 +9,7 @@ Shapes: N rows, D width of a hook's rows.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,15 @@ FIRST_ROWS = 8192
 """Rows that a limit is taken from: the first that nothing else drops."""
 
 
+class Limit(NamedTuple):
+    """How long the rows of a hook may be."""
+
+    median: float
+    """The median norm that it was taken from."""
+    norm: float
+    """The norm that no row exceeds; infinite where all may stay."""
+
+
 class Piece(NamedTuple):
     """Consecutive rows of one or several hooks: row i of each is of the same token."""
 
@@ -32,6 +41,11 @@ class Piece(NamedTuple):
     """token_ids, positions and document_ids, as far as they are known: (N,)."""
     special_N: Tensor | None = None
     """bool: tokens that the tokenizer added and that are to be dropped."""
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(next(iter(self.x.values())))
 
     def take(self, rows: Tensor | slice) -> "Piece":
         """Some of the rows: a slice, or a mask (N,)."""
@@ -54,6 +68,7 @@ class RowFilter:
         skip_positions: Positions at the beginning of a window that are dropped.
         drop_tokens: Token ids that are dropped.
         at_most: Rows that pass at most; what comes after the last of them is not counted.
+        limits: Each hook's, where they are known. None: of these rows.
 
     Raises:
         UserError: Settings that make no sense, or that need a column which the rows do not have.
@@ -65,6 +80,7 @@ class RowFilter:
         skip_positions: int = 0,
         drop_tokens: Sequence[int] = (),
         at_most: int | None = None,
+        limits: Mapping[str, Limit] | None = None,
     ) -> None:
         if max_norm is not None and not 1 < max_norm < math.inf:
             raise UserError(f"max_norm is in medians and must be above 1, got {max_norm}; null keeps all rows")
@@ -77,11 +93,9 @@ class RowFilter:
         }
         self.max_norm, self.skip_positions, self.at_most = max_norm, skip_positions, at_most
         self._drop_tokens = torch.tensor(list(drop_tokens), dtype=torch.int64)
-        self.limits: dict[str, float] = {}
+        self.limits: dict[str, Limit] = dict(limits or {})
         """Each hook's limit, once it is known."""
-        self.medians: dict[str, float] = {}
-        """The median norms that the limits were taken from."""
-        self._dropped: Dropped | None = None
+        self._dropped = Dropped(self.limits) if self.limits else None
         self.passed = 0
         """Rows that have passed so far."""
 
@@ -112,14 +126,13 @@ class RowFilter:
     def report(self, hook: str) -> dict[str, Any]:
         """What was dropped, and by which settings, as plain data (docs/shards.md)."""
         assert self._dropped is not None
-        limit = self.limits[hook]
-        known = {"limit": limit if limit < math.inf else None, "median_norm": self.medians[hook]}
+        median, limit = self.limits[hook]
+        known = {"limit": limit if limit < math.inf else None, "median_norm": median}
         return self.settings | known | self._dropped.report(hook)
 
     def _reasons(self, piece: Piece) -> Tensor:
         """Why each row is dropped, its norm apart: (N,) int64, 0 for one that stays."""
-        n = len(next(iter(piece.x.values())))
-        reasons_N = torch.zeros(n, dtype=torch.int64)
+        reasons_N = torch.zeros(piece.rows, dtype=torch.int64)
         if len(self._drop_tokens):
             token_ids = _column(piece, "token_ids", "drop_tokens")
             reasons_N[torch.isin(token_ids.long(), self._drop_tokens)] = REASONS.index("token")
@@ -136,7 +149,7 @@ class RowFilter:
         for hook in waiting[0].x:
             squares = [row_squares(piece.x[hook][stay_N]) for piece, stay_N in zip(waiting, stay, strict=True)]
             squares_N = torch.cat(squares)[:wanted]
-            self.medians[hook], self.limits[hook] = median_norm(squares_N), norm_limit(squares_N, self.max_norm)
+            self.limits[hook] = Limit(median_norm(squares_N), norm_limit(squares_N, self.max_norm))
         self._dropped = Dropped(self.limits)
 
     def _pass(self, piece: Piece) -> Piece:
@@ -145,7 +158,7 @@ class RowFilter:
         squares = {hook: row_squares(x_ND) for hook, x_ND in piece.x.items()}
         for hook, squares_N in squares.items():
             # What is not finite stays: the writer names it.
-            long_N = (squares_N > self.limits[hook] ** 2) & squares_N.isfinite()
+            long_N = (squares_N > self.limits[hook].norm ** 2) & squares_N.isfinite()
             reasons_N[long_N & (reasons_N == 0)] = REASONS.index("norm")
         stays_N = reasons_N == 0
         if self.at_most is not None and int(stays_N.sum()) >= (room := self.at_most - self.passed):

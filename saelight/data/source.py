@@ -5,16 +5,18 @@ Shapes: N rows, D d_in, G true features.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from saelight.data.moments import Sums
 from saelight.data.pairs import PairedRows
+from saelight.data.rows import Rows as Rows  # what sources are of: its name here is the public one
 from saelight.data.stored_rows import StoredRows
+from saelight.data.stream.bookmarks import Bookmarks
 from saelight.data.stream.order import BLOCK, WINDOW
 from saelight.errors import UserError
 from saelight.ops.normalisation import Kind
@@ -27,45 +29,22 @@ BATCHES_HELD = 6
 """float32 batches that a step holds: the stored one, the normalised one and the next, centred, reconstructions, errors."""
 
 
-class Rows(Protocol):
-    """A fixed sequence of activation vectors. Reading is thread-safe and a pure function of the row numbers."""
-
-    @property
-    def n_rows(self) -> int:
-        """Rows in all (N)."""
-
-    @property
-    def d_in(self) -> int:
-        """Width of a row (D)."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the rows are stored in, and what `read` wants to fill."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the data: equal means the same rows in the same order."""
-
-    @property
-    def source(self) -> dict[str, Any]:
-        """Where the rows come from (model, hook, ...), as plain data."""
-
-    def read(self, start: int, out: Tensor) -> None:
-        """Fill `out` (n, D), contiguous, of `dtype`, with rows [start, start + n)."""
-
-    def will_need(self, start: int, n: int) -> None:
-        """Hint that rows [start, start + n) are read next."""
-
-    def where(self, row: int) -> str:
-        """A row's place in words, for error messages."""
-
-
 class Span(NamedTuple):
     """Rows [start, stop) of a source."""
 
     rows: Rows
     start: int
     stop: int
+
+
+class RankRows(NamedTuple):
+    """One rank's own training rows."""
+
+    rows: Rows
+    n_rows: int
+    """How many of them an epoch has."""
+    bookmarks: Bookmarks
+    """Where they can go on."""
 
 
 class Opened(NamedTuple):
@@ -81,6 +60,14 @@ class Opened(NamedTuple):
     """Of the rows, of pairs those of the inputs, where they are known exactly. None: normalisation samples the rows."""
     features: Tensor | None = None
     """The true directions, (G, D) unit rows, when they are known."""
+    target_sums: Sums | None = None
+    """Of pairs, as `sums` those of the targets."""
+    buffer: int | None = None
+    """Training takes the rows in their order, mixed in a buffer of so many. None: blocks from everywhere are shuffled."""
+    first_rows: int | None = None
+    """The start of SAEs looks at so many of the first training rows alone. None: at blocks from everywhere."""
+    of_rank: Callable[[int, int], RankRows] | None = None
+    """Of rows that are made one after another: those of a rank among so many, (rank, ranks). None: all ranks read `rows`."""
 
 
 class Description(NamedTuple):
@@ -152,7 +139,8 @@ class Source(ABC):
 
     def describe(self) -> Description:
         """Widths, rows and bytes. Raises `UserError` when the data cannot be read yet."""
-        return self._description(self.opened.rows, self.opened.n_train_rows)
+        opened = self.opened
+        return self._description(opened.rows, opened.n_train_rows, opened.buffer or WINDOW * BLOCK)
 
     def identity(self) -> dict[str, Any]:
         """All that training depends on, and nothing else, as plain data: equal for sources that give every SAE the same
@@ -177,12 +165,13 @@ class Source(ABC):
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in without}
         return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "settings": settings}
 
-    def _description(self, rows: Rows, n_train_rows: int) -> Description:
+    def _description(self, rows: Rows, n_train_rows: int, buffer: int = WINDOW * BLOCK, more: int = 0) -> Description:
+        """Of so many training rows, mixed in a buffer of so many, by a source that holds `more` bytes itself."""
         inputs, targets = sides(rows)
         train_rows = n_train_rows if self.max_samples is None else min(self.max_samples, n_train_rows)
         row_bytes = rows.d_in * rows.dtype.itemsize
-        held = sum(side.held_bytes for side in (inputs, targets) if isinstance(side, StoredRows))
-        window, width = min(train_rows, WINDOW * BLOCK), rows.d_in
+        held = sum(side.held_bytes for side in (inputs, targets) if isinstance(side, StoredRows)) + more
+        window, width = min(train_rows, buffer), rows.d_in
         return Description(
             d_in=inputs.d_in,
             d_out=None if targets is None else targets.d_in,
@@ -194,6 +183,6 @@ class Source(ABC):
         )
 
 
-def sides(rows: Rows) -> tuple[Rows, StoredRows | None]:
+def sides(rows: Rows) -> tuple[Rows, Rows | None]:
     """The rows of the activations, and of the targets when there are any."""
     return (rows.inputs, rows.targets) if isinstance(rows, PairedRows) else (rows, None)

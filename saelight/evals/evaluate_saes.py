@@ -100,10 +100,10 @@ def evaluate(
     how: dict[str, Any] = {"tokenizer": tokenizer, "revision": revision, "model_dtype": model_dtype, "attention": attention}
     how |= {"device": device, "trust_remote_code": trust_remote_code}
     rows: list[dict[str, Any]] = []
-    for spot, group in sorted(spots.items()):
+    for spot, group in spots.items():
         # One after another: what of them is done is kept.
         causal = load_causal(ModelSettings(spot.model, **how))
-        windows = windows_of(corpus, causal, spot.context, spot.special_in_text, max_tokens)
+        windows = windows_of(corpus, causal, spot.windows, max_tokens)
         judge, substitution = _judge(spot, group, causal, windows, splice_special)
         judgements = _run(judge, windows, batch_size, causal.device)
         read, written = substitution.read.name, substitution.written.name
@@ -112,7 +112,7 @@ def evaluate(
             "hook": read,
             "target_hook": None if written == read else written,
             "text": text,
-            "context": spot.context,
+            "context": spot.windows.context,
             "windows": len(windows),
             "tokens": judge.tokens,
             "splice_special": splice_special,
@@ -144,7 +144,7 @@ def _judge(
                     "its own model and hook"
                 )
         candidates.append(Candidate(given.name, given.sae.to(causal.device), RowRule.of(given.source)))
-    return Judge(substitution, candidates, [] if splice_special else causal.special, spot.context), substitution
+    return Judge(substitution, candidates, [] if splice_special else causal.special, spot.windows.context), substitution
 
 
 def _run(judge: Judge, windows: list[list[int]], batch_size: int, place: torch.device) -> list[Judgement]:

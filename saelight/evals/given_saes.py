@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from saelight.convert import formats
+from saelight.data.harvest.text_windows import WindowSettings
 from saelight.errors import UserError
+from saelight.lm.causal_model import window_settings
 from saelight.run.evaluation_file import writable
 from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE
-
-_CONTEXT = 128
 
 
 class Spot(NamedTuple):
@@ -21,10 +21,8 @@ class Spot(NamedTuple):
     """Names of the place that they take activations from, the first known one of which counts."""
     written: tuple[str, ...]
     """Names of the place whose activations theirs replace."""
-    context: int
-    """Tokens of a window."""
-    special_in_text: bool
-    """Whether special tokens that are written out in the text are read as such."""
+    windows: WindowSettings
+    """How the text is cut."""
 
 
 class Given(NamedTuple):
@@ -86,14 +84,7 @@ def spot_of(given: Given, model: str | None, hook: str | None, target_hook: str 
             raise UserError(f"transcoder {given.name!r} does not know its target's place: give --target_hook")
     elif target_hook:
         raise UserError(f"SAE {given.name!r} is no transcoder and has no target: drop --target_hook")
-    noted = source.get("context", source.get("context_size"))
-    return Spot(
-        model,
-        read,
-        written,
-        context or (noted if isinstance(noted, int) and noted > 1 else _CONTEXT),
-        source.get("special_in_text") is True,
-    )
+    return Spot(model, read, written, window_settings(source, context))
 
 
 def _names(source: dict[str, Any]) -> tuple[str, ...]:

@@ -3,18 +3,17 @@
 Shapes: B windows, T tokens.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from saelight.data.harvest.corpus import Corpus
-from saelight.data.harvest.harvest_settings import HarvestSettings
-from saelight.data.harvest.harvester import _windows
 from saelight.data.harvest.loading import load
 from saelight.data.harvest.model_settings import LoadedModel, ModelSettings
 from saelight.data.harvest.onednn_linear import use_onednn
+from saelight.data.harvest.text_windows import WindowCutter, WindowSettings
 from saelight.errors import UserError
 
 _STRUCTURAL = ("bos", "eos", "pad", "sep", "decoder_start")
@@ -61,17 +60,35 @@ def load_causal(settings: ModelSettings) -> CausalModel:
     return CausalModel(loaded, sorted({id_ for id_ in ids if id_ is not None}))
 
 
-def windows_of(corpus: Corpus, model: CausalModel, context: int, special_in_text: bool, max_tokens: int) -> list[list[int]]:
+def window_settings(source: Mapping[str, Any], context: int | None) -> WindowSettings:
+    """How to cut text as a harvest did, by what it noted of itself. Packed documents that did not see each other are not
+    packed here, which gives each the same context.
+
+    Args:
+        context: Tokens of a window. None: the harvest's, or 128.
+    """
+    noted = source.get("context", source.get("context_size"))
+    packed = source.get("packed") is True and source.get("attend_across") is True
+    bos = source.get("bos")
+    return WindowSettings(
+        context=context or (noted if isinstance(noted, int) and noted > 1 else WindowSettings.context),
+        packed=packed,
+        attend_across=packed,
+        bos=bos if isinstance(bos, bool) else None,
+        special_in_text=source.get("special_in_text") is True,
+    )
+
+
+def windows_of(corpus: Corpus, model: CausalModel, settings: WindowSettings, max_tokens: int) -> list[list[int]]:
     """The token ids of the documents' windows, cut as harvests cut them, until there are `max_tokens` or more.
 
     Raises:
         UserError: There is less text than one window, or the model has no room for such windows.
     """
-    model.loaded.check_context(context)
-    cut = HarvestSettings(model.loaded.name, [], [], "", context=context, special_in_text=special_in_text)
+    context = settings.context
     found: list[list[int]] = []
     tokens = 0
-    for window in _windows(corpus, model.loaded, cut):
+    for window in WindowCutter(settings, model.loaded)(corpus):
         found.append(window.ids)
         tokens += len(window.ids)
         if tokens >= max_tokens:

@@ -126,7 +126,10 @@ def test_a_model_that_looks_ahead_is_refused(llama):
     ("name", "line"),
     [
         ("model.layer.1", r"the model has no module 'model.layer.1'; nearest: model.layers.1"),
-        ("blocks.7.hook_resid_post", r"TransformerLens's 'blocks.7.hook_resid_post' is no place of this model"),
+        (
+            "blocks.7.hook_resid_post",
+            r"the model has no module 'model.layers.7', TransformerLens's blocks.7.",
+        ),
         ("", r"the model has no module ''; nearest: "),
         ("rotary_emb", r"'model.rotary_emb' holds no activations \(batch, tokens, width\)"),
         ("layers", r"'model.layers' does not run in a pass of the model on text"),

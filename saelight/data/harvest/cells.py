@@ -33,10 +33,9 @@ def content(value: Any, column: str, place: object) -> str | list[int] | None:
         return value
     if isinstance(value, Sequence):
         ids = list(value)
-        odd = next((item for item in ids if type(item) is not int), None)
-        if odd is None:
-            return ids or None
-        raise UserError(f"{place}: column {column!r} holds a list with {_shown(odd)}; token ids are whole numbers")
+        if odd := [item for item in ids if type(item) is not int]:
+            raise UserError(f"{place}: column {column!r} holds a list with {_shown(odd[0])}; token ids are whole numbers")
+        return ids or None
     raise UserError(f"{place}: column {column!r} holds {_shown(value)}; a document is a text or a list of token ids")
 
 

@@ -5,10 +5,11 @@ from typing import Literal
 
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.text_settings import TextSettings
+from saelight.data.harvest.text_windows import WindowSettings
 
 
-@dataclass(frozen=True)
-class HarvestSettings(TextSettings, ModelSettings):
+@dataclass(eq=False)
+class HarvestSettings(WindowSettings, TextSettings, ModelSettings):
     """Which model runs over what, and which of its activations are written where."""
 
     hooks: list[str]
@@ -17,8 +18,6 @@ class HarvestSettings(TextSettings, ModelSettings):
     TransformerLens's names (blocks.3.hook_resid_post)."""
     out: str
     """Folder to make: of the shards, or, with several hooks, of one folder of shards per hook."""
-    context: int = field(default=128, kw_only=True)
-    """Tokens the model sees at once, special tokens included; documents are cut into such windows."""
     batch_size: int = field(default=32, kw_only=True)
     """Windows, or images, of a batch. 32 of 128 tokens keep the CPU's caches warm; a GPU takes more."""
     max_tokens: int | None = field(default=None, kw_only=True)
@@ -32,13 +31,7 @@ class HarvestSettings(TextSettings, ModelSettings):
     """Leave out this many positions at the beginning of each window."""
     drop_tokens: list[int] | None = field(default=None, kw_only=True)
     """Leave out the rows of these token ids."""
-    drop_special: bool = field(default=True, kw_only=True)
-    """Leave out the rows of the special tokens that the tokenizer adds, and in pre-tokenised documents of their ids. Padding
-    is always left out."""
-    special_in_text: bool = field(default=False, kw_only=True)
-    """Read special tokens that are written out in a text (`<|endoftext|>`, `[SEP]`) as such, and not as text like any
-    other."""
     image_tokens: list[Literal["patch", "cls"]] = field(default_factory=lambda: ["patch"], kw_only=True)
     """Which rows of an image are written: of its patches, of the [CLS] token, or of both."""
     rows_per_shard: int | None = field(default=None, kw_only=True)
-    """Rows of a shard file. Default: 256 MiB of them, less with more than 8 hooks."""
+    """Rows of a shard file. Default: 256 MiB of them, less with more than 4 hooks."""

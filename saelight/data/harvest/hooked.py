@@ -3,10 +3,13 @@
 Shapes: B windows or images, T tokens, D width.
 """
 
+import contextlib
 import difflib
 import inspect
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -67,9 +70,11 @@ class Hooked:
         if twice := [path for path, n in Counter(self.paths.values()).items() if n > 1]:
             names = ", ".join(hook for hook, path in self.paths.items() if path == twice[0])
             raise UserError(f"hooks names one place twice: {names}; name it once")
+        found = [place.module for place in places.values()]
+        if (of_images := [path for path in found if tower([path], IMAGE_TOWERS)]) and len(of_images) < len(found):
+            raise UserError(f"hook {of_images[0]!r} is of images, others are of text; harvest them apart")
         # A model of text and images (CLIP) wants both.
-        towers = modules.get(tower([place.module for place in places.values()]) or "")
-        self.model, self.hooks = towers or model, list(hooks)
+        self.model, self.hooks = modules[tower(found) or ""], list(hooks)
         self._start = _decoder_start(getattr(model, "config", None))
         parameters = inspect.signature(self.model.forward).parameters
         self._takes = set(parameters)
@@ -79,12 +84,7 @@ class Hooked:
         self._outputs: dict[str, Tensor] = {}
         self._runs: Counter[str] | None = None
         self._shape: tuple[int, ...] = ()
-        for hook, place in places.items():
-            module = modules[place.module]
-            if place.given:
-                module.register_forward_pre_hook(self._on_input(hook), with_kwargs=True)
-            else:
-                module.register_forward_hook(self._on_output(hook))
+        self._taps = [(hook, modules[place.module], place.given) for hook, place in places.items()]
 
     def named(self, hook: str) -> str:
         """The dotted path of a hook: as the user gave it, or of TransformerLens's name the one in the model."""
@@ -95,24 +95,41 @@ class Hooked:
         """Where the model takes its inputs."""
         return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
 
-    def _on_output(self, hook: str) -> Callable[..., None]:
-        return lambda _module, _args, output: self._keep(hook, output)
+    @contextlib.contextmanager
+    def _tapped(self) -> Iterator[None]:
+        """The model with the hooks in it: without them it is as it was."""
 
-    def _on_input(self, hook: str) -> Callable[..., None]:
-        return lambda _module, args, kwargs: self._keep(hook, (*args, kwargs.get("hidden_states"), *kwargs.values()))
+        def given(hook: str, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._keep(hook, (*args, kwargs.get("hidden_states"), *kwargs.values()))
+
+        def put_out(hook: str, _module: Any, _args: Any, output: Any) -> None:
+            self._keep(hook, output)
+
+        with contextlib.ExitStack() as stack:
+            for hook, module, is_given in self._taps:
+                if is_given:
+                    tap = module.register_forward_pre_hook(partial(given, hook), with_kwargs=True)
+                else:
+                    tap = module.register_forward_hook(partial(put_out, hook))
+                stack.callback(tap.remove)
+            yield
 
     def _keep(self, hook: str, values: Any) -> None:
         x = _first_tensor(values)
-        if x is not None and x.dim() == 4 and self._fits(x):
-            x = x.flatten(2)  # heads side by side
+        if x is not None and len(self._shape) == 2:
+            if x.dim() == 4 and self._fits(x):
+                x = x.flatten(2)  # heads side by side
+            elif x.dim() == 2 and len(x) == math.prod(self._shape) and min(self._shape) > 1:
+                x = x.unflatten(0, self._shape)  # OPT's MLP, routers
         if x is None or x.dim() != 3 or not self._fits(x):
             kind = type(values).__name__ if x is None else f"a tensor of shape {tuple(x.shape)}"
             does = "is given" if self.paths[hook].endswith(_INPUT) else "puts out"
             raise UserError(
                 f"module {hook!r} {does} {kind} for {self._given()}; hook one that puts out (batch, tokens, width)"
             )
-        # Without the row of the decoder's start token.
-        self._outputs.setdefault(hook, x[:, -self._shape[1] :] if len(self._shape) > 1 else x)
+        if hook not in self._outputs:
+            # Without the row of the decoder's start token; a copy, as some models (Falcon) add to it where it is.
+            self._outputs[hook] = (x[:, -self._shape[1] :] if len(self._shape) == 2 else x).clone()
         if self._runs is not None:
             self._runs[hook] += 1
         elif len(self._outputs) == len(self.hooks):
@@ -120,7 +137,7 @@ class Hooked:
 
     def _fits(self, x: Tensor) -> bool:
         """Whether the first dimensions are windows and tokens (of a decoder, one token more), or images."""
-        longer = self._start is not None and len(self._shape) > 1 and x.shape[1] == self._shape[1] + 1
+        longer = self._start is not None and len(self._shape) == 2 and x.shape[1] == self._shape[1] + 1
         return tuple(x.shape[: len(self._shape)]) == self._shape or (longer and x.shape[0] == self._shape[0])
 
     def _given(self) -> str:
@@ -149,7 +166,8 @@ class Hooked:
         self._outputs, self._shape = {}, tuple(main.shape if words else main.shape[:1])
         reason = ""
         try:
-            self._forward({name: value.to(self.device) for name, value in inputs.items()})
+            with self._tapped():
+                self._forward({name: value.to(self.device) for name, value in inputs.items()})
         except _Enough:
             pass
         except UserError:
@@ -158,6 +176,10 @@ class Hooked:
             reason = f" ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
             if isinstance(error, torch.OutOfMemoryError):
                 raise UserError(f"the device has no room for a batch{reason}; lower batch_size") from error
+        if reason and self._runs is None:
+            raise UserError(
+                f"the model failed on a batch{reason}; it ran on two windows before: are the inputs of its kind?"
+            )
         # What fails beyond the last hook does not matter.
         if silent := [hook for hook in self.hooks if hook not in self._outputs]:
             alone = "text alone" if words else "images alone"
@@ -193,7 +215,8 @@ def place_of(hook: str, modules: dict[str, nn.Module], prefix: str) -> Place:
         ):
             if place.module and place.module in modules:
                 return place
-    raise UserError(f"the model has no module {hook!r}; nearest: {_nearest(names[0], modules)}")
+    also = "" if names[0] == hook else f", TransformerLens's {hook}"
+    raise UserError(f"the model has no module {names[0]!r}{also}; nearest: {_nearest(names[0], modules)}")
 
 
 def _decoder_start(config: Any) -> int | None:

@@ -3,6 +3,7 @@ that `save_to_disk` wrote."""
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,17 @@ class DataSet:
         streaming: bool = True,
     ) -> None:
         self.place = place
+        if find_spec("datasets") is None:
+            raise UserError(f"reading {place} takes the datasets library; pip install 'saelight[datasets]'")
         try:
-            import datasets
-        except ImportError:
-            raise UserError(f"reading {place} takes the datasets library; pip install 'saelight[datasets]'") from None
-        try:
-            # Its bars would stand between ours.
-            datasets.disable_progress_bars()
             self._rows = _saved(place, split) if isinstance(place, Path) else _from_hub(place, split, subset, streaming)
             there = self._rows.column_names or list(next(iter(self._rows), {}))
         except UserError:
             raise
         except Exception as error:  # the hub's, the library's and the formats' own are of many kinds
-            raise UserError(f"cannot read {place}: {one_line(error)}; check its name, subset and revision") from error
+            raise UserError(
+                f"cannot read {place}: {one_line(error).rstrip('.')}; check its name, subset and revision"
+            ) from error
         self.column = chosen_column(column, there, place)
         # Other columns, images say, are not decoded.
         self._rows = self._rows.select_columns([self.column])
@@ -70,7 +69,9 @@ class DataSet:
         except UserError:
             raise
         except Exception as error:  # as above
-            raise UserError(f"cannot read {self.place} beyond row {row}: {one_line(error)}; begin again") from error
+            raise UserError(
+                f"cannot read {self.place} beyond row {row}: {one_line(error).rstrip('.')}; begin again"
+            ) from error
 
 
 def _saved(folder: Path, split: str) -> Any:

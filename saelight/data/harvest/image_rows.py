@@ -42,6 +42,8 @@ class ImageRows:
         self._hooked, self._transform, self._batch_size, self._dtype = hooked, transform, batch_size, dtype
         from PIL import Image
 
+        if not tokens:
+            raise UserError("image_tokens is empty; name patch, cls or both")
         pixels = self._pixels([Image.new("RGB", _BLANK)])
         self.runs = hooked.probe(pixel_values=pixels)
         """How often each hook's module runs in a pass."""

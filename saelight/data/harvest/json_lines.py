@@ -44,8 +44,9 @@ class JsonLines:
                 try:
                     row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
                 except (ValueError, RecursionError) as error:
+                    what = error.msg if isinstance(error, json.JSONDecodeError) else one_line(error)
                     raise UserError(
-                        f"{self.path}, line {number}, is damaged, or no JSON ({one_line(error)}); mend it, or remove it"
+                        f"{self.path}, line {number}, is damaged, or no JSON ({what}); mend it, or remove it"
                     ) from None
                 if not isinstance(row, dict):
                     raise UserError(

@@ -7,8 +7,8 @@ from saelight.data.harvest import own_model, pretrained
 from saelight.data.harvest.documents import expand
 from saelight.data.harvest.hooked import IMAGE_TOWERS, tower
 from saelight.data.harvest.model_settings import LoadedModel, ModelSettings
-from saelight.data.harvest.tokenizing import tokenizer_at
-from saelight.errors import UserError, one_line
+from saelight.data.harvest.tokenizing import first_line, tokenizer_at
+from saelight.errors import UserError
 
 
 def load(settings: ModelSettings, hooks: Sequence[str] = (), *, with_head: bool = False) -> LoadedModel:
@@ -29,13 +29,15 @@ def load(settings: ModelSettings, hooks: Sequence[str] = (), *, with_head: bool 
         loaded = pretrained.load(name, settings, images=tower(hooks, IMAGE_TOWERS) is not None, with_head=with_head)
     if settings.tokenizer is not None and loaded.image_transform is None:
         loaded = loaded._replace(tokenizer=_named_tokenizer(settings))
+    if loaded.positions is not None and any("decoder" in hook.split(".") for hook in hooks):
+        loaded = loaded._replace(positions=loaded.positions - _is_encoder_decoder(loaded))  # the decoder's start token
     if settings.device_map is None:
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
         try:
             loaded.network.to(torch.device(chosen))
-        except (RuntimeError, AssertionError) as error:  # no such device, none of this kind, none with room
+        except (RuntimeError, AssertionError) as error:  # torch built without it: an AssertionError
             raise UserError(
-                f"device {chosen!r} cannot take the model ({one_line(error)}); give cpu, or one that can"
+                f"model {name!r} cannot go to device {chosen!r}: {first_line(error)}; `saelight devices` lists what is here"
             ) from error
     return loaded
 
@@ -47,3 +49,7 @@ def _named_tokenizer(settings: ModelSettings) -> Any:
         return tokenizer_at(name, name, trust_remote_code=settings.trust_remote_code)
     except LookupError as error:
         raise UserError(f"cannot load tokenizer {name!r}: {error}; give a folder or a hub name") from error
+
+
+def _is_encoder_decoder(loaded: LoadedModel) -> bool:
+    return bool(getattr(getattr(loaded.network, "config", None), "is_encoder_decoder", False))

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from saelight.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ModelSettings:
     """Which model runs, and how. `load` gives it."""
 

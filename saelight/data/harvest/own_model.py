@@ -53,7 +53,8 @@ def _made(path: str) -> tuple[nn.Module, Any]:
         ) from error
     function = getattr(module, match["function"], None)
     if not callable(function):
-        near = did_you_mean(match["function"], vars(module)) or "; name one that it has"
+        functions = [name for name, value in vars(module).items() if callable(value)]
+        near = did_you_mean(match["function"], functions) or "; name one that it has"
         raise UserError(f"module {match['module']} has no function {match['function']!r} to make a model{near}")
     try:
         made = function()

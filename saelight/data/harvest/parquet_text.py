@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from saelight.data.foreign import arrow
 from saelight.data.foreign.parquet_file import unreadable
@@ -20,11 +19,11 @@ class ParquetText:
     """
 
     def __init__(self, path: Path, column: str | None) -> None:
-        self.path = path
+        self.path, self._parquet = path, arrow.pyarrow(path, "pyarrow.parquet")
         with reading(path):
             pass  # what is no file, or may not be read, is said as everywhere
         try:
-            with self._opened() as file:
+            with self._parquet.ParquetFile(path) as file:
                 schema = file.schema_arrow
         except arrow.damage() as error:
             raise unreadable(self.path, error) from None
@@ -40,7 +39,7 @@ class ParquetText:
     def __iter__(self) -> Iterator[Content]:
         row = 0
         try:
-            with self._opened() as file:
+            with self._parquet.ParquetFile(self.path) as file:
                 for batch in file.iter_batches(_ROWS, columns=[self.column]):
                     for value in batch.column(0).to_pylist():
                         if (document := content(value, self.column, f"{self.path}, row {row}")) is not None:
@@ -48,6 +47,3 @@ class ParquetText:
                         row += 1
         except arrow.damage() as error:
             raise unreadable(self.path, error) from None
-
-    def _opened(self) -> Any:
-        return arrow.pyarrow(self.path, "pyarrow.parquet").ParquetFile(self.path)

@@ -91,7 +91,9 @@ def _address(model: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     if model.endswith(_GGUF):
         if find_spec("gguf") is None or find_spec("accelerate") is None:
             raise UserError(f"reading {model} takes gguf and accelerate; pip install 'saelight[gguf]'")
-        on_hub = not (Path(model).is_file() or model.startswith(_PATHS))
+        on_hub = not Path(model).is_file()
+        if on_hub and (model.startswith(_PATHS) or model.count("/") < 2):
+            raise UserError(f"there is no file {model}; give one, or OWNER/NAME/FILE.gguf of the hub")
         parts = model.split("/", 2) if on_hub else model.rpartition("/")
         model, where["gguf_file"] = ("/".join(parts[:2]) if on_hub else parts[0] or "."), parts[-1]
     if not Path(model).is_dir():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TextSettings:
     """What the model reads. `Corpus` gives the documents."""
 

@@ -31,7 +31,7 @@ def tokenizer_at(name: str, model: str, **where: Any) -> Any:
         raise LookupError(first_line(error)) from error
     # For some models transformers makes one up, without a vocabulary, where there is no file of it.
     if len(tokenizer) - len(set(tokenizer.all_special_ids)) < 2:
-        raise LookupError(f"{name} has no file of it")
+        raise LookupError(f"there is no tokenizer.json in {name}")
     return prepared(tokenizer, model)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from saelight.data.source import Rows
 from saelight.data.stream.batches import BatchReader
+from saelight.data.stream.bookmarks import Bookmarks, of_all_ranks
 from saelight.data.stream.order import BLOCK, WINDOW, Blocks, Plan
 from saelight.data.stream.prefetch import Prefetch
 from saelight.data.stream.windows import empty, read_finite
@@ -38,6 +39,8 @@ class TrainStream:
         rank: This process' number.
         world: Processes.
         window: Blocks mixed in memory; two windows are held.
+        in_order: Whether windows follow one another as the rows stand, and only their own rows are mixed.
+        bookmarks: Of rows that are made one after another, and are this rank's alone: where they can go on.
         device: Where windows are held, batches gathered and given out: the accelerator that trains on them. None: in the
             host's memory. The batches are the same.
 
@@ -55,13 +58,17 @@ class TrainStream:
         rank: int = 0,
         world: int = 1,
         window: int = WINDOW,
+        in_order: bool = False,
+        bookmarks: Bookmarks | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self.rows, self.plan = rows, Plan(blocks, seed, rank, world, window)
+        dealt = (rank, world) if bookmarks is None else (0, 1)
+        self.rows, self.plan = rows, Plan(blocks, seed, *dealt, window, in_order)
         self.batch_size, self.device = batch_size, device
+        self._rank, self._world, self._bookmarks = rank, world, bookmarks
         self.position = 0
         """Batches given out, since the beginning of training."""
-        self._length = blocks.rows // (world * batch_size)
+        self._length = blocks.rows // (dealt[1] * batch_size)
         if self._length == 0:
             each = f" on each of {world} processes" if world > 1 else ""
             raise UserError(
@@ -85,7 +92,11 @@ class TrainStream:
     def state_dict(self) -> dict[str, Any]:
         """The position, and the settings it means something for. The same on every rank."""
         epoch, batch = divmod(self.position, len(self))
-        return {"epoch": epoch, "batch": batch} | self._settings()
+        state = {"epoch": epoch, "batch": batch} | self._settings()
+        if self._bookmarks is None:
+            return state
+        window, _ = next(self.plan.windows(self.position * self.batch_size))
+        return state | {"bookmarks": of_all_ranks(self._bookmarks.bookmark(int(window.starts[0])), self._world)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved position. Raises `UserError` when the order would be another."""
@@ -96,16 +107,24 @@ class TrainStream:
                     f"run has {here}; resume with {there}, or start a new run"
                 )
         self.position = state["epoch"] * len(self) + state["batch"]
+        if self._bookmarks is not None:
+            self._bookmarks.go_to(state["bookmarks"][self._rank])
+
+    def stop(self) -> None:
+        """Training has ended: rows that are made for it are no longer."""
+        if self._bookmarks is not None:
+            self._bookmarks.stop()
 
     def _settings(self) -> dict[str, Any]:
         return {
             "seed": self.plan.seed,
             "batch_size": self.batch_size,
-            "world_size": self.plan.world,
+            "world_size": self._world,
             "training_rows": self.plan.blocks.rows,
             "data_fingerprint": self.rows.fingerprint,
             "block": BLOCK,
             "window": self.plan.window,
+            "order": "stored" if self.plan.in_order else "shuffled",
         }
 
     @property

@@ -3,6 +3,8 @@
 The rows to train on are cut into blocks. A *pass* is a permutation of all blocks; passes follow one another without
 end, and that endless deck is dealt to the ranks in turn. A rank's blocks of one pass are grouped into windows; a
 window's rows are permuted. So every rank has one endless row order, and every row comes exactly once per pass.
+
+Rows that can only be had one after another are mixed in the windows alone: then a pass is the blocks as they stand.
 """
 
 from collections.abc import Iterator
@@ -63,15 +65,18 @@ def sample(blocks: Blocks, rows: int, seed: int) -> Blocks:
 
 
 class Plan:
-    """One rank's endless order of the rows in `blocks`."""
+    """One rank's endless order of the rows in `blocks`: of blocks that are shuffled, or, `in_order`, as they stand."""
 
-    def __init__(self, blocks: Blocks, seed: int = 0, rank: int = 0, world: int = 1, window: int = WINDOW) -> None:
+    def __init__(
+        self, blocks: Blocks, seed: int = 0, rank: int = 0, world: int = 1, window: int = WINDOW, in_order: bool = False
+    ) -> None:
         self.blocks, self.seed, self.rank, self.world, self.window = blocks, seed, rank, world, window
+        self.in_order = in_order
 
     def pass_blocks(self, pass_: int) -> np.ndarray:
         """Numbers of this rank's blocks in a pass, in order."""
         n = len(self.blocks.starts)
-        order = np.random.default_rng([self.seed, _PASS, pass_]).permutation(n)
+        order = np.arange(n) if self.in_order else np.random.default_rng([self.seed, _PASS, pass_]).permutation(n)
         # The deal goes on where the pass before stopped: no rank has more rows than another for long.
         return order[(self.rank - pass_ * n) % self.world :: self.world]
 

@@ -1,0 +1,144 @@
+"""A model that reads documents: the rows that it makes of them, group by group of windows.
+
+Shapes: N rows.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from saelight.data.harvest.corpus import Corpus, places
+from saelight.data.harvest.hooked import Hooked
+from saelight.data.harvest.loading import load
+from saelight.data.harvest.model_settings import ModelSettings
+from saelight.data.harvest.onednn_linear import use_onednn
+from saelight.data.harvest.text_settings import TextSettings
+from saelight.data.harvest.text_windows import TextWindow, WindowCutter, WindowSettings
+from saelight.data.harvest.window_batches import WindowRunner, probe_of
+from saelight.data.row_filter import Piece, RowFilter
+from saelight.errors import UserError
+
+Documents = Iterable[tuple[int, str | list[int]]]
+"""Numbered documents, texts or token ids; iterated anew, they begin anew."""
+_DOCUMENTS = 256
+"""Documents that tell a text from another one, before it is read."""
+_OF_EACH = 64
+"""Numbers of each weight that tell a model from another one."""
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A model, its documents, and which of its rows are kept."""
+
+    documents: Documents
+    cut: WindowCutter
+    run: WindowRunner
+    rows_kept: Mapping[str, Any]
+    """Settings of `RowFilter`."""
+    runs: Mapping[str, int]
+    """How often each hook's module runs in a pass."""
+    linear: str
+    """Whose kernel computes linear layers: onednn or torch."""
+    weights: str
+    """A digest of the weights."""
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Width of each hook's rows."""
+        return self.run.hooked.widths
+
+    def named(self, hook: str) -> str:
+        """The dotted path of a hook's place."""
+        return self.run.hooked.named(hook)
+
+    @property
+    def bytes(self) -> int:
+        """What the weights take."""
+        return sum(parameter.nbytes for parameter in self.run.hooked.model.parameters())
+
+    def pieces(
+        self,
+        documents: Documents,
+        skip: int,
+        row_filter: RowFilter,
+        begins: Callable[[TextWindow], object] = lambda window: None,
+        done: Callable[[int], object] = lambda rows: None,
+    ) -> Iterator[Piece]:
+        """The rows of documents that pass a filter; of each group of windows a piece.
+
+        Args:
+            skip: Tokens of the first document that are passed over.
+            begins: Told the first window of a group before it runs.
+            done: Told, after each batch, of its rows that are not of special tokens.
+        """
+        windows = self.cut(documents, skip)
+
+        def groups() -> Iterator[Piece]:
+            while group := list(itertools.islice(windows, self.run.group)):
+                begins(group[0])
+                yield self.run(group, done)
+
+        return row_filter(groups())
+
+
+def open_text_model(
+    model: ModelSettings,
+    text: TextSettings,
+    windows: WindowSettings,
+    hooks: Sequence[str],
+    *,
+    batch_size: int,
+    dtype: torch.dtype,
+    rows_kept: Mapping[str, Any],
+) -> TextModel:
+    """The model, loaded, and the text, found.
+
+    Raises:
+        UserError: There is no such model, module or text, or they do not go together.
+    """
+    places(text)  # a name that is wrong is said before a large model is loaded
+    if model.device == "auto" and torch.cuda.is_available():
+        model = dataclasses.replace(model, device=f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}")
+    loaded = load(model, hooks)
+    if loaded.image_transform is not None:
+        raise UserError(f"model {loaded.name!r} reads images; `saelight shards harvest` them, and train on the shards")
+    documents, cut = Corpus(text), WindowCutter(windows, loaded)
+    hooked = Hooked(loaded.network, hooks)
+    linear = "onednn" if use_onednn(loaded.network) else "torch"
+    runs = hooked.probe(**probe_of(loaded, windows.context))
+    pad = getattr(loaded.tokenizer, "pad_token_id", None) or 0
+    run = WindowRunner(hooked, windows, batch_size, pad, dtype)
+    return TextModel(documents, cut, run, rows_kept, runs, linear, _weights(loaded.network))
+
+
+def text_digest(documents: Documents) -> str:
+    """Of the beginning of a text, as far as its first documents."""
+    return max((number, digest) for number, _, digest in itertools.islice(digested(documents), _DOCUMENTS))[1]
+
+
+def digested(documents: Documents) -> Iterator[tuple[int, str | list[int], str]]:
+    """The documents, each with a digest of all up to and with it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for number, content in documents:
+        raw = content.encode(errors="surrogatepass") if isinstance(content, str) else np.array(content, np.int64).tobytes()
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+        yield number, content, digest.hexdigest()
+
+
+def _weights(network: nn.Module) -> str:
+    """A digest of a few numbers of every weight: training changes all of them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in network.state_dict().items():
+        some = weight.flatten()[:: max(1, weight.numel() // _OF_EACH)]
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(some.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
