@@ -1,7 +1,8 @@
 """`saelight.evaluate`: what a language model loses when SAEs stand in for its activations."""
 
+import contextlib
 import importlib.metadata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ import torch
 
 from saelight.bars import bar
 from saelight.data.harvest.corpus import Corpus
+from saelight.data.harvest.documents import expand
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.text_settings import TextSettings
 from saelight.errors import UserError
@@ -100,12 +102,15 @@ def evaluate(
     how: dict[str, Any] = {"tokenizer": tokenizer, "revision": revision, "model_dtype": model_dtype, "attention": attention}
     how |= {"device": device, "trust_remote_code": trust_remote_code}
     rows: list[dict[str, Any]] = []
-    for spot, group in spots.items():
+    causal: CausalModel | None = None
+    for spot, group in sorted(spots.items(), key=lambda item: item[0].model):
         # One after another: what of them is done is kept.
-        causal = load_causal(ModelSettings(spot.model, **how))
+        if causal is None or causal.loaded.name != expand(spot.model):
+            causal = load_causal(ModelSettings(spot.model, **how))
         windows = windows_of(corpus, causal, spot.windows, max_tokens)
-        judge, substitution = _judge(spot, group, causal, windows, splice_special)
-        judgements = _run(judge, windows, batch_size, causal.device)
+        with _at(causal.device, group):
+            judge, substitution = _judge(spot, group, causal, windows, splice_special)
+            judgements = _run(judge, windows, batch_size, causal.device)
         read, written = substitution.read.name, substitution.written.name
         common = {
             "model": spot.model,
@@ -123,6 +128,19 @@ def evaluate(
         rows += [_row(g, judgement, common, per_position) for g, judgement in zip(group, judgements, strict=True)]
     _write_sweeps(asked)
     return rows
+
+
+@contextlib.contextmanager
+def _at(device: torch.device, group: Sequence[Given]) -> Iterator[None]:
+    """Have the SAEs on the model's device, and then where they were."""
+    homes = [given.sae.W_dec.device for given in group]
+    try:
+        for given in group:
+            given.sae.to(device)
+        yield
+    finally:
+        for given, home in zip(group, homes, strict=True):
+            given.sae.to(home)
 
 
 def _judge(
@@ -143,7 +161,7 @@ def _judge(
                     f"SAE {given.name!r} has activations of width {wanted}, and {at.name} of {spot.model} has {width}: give "
                     "its own model and hook"
                 )
-        candidates.append(Candidate(given.name, given.sae.to(causal.device), RowRule.of(given.source)))
+        candidates.append(Candidate(given.name, given.sae, RowRule.of(given.source)))
     return Judge(substitution, candidates, [] if splice_special else causal.special, spot.windows.context), substitution
 
 

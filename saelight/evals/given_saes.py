@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from saelight.bars import bar
 from saelight.convert import formats
+from saelight.convert.reading import load
 from saelight.data.harvest.text_windows import WindowSettings
 from saelight.errors import UserError
 from saelight.lm.causal_model import window_settings
 from saelight.run.evaluation_file import writable
 from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE
+
+_MANY = 10
+"""SAEs whose loading one may have to wait for."""
 
 
 class Spot(NamedTuple):
@@ -50,14 +55,22 @@ def gather(saes: Sequence[str | Path | SAE]) -> list[Given]:
         if isinstance(each, SAE):
             found.append(Given((each.provenance or Provenance()).name, each, None))
             continue
+        if isinstance(each, str) and "://" in each:
+            # Elsewhere: nothing is written beside it.
+            found.append(Given(each, load(each), None))
+            continue
         path = Path(each)
         one = formats.at(path)
         inside = {path.name or str(path): one} if one else formats.inside(path)
         if not inside:
             raise formats.none_at(path)
-        for name, place in inside.items():
+        for place in inside.values():
             writable(place.path)
-            found.append(Given(name, place.format.read(place.path, True, False), place.path))
+        progress = bar(total=len(inside), unit=" SAEs", desc="load", leave=False, disable=len(inside) < _MANY)
+        with progress:
+            for name, place in inside.items():
+                found.append(Given(name, place.format.read(place.path, True, False), place.path))
+                progress.update()
     if not found:
         raise UserError("which SAEs? give a trained SAE's folder, a run's or a sweep's")
     return _named_apart(found)

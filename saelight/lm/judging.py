@@ -72,7 +72,8 @@ class _Means:
 
     def add(self, values_BT: Tensor, mask_BT: Tensor) -> None:
         n = values_BT.shape[1]
-        self.sums_T[:n] += values_BT.double().masked_fill(~mask_BT[:, :n], 0).sum(0).cpu()
+        # Not every device has float64.
+        self.sums_T[:n] += values_BT.masked_fill(~mask_BT[:, :n], 0).cpu().double().sum(0)
         self.counts_T[:n] += mask_BT[:, :n].sum(0).cpu()
 
     @property
@@ -156,7 +157,7 @@ class Judge:
         rows = [_rows_of(batch) for batch in self._waiting]
         x_ND, y_ND, ids_N, positions_N = (torch.cat(parts) for parts in zip(*rows, strict=True))
         # A few sinks would decide alone where the mean is.
-        self._mean_D = ordinary(y_ND[:FIRST_ROWS]).double().mean(0)
+        self._mean_D = ordinary(y_ND[:FIRST_ROWS].cpu()).double().mean(0)
         for candidate in self._candidates:
             if candidate.rule not in self._limits:
                 self._limits[candidate.rule] = candidate.rule.limit(x_ND, ids_N, positions_N)

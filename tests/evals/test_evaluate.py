@@ -9,7 +9,9 @@ import torch
 import yaml
 
 import saelight
+from saelight.errors import UserError
 from saelight.run import evaluation_file
+from saelight.saes.provenance import Provenance
 from tests.support.commands import refused, saelight_
 from tests.support.language_model import CONTEXT, WORDS
 
@@ -77,6 +79,20 @@ def test_another_librarys_folder_is_judged_by_transformer_lens_name(here):
     assert lens["hook"] == own["hook"]
     assert lens["metrics"]["ce_sae"] == pytest.approx(own["metrics"]["ce_sae"], rel=1e-5)
     assert Path("lens/evaluation.json").is_file()
+
+
+def test_a_transcoder_is_judged_by_its_target(here):
+    sae = saelight.ReLU(d_sae=48).build(32, seed=0, d_out=32)
+    source, target = (
+        {"model": "model", "hook": hook, "context": CONTEXT} for hook in ("layers.1.mlp.input", "layers.1.mlp")
+    )
+    sae.provenance = Provenance(name="t", source=source, target_source=target)
+    (found,) = saelight.evaluate(sae, text=["text.txt"], max_tokens=100)
+    assert (found["hook"], found["target_hook"]) == ("model.layers.1.mlp.input", "model.layers.1.mlp")
+    assert found["metrics"]["ce_sae"] != found["metrics"]["ce_clean"]
+    sae.provenance = Provenance(name="t", source=source)
+    with pytest.raises(UserError, match="transcoder 't' does not know its target's place: give --target_hook"):
+        saelight.evaluate(sae, text=["text.txt"])
 
 
 def test_a_config_says_the_same(here, capsys):
