@@ -18,6 +18,16 @@ _MANY = 10
 """SAEs whose loading one may have to wait for."""
 
 
+class Where(NamedTuple):
+    """What is said of where SAEs belong; None of what they know themselves."""
+
+    model: str | None
+    hook: str | None
+    target_hook: str | None
+    context: int | None
+    """Tokens of a window."""
+
+
 class Spot(NamedTuple):
     """What SAEs have in common that are judged in one pass over the text."""
 
@@ -76,7 +86,7 @@ def gather(saes: Sequence[str | Path | SAE]) -> list[Given]:
     return _named_apart(found)
 
 
-def spot_of(given: Given, model: str | None, hook: str | None, target_hook: str | None, context: int | None) -> Spot:
+def spot_of(given: Given, where: Where) -> Spot:
     """Where an SAE belongs: as is said, or else as it says itself.
 
     Raises:
@@ -84,20 +94,20 @@ def spot_of(given: Given, model: str | None, hook: str | None, target_hook: str 
     """
     source, target = given.source, (given.sae.provenance or Provenance()).target_source or {}
     own = source.get("model")
-    model = model or (own if isinstance(own, str) and own not in ("", "synthetic") else None)
+    model = where.model or (own if isinstance(own, str) and own not in ("", "synthetic") else None)
     if model is None:
         raise UserError(f"SAE {given.name!r} does not know its language model: give --model, a folder or a hub name")
-    read = (hook,) if hook else _names(source)
+    read = (where.hook,) if where.hook else _names(source)
     if not read:
         raise UserError(f"SAE {given.name!r} does not know where in the model it belongs: give --hook, as model.layers.3")
     written = read
     if given.sae.is_transcoder:
-        written = (target_hook,) if target_hook else _names(target)
+        written = (where.target_hook,) if where.target_hook else _names(target)
         if not written:
             raise UserError(f"transcoder {given.name!r} does not know its target's place: give --target_hook")
-    elif target_hook:
+    elif where.target_hook:
         raise UserError(f"SAE {given.name!r} is no transcoder and has no target: drop --target_hook")
-    return Spot(model, read, written, window_settings(source, context))
+    return Spot(model, read, written, window_settings(source, where.context))
 
 
 def _names(source: dict[str, Any]) -> tuple[str, ...]:

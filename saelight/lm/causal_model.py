@@ -19,6 +19,10 @@ from saelight.errors import UserError
 _STRUCTURAL = ("bos", "eos", "pad", "sep", "decoder_start")
 
 
+PROBED = 32
+"""Tokens of the window that a model is tried on."""
+
+
 class CausalModel(NamedTuple):
     """What text is judged by."""
 
@@ -93,7 +97,7 @@ def windows_of(corpus: Corpus, model: CausalModel, settings: WindowSettings, max
         tokens += len(window.ids)
         if tokens >= max_tokens:
             break
-    if tokens < context:
+    if tokens < context or max(map(len, found)) < 2:
         raise UserError(f"the text has {tokens} tokens, less than a window of {context}: give more text, or lower context")
     return found
 

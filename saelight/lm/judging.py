@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from saelight.bank.evaluation import plain_density
 from saelight.data.norms import ordinary
 from saelight.data.row_filter import FIRST_ROWS
+from saelight.errors import UserError
 from saelight.lm.row_rule import RowRule
 from saelight.lm.substitution import Seen, Substitution
 from saelight.lm.token_losses import cross_entropy, kl_divergence, log_probabilities
 from saelight.metrics import token_metrics
+from saelight.metrics.firing import plain_density
 from saelight.metrics.reconstruction import PerToken
 from saelight.ops.normalisation import Normalisation
 from saelight.saes.sae import SAE
@@ -154,6 +155,8 @@ class Judge:
 
     def _freeze(self) -> None:
         """Take mean and limits from the rows that wait, and judge by these."""
+        if not self.tokens:
+            raise UserError("no token of the text counts, all are special ones: give other text, or splice_special: true")
         rows = [_rows_of(batch) for batch in self._waiting]
         x_ND, y_ND, ids_N, positions_N = (torch.cat(parts) for parts in zip(*rows, strict=True))
         # A few sinks would decide alone where the mean is.

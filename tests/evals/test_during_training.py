@@ -110,7 +110,7 @@ def test_settings_that_make_no_sense(settings, line):
         ({"text": ["none.txt"]}, "no file matches 'none.txt'"),
         (
             {"hook": "layers.0.mlp.down_proj.input"},
-            "the data have width 32, and model.layers.0.mlp.down_proj.input of model",
+            "the bank has activations of width 32, and model.layers.0.mlp.down_proj.input",
         ),
         ({"hook": "layers.7"}, "the model has no module 'layers.7'; nearest: "),
         ({"text": ["short.txt"]}, "the text has 4 tokens, less than a window of 24"),

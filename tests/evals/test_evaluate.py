@@ -168,7 +168,7 @@ REFUSED = {
     ),
     "a hook of another width": (
         ["runs/tiny", "--model", "model", "--text", "text.txt", "--hook", "layers.0.mlp.down_proj.input"],
-        "SAE 'topk-2' has activations of width 32, and model.layers.0.mlp.down_proj.input of model has 64",
+        "SAE 'topk-2' has activations of width 32, and model.layers.0.mlp.down_proj.input of this model has 64: ",
     ),
     "no target": (
         ["runs/tiny", "--model", "model", "--text", "text.txt", "--target_hook", "layers.1"],
