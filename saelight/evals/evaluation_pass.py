@@ -58,8 +58,13 @@ def run(saes: Any, where: Where, reads: TextSettings, runs: ModelSettings, how: 
             causal = load_causal(replace(runs, model=spot.model))
         windows = windows_of(corpus, causal, spot.windows, how.max_tokens)
         with _at(causal.device, group):
-            judge, substitution = _judge(spot, group, causal, windows, how.splice_special)
-            judgements = _judgements(judge, windows, how.batch_size, causal.device)
+            substitution, candidates = _fitted(spot, group, causal, windows)
+            special = [] if how.splice_special else causal.special
+            with bar(total=sum(map(len, windows)), unit=" tokens", desc="evaluate", smoothing=0.05) as progress:
+                judge = Judge(substitution, candidates, special, spot.windows.context, progress.update)
+                for ids_BT, real_BT in batches(windows, how.batch_size, causal.device):
+                    judge.add(ids_BT, real_BT)
+                judgements = judge.finish()
         read, written = substitution.read.name, substitution.written.name
         common = {
             "model": spot.model,
@@ -94,25 +99,17 @@ def _at(device: torch.device, group: Sequence[Given]) -> Iterator[None]:
             given.sae.to(home)
 
 
-def _judge(
-    spot: Spot, group: Sequence[Given], causal: CausalModel, windows: list[list[int]], splice_special: bool
-) -> tuple[Judge, Substitution]:
-    """What judges the SAEs of one spot, once it is known that they fit the model. Raises `UserError`."""
+def _fitted(
+    spot: Spot, group: Sequence[Given], causal: CausalModel, windows: list[list[int]]
+) -> tuple[Substitution, list[Candidate]]:
+    """The place, and the SAEs, once it is known that they fit each other. Raises `UserError`."""
     substitution = Substitution(causal.network, find(causal.network, spot.read), find(causal.network, spot.written))
     seen = substitution.check(torch.tensor([max(windows, key=len)[:PROBED]], device=causal.device))
     candidates = []
     for given in group:
         substitution.check_widths(seen, given.sae.d_in, given.sae.d_out, f"SAE {given.name!r}")
         candidates.append(Candidate(given.name, given.sae, RowRule.of(given.source)))
-    return Judge(substitution, candidates, [] if splice_special else causal.special, spot.windows.context), substitution
-
-
-def _judgements(judge: Judge, windows: list[list[int]], batch_size: int, place: torch.device) -> list[Judgement]:
-    with bar(total=sum(map(len, windows)), unit=" tokens", desc="evaluate", smoothing=0.05) as progress:
-        for ids_BT, real_BT in batches(windows, batch_size, place):
-            judge.add(ids_BT, real_BT)
-            progress.update(int(real_BT.sum()))
-        return judge.finish()
+    return substitution, candidates
 
 
 def _row(given: Given, judgement: Judgement, common: dict[str, Any], per_position: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Shapes: B windows, T tokens, V vocabulary, D width at the place, N rows (tokens 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -114,12 +114,18 @@ class Judge:
     Args:
         special: Token ids at which the model's own activations stay and that no mean counts; empty: none.
         context: The longest window.
+        done: Told of the tokens of each batch that has been judged.
     """
 
     def __init__(
-        self, substitution: Substitution, candidates: Sequence[Candidate], special: Sequence[int], context: int
+        self,
+        substitution: Substitution,
+        candidates: Sequence[Candidate],
+        special: Sequence[int],
+        context: int,
+        done: Callable[[int], object] = lambda tokens: None,
     ) -> None:
-        self._substitution, self._candidates = substitution, candidates
+        self._substitution, self._candidates, self._done = substitution, candidates, done
         self._special = torch.tensor(sorted(special), dtype=torch.int64)
         names = ("ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
         self._shared = {name: _Means(context) for name in names}
@@ -189,6 +195,7 @@ class Judge:
             else:
                 sums.means["ce_sae_all"].add(losses[0], batch.predicts_BT)
                 sums.means["kl_sae_all"].add(losses[1], batch.counted_BT)
+        self._done(int(seen.mask_BT.sum()))
 
     def _add_losses(
         self, means: dict[str, _Means], name: str, batch: _Batch, log_p_BTV: Tensor, y_BTD: Tensor
