@@ -158,8 +158,8 @@ WITHOUT_TORCH = """
 import sys
 from saelight.cli.main import main
 
-for flag in ("--help", "--version"):
-    main([flag])
+for words in (["--help"], ["--version"], ["fit", "--help"], ["predict", "-h"]):
+    main(words)
 assert "torch" not in sys.modules
 """
 

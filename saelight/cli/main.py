@@ -84,6 +84,11 @@ def _dispatch(args: list[str]) -> int:
     elif command == "--version":
         print(f"saelight {version()}")
     elif command in TRAINING:
+        if args[1:] in (["-h"], ["--help"]):
+            from saelight.cli import training_help
+
+            print(training_help.text(command, TRAINING[command]))
+            return 0
         _check_configs(args[1:])
         with _uncollected():
             from saelight.cli.training import run

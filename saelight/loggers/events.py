@@ -6,6 +6,7 @@ from pathlib import Path
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 
 class Events(SummaryWriter):
@@ -22,6 +23,12 @@ class Events(SummaryWriter):
         """Write all metrics of a step. One event for each would fill the writer's queue, and wait for its thread."""
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
         self._get_file_writer().add_summary(Summary(value=values), step)
+
+    def add_settings(self, settings: dict[str, bool | float | str], metrics: tuple[str, ...]) -> None:
+        """Fill the run's row of the HPARAMS tab: its settings, and the tags of scalars that are shown beside them."""
+        tab, row, _ = hparams(settings, dict.fromkeys(metrics, 0.0))
+        for part in (tab, row):
+            self._get_file_writer().add_summary(part)
 
     def forget_after(self, step: int) -> None:
         """Have readers drop what was written later than `step`: `purge_step`, without beginning another file."""

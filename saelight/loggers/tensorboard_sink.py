@@ -1,12 +1,15 @@
 """TensorBoard events, one folder per SAE."""
 
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from saelight.loggers.sink import Sink, SinkRun
+
+_BESIDE_SETTINGS = ("val/fvu", "val/l0", "val/dead")
 
 
 class TensorBoardSink(Sink):
@@ -27,6 +30,8 @@ class TensorBoardRun(SinkRun):
         weakref.finalize(self, self._events.close)
         if config:
             self._events.add_text("config", f"```yaml\n{yaml.safe_dump(config, sort_keys=False)}```")
+        if "class_path" in config:  # an SAE's, not the bank's
+            self._events.add_settings(dict(_settings(config)), _BESIDE_SETTINGS)
 
     @property
     def experiment(self) -> Any:
@@ -40,3 +45,16 @@ class TensorBoardRun(SinkRun):
 
     def flush(self) -> None:
         self._events.flush()
+
+
+def _settings(config: dict[str, Any], within: str = "") -> Iterator[tuple[str, bool | float | str]]:
+    """A config's settings one by one, `schedule.kind` for what is nested; variants by their names, None left out."""
+    for key, value in config.items():
+        if key == "init_args" and isinstance(value, dict):
+            yield from _settings(value, within)
+        elif key == "class_path":
+            yield f"{within}variant", str(value).rpartition(".")[2]
+        elif isinstance(value, dict):
+            yield from _settings(value, f"{within}{key}.")
+        elif value is not None:
+            yield f"{within}{key}", value if isinstance(value, bool | int | float | str) else str(value)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from saelight.files import replacing
+from saelight.files import replacing, write_text
 from saelight.ops.dispatch import code_for
 from saelight.ops.matmul import kernel
 from saelight.ops.normalisation import Normalisation
@@ -86,6 +86,14 @@ def write(
         save_file(tensors, partial / WEIGHTS)
         config["sha256"] = {CONFIG: config_digest(config), WEIGHTS: file_digest(partial / WEIGHTS)}
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def note_metrics(folder: Path, metrics: dict[str, float | None]) -> None:
+    """Put an SAE's last metrics beside its weights, under `training`: they are measured once these are written."""
+    config = json.loads((folder / CONFIG).read_text())
+    config["training"]["metrics"] = metrics
+    config["sha256"][CONFIG] = config_digest(config)
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def _units(normalisation: Normalisation) -> Units:

@@ -53,8 +53,12 @@ def results(trainer: L.Trainer, bank: SAEBank, writes: bool, clock: WriteProgres
 
 
 def write_results(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write `rows` as JSON lines, whole or not at all. JSON has no NaN, which a poisoned SAE's metrics may be: null."""
+    """Write `rows` as JSON lines, whole or not at all, and each SAE's metrics beside its weights. JSON has no NaN, which a
+    poisoned SAE's metrics may be: null."""
     rows = [row | {"metrics": {k: v if math.isfinite(v) else None for k, v in row["metrics"].items()}} for row in rows]
+    for row in rows:
+        if row["metrics"] and Path(row["folder"]).exists():
+            export.note_metrics(Path(row["folder"]), row["metrics"])
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 

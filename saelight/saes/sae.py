@@ -29,7 +29,7 @@ from saelight.saes.common_fields import CommonFields
 from saelight.saes.folding import Foldable
 from saelight.saes.losses import Entries, Losses, Moment, Reconstruction
 from saelight.saes.memory_factors import DENSE, MemoryFactors
-from saelight.saes.provenance import Provenance
+from saelight.saes.provenance import HasProvenance
 from saelight.schedules import Horizon, in_steps
 
 _CALIBRATION_ROWS = 1024
@@ -58,7 +58,7 @@ class SAEConfig(CommonFields, ABC):
         return self.module(self, d_in, seed, d_out)
 
 
-class SAE(Foldable, ABC):
+class SAE(HasProvenance, Foldable, ABC):
     """A sparse autoencoder x (B, D) → f (B, F) → x̂ (B, D), or a transcoder x → f → ŷ.
 
     `W_enc` (d_in, F), `W_dec` (F, d_out), `b_dec` (d_out,) and with `skip` `W_skip` (d_in, d_out) are common to all; the
@@ -81,9 +81,6 @@ class SAE(Foldable, ABC):
     """Whether the variant can be a transcoder."""
     training_state: ClassVar[tuple[str, ...]] = ("tokens_since_fired", "initialised", "dead_after")
     """Buffers that only training needs: in checkpoints, not in exports."""
-
-    provenance: Provenance | None = None
-    """Where it comes from, of an SAE that was read from a folder."""
 
     b_enc: nn.Parameter
     """Of the variants that have one."""

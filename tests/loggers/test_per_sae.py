@@ -44,6 +44,29 @@ def test_each_sae_gets_its_own_under_one_tag(tmp_path):
         assert yaml.safe_load((tmp_path / "logs" / sae / "hparams.yaml").read_text()) == SAES[sae]
 
 
+def test_tensorboards_hparams_tab_has_each_saes_settings(tmp_path):
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    logger = PerSAE(tmp_path, to="tensorboard")
+    logger.set_saes({"a": {"class_path": "saelight.saes.TopK", "init_args": {"k": 8, "skip": False, "betas": [0.9, 0.99]}}})
+    logger.set_saes({"b": {"class_path": "saelight.saes.ReLU", "init_args": {"lr": 0.003, "schedule": {"kind": "cosine"}}}})
+    logger.log_hyperparams({"seed": 3})
+    logger.log_metrics({"tokens": 3}, step=1)
+    logger.finalize("success")
+
+    def told(run, part):
+        events = EventAccumulator(str(tmp_path / "logs" / run)).Reload()
+        data = events.summary_metadata[f"_hparams_/{part}"].plugin_data.content
+        return getattr(HParamsPluginData.FromString(data), part)
+
+    rows = {run: told(run, "session_start_info").hparams for run in ("a", "b")}
+    rows = {run: {key: getattr(v, v.WhichOneof("kind")) for key, v in row.items()} for run, row in rows.items()}
+    assert rows["a"] == {"variant": "TopK", "k": 8, "skip": False, "betas": "[0.9, 0.99]"}
+    assert rows["b"] == {"variant": "ReLU", "lr": 0.003, "schedule.kind": "cosine"}
+    assert {metric.name.tag for metric in told("a", "experiment").metric_infos} == {"val/fvu", "val/l0", "val/dead"}
+    assert "_hparams_/experiment" not in EventAccumulator(str(tmp_path / "logs" / "bank")).Reload().summary_metadata
+
+
 def test_what_belongs_to_no_sae_is_the_banks_and_epoch_is_nobodys(tmp_path):
     logger = logger_for(tmp_path, to=["csv"])
     logger.log_metrics({"throughput/tokens_per_second": 1e6, "tokens": 100, "epoch": 0}, step=1)

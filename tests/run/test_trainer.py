@@ -56,7 +56,23 @@ def test_an_exported_saes_forward_equals_the_banks(name, finished):
     torch.testing.assert_close(saelight.load(folder)(x / scale + mean), bank(x)[name] / scale + mean)
     config = json.loads((folder / "config.json").read_text())
     assert config["normalisation"] == {"kind": "standard", "scale": scale}
+    metrics = config["training"].pop("metrics")
     assert config["training"] == {"state": "finished", "reason": None, "steps": 20, "tokens": 2000}
+    rows = [json.loads(line) for line in (t.folder / "results.jsonl").read_text().splitlines()]
+    assert metrics == next(row["metrics"] for row in rows if row["name"] == name)
+
+
+def test_a_loaded_sae_says_what_it_is(finished):
+    _, t, d = finished
+    sae = saelight.load(t.folder / "saes" / "topk")
+    assert (sae.name, sae.source) == ("topk", d.source)
+    assert sae.metrics["l0"] == 4
+    assert (
+        repr(sae)
+        == f"<TopKSAE 'topk': d_in {d.d_in}, d_sae {sae.d_sae}, of synthetic, L0 4.0, FVU {sae.metrics['fvu']:.4f}>"
+    )
+    bare = saelight.TopK(k=2, d_sae=32).build(8)
+    assert (bare.name, bare.source, bare.metrics, repr(bare)) == (None, {}, {}, "<TopKSAE: d_in 8, d_sae 32>")
 
 
 def test_results_hold_the_final_metrics(finished):
