@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 SMALLER = [
     ("    rows: 300000", "    rows: 4000\n    val_rows: 1000"),
     ("  rows: 300000", "  rows: 4000\n  val_rows: 1000"),
+    ("rows: 500000", "rows: 2000\n    val_rows: 200\n    first_rows: 1000\n    buffer: 1024\n    model_batch_size: 1"),
     ("max_tokens: 700000", "max_tokens: 30000"),
     ("max_samples: 50000", "max_samples: 5000"),
     ("d_sae: 8192", "d_sae: 64"),

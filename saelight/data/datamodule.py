@@ -149,13 +149,14 @@ class RowsDataModule(Source, pl.LightningDataModule):
         """Where the next training loader starts. Raises `UserError` where the data have changed under it."""
         self._resume = state_dict
         own, (rank, world) = self._own_rows(), self._place()
-        if own is not None and len(there := state_dict.get("bookmarks", ())) == world:
+        is_this_order = state_dict.get("seed") == self.seed and len(there := state_dict.get("bookmarks", ())) == world
+        if own is not None and is_this_order:
             own.bookmarks.check(there[rank])
 
     def teardown(self, stage: str) -> None:
-        """Training has ended: rows are no longer made for it."""
+        """Training has ended: nothing more is read for it."""
         if stage == "fit" and self._stream is not None:
-            self._stream.stop()
+            self._stream.close()
 
     def on_exception(self, exception: BaseException) -> None:
         """The same of training that ends early."""

@@ -4,6 +4,7 @@ Shapes: N rows, D width of a hook's rows.
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from saelight.data.harvest.held_out import held_out, rows_of
 from saelight.data.harvest.hook_rows import HookRows
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.model_stream import ModelStream
-from saelight.data.harvest.shard_saver import ShardSaver
+from saelight.data.harvest.shard_saver import ShardSaver, set_aside
 from saelight.data.harvest.text_model import TextModel, open_text_model, text_digest
 from saelight.data.harvest.text_settings import TextSettings
 from saelight.data.harvest.text_windows import WindowSettings
@@ -34,6 +35,8 @@ from saelight.errors import UserError
 from saelight.ranges import LONGEST, Range
 
 _T = TypeVar("_T")
+_RANK = "rank-{}"
+"""Folder of one process's shards."""
 _IDENTITY = "rows_identity"
 """Note of shards that were written on the way: which rows they are."""
 _MAKE_ROWS = ("hooks", "model_batch_size", "model_dtype", "dtype", "max_norm", "skip_positions", "drop_tokens", "val_rows")
@@ -129,7 +132,9 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
         """Widths, rows and bytes, without running the model over the text."""
         rows = self._rows_of(ModelStream(self._model, self._n_rows))
         held = (min(self.first_rows, self._n_rows) + self.val_rows) * rows.d_in * rows.dtype.itemsize
-        return self._description(rows, self._n_rows, self.buffer, held + self._model.bytes)
+        described = self._description(rows, self._n_rows, self.buffer, held)
+        there = "gpu_bytes" if self._model.run.hooked.device.type == "cuda" else "stream_bytes"
+        return described._replace(**{there: getattr(described, there) + self._model.bytes})
 
     def identity(self) -> dict[str, Any]:
         """The settings that training depends on, the model's weights, and how the text begins."""
@@ -172,9 +177,11 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
     def _of_rank(self, whole: ModelStream, first: int, rank: int, world: int) -> RankRows:
         """A rank's own documents, of those that follow on `first`."""
         n_rows = self._n_rows // world
+        if next(itertools.islice(self._model.documents, first + world - 1, None), None) is None:
+            raise UserError(f"the text has fewer documents to train on than there are processes, {world}; use fewer")
         stream = whole if world == 1 else ModelStream(self._model, n_rows, first, rank, world, whole.limits)
         if self.save_to is not None:
-            folder = Path(self.save_to) / f"rank-{rank}" if world > 1 else Path(self.save_to)
+            folder = Path(self.save_to) / _RANK.format(rank) if world > 1 else Path(self.save_to)
             folders = {hook: folder / hook if len(self.hooks) > 1 else folder for hook in self.hooks}
             stream.saver = ShardSaver({hook: self._writer(hook, out) for hook, out in folders.items()}, n_rows)
         return RankRows(self._rows_of(stream), n_rows, stream)
@@ -191,10 +198,10 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
 
     def _is_ours(self, folder: Path) -> bool:
         """Whether a folder has what this run wrote before it was interrupted."""
-        out = folder / self.hooks[0] if len(self.hooks) > 1 else folder
-        if not is_shards(out):
-            return False
-        return ShardedRows(out).known.notes.get(_IDENTITY) == self._fingerprint(self.hooks[0])
+        hook = self.hooks[0] if len(self.hooks) > 1 else ""
+        outs = [folder / hook, folder / _RANK.format(0) / hook]
+        there = next((path for out in outs for path in (out, set_aside(out)) if is_shards(path)), None)
+        return there is not None and ShardedRows(there).known.notes.get(_IDENTITY) == self._fingerprint(self.hooks[0])
 
     def _stored(self, folder: str, hook: str) -> ShardedRows:
         """The shards that statistics of a hook are taken from."""

@@ -1,11 +1,14 @@
 """Harvest of models of many kinds, tiny and in folders, as people have them: each works, or is one line that says why."""
 
+import json
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from saelight.cli import shard_commands
 from saelight.data.harvest import harvester
 from saelight.data.harvest.harvester import harvest
 from saelight.data.shards.reader import ShardedRows
@@ -105,7 +108,9 @@ def test_models_with_code_of_their_own_are_refused(tmp_path):
     own.mkdir()
     (own / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}')
     (own / "mine.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(UserError, match=r"cannot load model .*own': .*custom code") as caught:
+    with pytest.raises(
+        UserError, match=r"cannot load model .*own': .*custom code.*; set trust_remote_code: true to run it"
+    ) as caught:
         rows_of(str(own), "layers.0", tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -221,3 +226,53 @@ def test_models_that_cannot_be_had_get_one_line(model, settings, line, own, kind
         rows_of(kinds["gpt2"] if model == "GPT2" else model, "0", tmp_path, **settings)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+TRUSTED = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+class MineConfig(PretrainedConfig):
+    model_type = "mine"
+
+class Mine(PreTrainedModel):
+    config_class = MineConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embed = torch.nn.Embedding(40, 8)
+        self.post_init()
+
+    def forward(self, input_ids, **others):
+        return self.embed(input_ids)
+"""
+
+
+def test_a_model_with_code_of_its_own_that_is_trusted(kinds, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    # Where transformers puts the code that it runs.
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", list(sys.path))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "code_of_mine.py").write_text(TRUSTED)
+    auto_map = {"AutoConfig": "code_of_mine.MineConfig", "AutoModel": "code_of_mine.Mine"}
+    (mine / "config.json").write_text(json.dumps({"model_type": "mine", "vocab_size": 40, "auto_map": auto_map}))
+    weight = torch.randn(40, 8)
+    save_file({"embed.weight": weight}, mine / "model.safetensors", metadata={"format": "pt"})
+    x, columns = rows_of(str(mine), "embed", tmp_path, tokenizer=kinds["gpt2"], trust_remote_code=True)
+    assert torch.equal(x, weight[columns["token_ids"].long()])
+
+
+def test_the_command_takes_all_settings_and_explains_them(capsys):
+    with pytest.raises(SystemExit) as end:
+        shard_commands.run(["harvest", "--help"])
+    assert end.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for words in ("--trust_remote_code {true,false} Run Python code that comes with the model.", "blocks.3.hook_resid_post"):
+        assert words in said
+    with pytest.raises(SystemExit):
+        shard_commands.run(["harvest", "--model=m", "--files=[a]", "--hooks=[h]", "--out=o", "--image_tokens=[patches]"])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "expected one of patch, cls, got patches" in line

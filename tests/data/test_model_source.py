@@ -143,3 +143,58 @@ def test_a_fit_from_what_was_saved_is_the_same_bit_for_bit(make, tmp_path, hooks
     assert same(bank, fitted(tmp_path, stored, saes), saes)
     if len(hooks) == 2:
         assert isinstance(data.init_sample(10), Pair)
+
+
+def test_a_resumed_run_completes_what_it_saves(make, tmp_path):
+    """The rows of a run that was interrupted, in its 9th batch and in its 14th, are those of the unbroken one."""
+    whole, broken = (make(save_to=str(tmp_path / name), rows=2400) for name in ("whole", "broken"))
+    for _ in whole.train_dataloader():
+        pass
+    data, state = broken, None
+    for stop in (9, 14, 24):
+        if state is not None:
+            data = make(save_to=str(tmp_path / "broken"), rows=2400)
+            data.load_state_dict(state)
+        stream = data.train_dataloader()
+        for _ in stream:
+            if stream.position == stop:
+                break
+        state = data.state_dict()
+        data.teardown("fit")
+    saved = [read(tmp_path / name) for name in ("whole", "broken")]
+    assert torch.equal(saved[0][0], saved[1][0])
+    assert all(torch.equal(column, saved[1][1][name]) for name, column in saved[0][1].items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "whole"]
+
+
+def test_a_run_that_was_killed_says_that_it_saves_nothing_more(make, tmp_path):
+    data = make(save_to=str(tmp_path / "out"), rows=3600)
+    stream = data.train_dataloader()
+    for _ in stream:
+        if stream.position == 25:
+            break
+    state = data.state_dict()
+    again = make(save_to=str(tmp_path / "other"), rows=3600)
+    again.load_state_dict(state)
+    with pytest.warns(UserWarning, match="other is not written, as training goes on at row"):
+        again.train_dataloader()
+    data.teardown("fit")
+
+
+def test_what_is_whole_is_left_alone_by_a_resume(make, tmp_path):
+    """Interrupted in its second epoch."""
+    data = make(save_to=str(tmp_path / "out"))
+    stream = data.train_dataloader()
+    for _ in range(2):
+        for _ in stream:
+            if stream.position == 20:
+                break
+    state = data.state_dict()
+    data.teardown("fit")
+    written = (tmp_path / "out" / "metadata.json").stat()
+    again = make(save_to=str(tmp_path / "out"))
+    again.load_state_dict(state)
+    for _ in again.train_dataloader():
+        pass
+    again.teardown("fit")
+    assert (tmp_path / "out" / "metadata.json").stat() == written

@@ -8,15 +8,15 @@ from saelight.errors import UserError, did_you_mean
 Content = str | list[int]
 """A document: text, or token ids."""
 
-COLUMNS = ("text", "input_ids")
+TEXT_COLUMNS, IMAGE_COLUMNS = ("text", "input_ids"), ("image", "img")
 """Which column is read where none is named: the first of these that is there."""
 _MOST = 20  # columns that a message lists
 
 
-def chosen_column(named: str | None, there: Iterable[str], place: object) -> str:
-    """The column that is named, or else `text`, or else `input_ids`. Raises `UserError` listing those that are there."""
+def chosen_column(named: str | None, there: Iterable[str], place: object, usual: Sequence[str] = TEXT_COLUMNS) -> str:
+    """The column that is named, or else the first usual one. Raises `UserError` listing those that are there."""
     there = list(there)
-    wanted = COLUMNS if named is None else (named,)
+    wanted = usual if named is None else (named,)
     if found := [name for name in wanted if name in there]:
         return found[0]
     listed = (", ".join(there[:_MOST]) + (", …" if len(there) > _MOST else "")) or "none"

@@ -14,6 +14,7 @@ from saelight.data.harvest.json_lines import JsonLines
 from saelight.data.harvest.parquet_text import ParquetText
 from saelight.data.harvest.plain_text import PlainText
 from saelight.data.harvest.text_settings import TextSettings
+from saelight.errors import UserError
 
 
 class Document(NamedTuple):
@@ -43,10 +44,13 @@ class Corpus:
         self.skipped = 0
         """Files skipped so far."""
         there = places(settings, images)
-        if images:
-            self._parts: list[Iterable[Any]] = [ImageFile(path) for path in image_files.among(there)]
-        else:
-            self._parts = [_part(place, settings) for place in there]
+        part = _part_of_images if images else _part
+        self._parts = [found for place in there if (found := part(place, settings)) is not None]
+        if not self._parts:
+            raise UserError(
+                f"no images among {len(there)} files, such as {there[0]}, and the model reads images; name files "
+                f"({', '.join(image_files.SUFFIXES)}) or a folder of them in `files`"
+            )
 
     def __iter__(self) -> Iterator[Document]:
         """The documents, numbered as they come."""
@@ -68,10 +72,21 @@ def places(settings: TextSettings, images: bool = False) -> list[Path | str]:
     return [*files, *sets]
 
 
+def _data_set(place: Path | str, settings: TextSettings, images: bool = False) -> DataSet:
+    return DataSet(place, settings.column, settings.split, settings.subset, settings.streaming, images)
+
+
+def _part_of_images(place: Path | str, settings: TextSettings) -> Iterable[Any] | None:
+    """What reads one image, or one data set of images; None for another file."""
+    if isinstance(place, str) or place.is_dir():
+        return _data_set(place, settings, images=True)
+    return ImageFile(place) if place.suffix.lower() in image_files.SUFFIXES else None
+
+
 def _part(place: Path | str, settings: TextSettings) -> Iterable[Content | None]:
     """What reads one file, or one data set."""
     if isinstance(place, str) or place.is_dir():
-        return DataSet(place, settings.column, settings.split, settings.subset, settings.streaming)
+        return _data_set(place, settings)
     kind = unpacked.kind(place)
     if kind == SUFFIX:
         return ParquetText(place, settings.column)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from saelight.data.harvest.cells import Content, chosen_column, content
+from saelight.data.harvest.cells import IMAGE_COLUMNS, TEXT_COLUMNS, chosen_column, content
 from saelight.errors import UserError, did_you_mean, one_line
 
 SCHEME = "hf://"
@@ -30,6 +30,7 @@ class DataSet:
         split: Of its splits, where it has some.
         subset: Of a hub's configurations of the data set.
         streaming: Read a hub's over the network as it is needed; false downloads it whole before.
+        images: Whether documents are images, and the default column image, else img.
 
     Raises:
         UserError: There is no such data set, split, subset or column, the hub does not answer, or the extra is not there.
@@ -42,8 +43,9 @@ class DataSet:
         split: str = "train",
         subset: str | None = None,
         streaming: bool = True,
+        images: bool = False,
     ) -> None:
-        self.place = place
+        self.place, self._content = place, _image if images else content
         if find_spec("datasets") is None:
             raise UserError(f"reading {place} takes the datasets library; pip install 'saelight[datasets]'")
         try:
@@ -55,15 +57,15 @@ class DataSet:
             raise UserError(
                 f"cannot read {place}: {one_line(error).rstrip('.')}; check its name, subset and revision"
             ) from error
-        self.column = chosen_column(column, there, place)
-        # Other columns, images say, are not decoded.
+        self.column = chosen_column(column, there, place, IMAGE_COLUMNS if images else TEXT_COLUMNS)
+        # The others are not decoded.
         self._rows = self._rows.select_columns([self.column])
 
-    def __iter__(self) -> Iterator[Content]:
+    def __iter__(self) -> Iterator[Any]:
         row = 0
         try:
             for cells in self._rows:
-                if (document := content(cells[self.column], self.column, f"{self.place}, row {row}")) is not None:
+                if (document := self._content(cells[self.column], self.column, f"{self.place}, row {row}")) is not None:
                     yield document
                 row += 1
         except UserError:
@@ -89,7 +91,8 @@ def _from_hub(place: str, split: str, subset: str | None, streaming: bool) -> An
     if match is None:
         raise UserError(f"{place} is no data set; write hf://OWNER/NAME, hf://OWNER/NAME@REVISION or hf://OWNER/NAME/FILES")
     # Asked at once: the library asks again and again.
-    huggingface_hub.HfApi().dataset_info(match["name"], revision=match["revision"], timeout=_TIMEOUT)
+    if not huggingface_hub.constants.HF_HUB_OFFLINE:
+        huggingface_hub.HfApi().dataset_info(match["name"], revision=match["revision"], timeout=_TIMEOUT)
     which = {"name": subset, "revision": match["revision"], "data_files": match["files"]}
     if streaming:
         return _split(datasets.load_dataset(match["name"], streaming=True, **which), split, place)
@@ -102,3 +105,12 @@ def _split(splits: Any, split: str, place: object) -> Any:
         near = did_you_mean(split, splits) or "; choose one with `split`"
         raise UserError(f"{place} has no split {split!r}, only {', '.join(splits)}{near}")
     return splits[split]
+
+
+def _image(value: Any, column: str, place: object) -> Any:
+    """A cell's image in RGB; None where it is empty. Raises `UserError` for what is none."""
+    if value is None:
+        return None
+    if not hasattr(value, "convert"):
+        raise UserError(f"{place}: column {column!r} holds {type(value).__name__}, no image; choose another with `column`")
+    return value.convert("RGB")

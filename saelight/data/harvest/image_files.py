@@ -1,23 +1,12 @@
 """Images as documents, a file each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from saelight.errors import UserError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-
-def among(places: Sequence[Path | str]) -> list[Path]:
-    """Those of the files that are images, by their names. Raises `UserError` where none is."""
-    images = [place for place in places if isinstance(place, Path) and place.suffix.lower() in SUFFIXES]
-    if not images:
-        raise UserError(
-            f"no images among {len(places)} files, such as {places[0]}, and the model reads images; name files "
-            f"({', '.join(SUFFIXES)}) or a folder of them in `files`"
-        )
-    return images
 
 
 class ImageFile:

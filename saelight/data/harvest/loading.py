@@ -35,7 +35,7 @@ def load(settings: ModelSettings, hooks: Sequence[str] = (), *, with_head: bool 
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
         try:
             loaded.network.to(torch.device(chosen))
-        except (RuntimeError, AssertionError) as error:  # torch built without it: an AssertionError
+        except (RuntimeError, AssertionError, ValueError) as error:  # of torch without it; of quantised models
             raise UserError(
                 f"model {name!r} cannot go to device {chosen!r}: {first_line(error)}; `saelight devices` lists what is here"
             ) from error

@@ -18,11 +18,8 @@ from saelight.data.harvest.shard_saver import Held, ShardSaver
 from saelight.data.harvest.text_model import Documents, TextModel, digested
 from saelight.data.harvest.text_windows import TextWindow
 from saelight.data.row_filter import Limit, RowFilter
+from saelight.data.stopping import check_wanted
 from saelight.errors import UserError
-
-
-class Stopped(Exception):
-    """Whoever read the rows has gone."""
 
 
 class Bookmark(NamedTuple):
@@ -79,7 +76,7 @@ class ModelStream:
         self._held: deque[Held] = deque()
         self._made: Iterator[Held] | None = None
         self._lock = threading.Lock()
-        self._stopped = self._warned = False
+        self._warned = False
 
     def keep_first(self, n: int) -> None:
         """Make the first n rows and keep them for good."""
@@ -103,9 +100,9 @@ class ModelStream:
                 done += len(rows_ND)
 
     def bookmark(self, row: int) -> dict[str, Any]:
-        with self._lock:
-            at = self._nearest(row)
-            last = self._bookmarks[-1] if self._bookmarks else at
+        # Without the lock: whoever reads holds it for as long as the model runs.
+        at = self._nearest(row)
+        last = self._bookmarks[-1] if self._bookmarks else at
         limits = {hook: list(limit) for hook, limit in self.limits.items()}
         return {"at": list(at), "read": [last.document, last.digest], "limits": limits}
 
@@ -130,10 +127,8 @@ class ModelStream:
             for held in [*self._kept, *self._held]:
                 self.saver.add(held)
 
-    def stop(self) -> None:
-        self._stopped = True
+    def end(self) -> None:
         with self._lock:
-            self._stopped = False
             if self.saver is not None:
                 self.saver.finish()
 
@@ -238,6 +233,5 @@ class ModelStream:
             )
 
     def _batch_done(self, rows: int) -> None:
-        if self._stopped:
-            raise Stopped
+        check_wanted()
         self.on_batch(rows)

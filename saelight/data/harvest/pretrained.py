@@ -49,7 +49,10 @@ def load(model: str, settings: ModelSettings, images: bool, with_head: bool = Fa
     except UserError:
         raise
     except Exception as error:  # the hub's, transformers' and the formats' own are of many kinds
-        raise UserError(f"cannot load model {model!r}: {first_line(error)}; give a folder or a hub name") from error
+        line = first_line(error)
+        own_code = "custom code" in line and not settings.trust_remote_code
+        fix = "set trust_remote_code: true to run it" if own_code else "give a folder or a hub name"
+        raise UserError(f"cannot load model {model!r}: {line}; {fix}") from error
     tokenizer, lacks = None, ""
     if not images and settings.tokenizer is None:
         try:

@@ -121,7 +121,8 @@ def open_text_model(
 
 def text_digest(documents: Documents) -> str:
     """Of the beginning of a text, as far as its first documents."""
-    return max((number, digest) for number, _, digest in itertools.islice(digested(documents), _DOCUMENTS))[1]
+    first = ((number, digest) for number, _, digest in itertools.islice(digested(documents), _DOCUMENTS))
+    return max(first, default=(0, ""))[1]
 
 
 def digested(documents: Documents) -> Iterator[tuple[int, str | list[int], str]]:

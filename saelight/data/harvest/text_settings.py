@@ -16,7 +16,8 @@ class TextSettings:
     """Patterns of files to leave out, matched against the whole path (`*` matches / too)."""
     column: str | None = field(default=None, kw_only=True)
     """Column of JSON lines, Parquet and data sets that holds the documents: texts, or lists of token ids, which are read as
-    they are. Default: text, else input_ids. With a column, .json files are read as JSON lines too."""
+    they are. Default: text, else input_ids; of images image, else img. With a column, .json files are read as JSON lines,
+    too."""
     split: str = field(default="train", kw_only=True)
     """Split of data sets."""
     subset: str | None = field(default=None, kw_only=True)

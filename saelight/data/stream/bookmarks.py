@@ -11,8 +11,8 @@ class Bookmarks(Protocol):
     def begin(self) -> None:
         """Training is to read the rows now. Raises `UserError` where they cannot be made as the settings want it."""
 
-    def stop(self) -> None:
-        """Training has ended: what is being made is left, and nothing runs until rows are read again."""
+    def end(self) -> None:
+        """Training has ended, and reads no more."""
 
     def bookmark(self, row: int) -> dict[str, Any]:
         """The last place known from which row `row` can be made."""

@@ -110,10 +110,13 @@ class TrainStream:
         if self._bookmarks is not None:
             self._bookmarks.go_to(state["bookmarks"][self._rank])
 
-    def stop(self) -> None:
-        """Training has ended: rows that are made for it are no longer."""
+    def close(self) -> None:
+        """Training has ended: nothing more is read ahead."""
+        latest = self._latest() if self._latest is not None else None
+        if latest is not None:
+            latest.close()
         if self._bookmarks is not None:
-            self._bookmarks.stop()
+            self._bookmarks.end()
 
     def _settings(self) -> dict[str, Any]:
         return {

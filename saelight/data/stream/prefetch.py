@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from saelight.data.stopping import STOP
+
 T = TypeVar("T")
 
 
@@ -48,6 +50,7 @@ class Prefetch(Generic[T]):
 
 
 def _run(produce: Callable, stop: threading.Event, slots: threading.Semaphore, ready: queue.SimpleQueue) -> None:
+    STOP.set(stop)
     try:
         items = produce(stop)
         while slots.acquire() and not stop.is_set():
