@@ -65,7 +65,7 @@ def test_a_sweep_loads_neither_torch_nor_lightning():
     quick = [name for name in modules() if name.split(".")[0] == "sweep" and name not in checks]
     heavy = {
         name: packages_loaded(name) & {"torch", "lightning"}
-        for name in [*quick, "cli.main", "cli.sweep_commands", "cli.convert_command"]
+        for name in [*quick, "cli.main", "cli.sweep_commands", "cli.convert_command", "cli.evaluate_command"]
     }
     assert {name: found for name, found in heavy.items() if found} == {}
 

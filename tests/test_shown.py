@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from saelight.cli import sweep_commands
+from tests.support import language_model
 from tests.support.commands import saelight_
 from tests.support.hub_server import standing_in
 
@@ -80,6 +81,8 @@ NEEDS = {
     r"runs/front$": "saelight sweep run sweeps/front.yaml --devices cpu,cpu",
 }
 """Commands that work on what another one has made, and that one."""
+EVALUATE = re.compile(r"saelight evaluate runs/smollm2")
+"""Commands that work on SAEs of a language model, which is laid out for them."""
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,8 @@ def made(tmp_path_factory, hub):
         if command not in folders:
             folder = tmp_path_factory.mktemp("made")
             ship(folder)
+            if EVALUATE.match(command):
+                language_model.lay_out(folder, "smollm2", "smollm2")
             for needs, needed in NEEDS.items():
                 if command != needed and re.search(needs, command):
                     shutil.copytree(make(needed), folder, dirs_exist_ok=True)

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from saelight.metrics import density_histogram, find_clusters, latent_features, mmcs, own_cosines, token_metrics
+from saelight.metrics import find_clusters, latent_features, mmcs, own_cosines, token_metrics
+from saelight.metrics.firing import plain_density
 from saelight.metrics.reconstruction import PerToken
 from saelight.saes import SAE
-
-_LOWEST, _PER_DECADE = -8, 4
-"""Of the histograms of densities that results keep: from 10⁻⁸ to 1, in so many bins to the decade."""
 
 
 class Evaluation(nn.Module):
@@ -74,19 +72,6 @@ class Evaluation(nn.Module):
         """What the weights of alive latents say of the i-th SAE, by what was last finished: once, at the end of training,
         for clusters take time."""
         return _latents(sae, self.frequencies[i])
-
-
-def plain_density(frequency_F: Tensor) -> dict[str, Any] | None:
-    """The histogram of how often latents (F,) fire, as plain data; None of frequencies that are not known (NaN)."""
-    if bool(frequency_F.isnan().any()):
-        return None
-    histogram = density_histogram(frequency_F, _LOWEST, _PER_DECADE)
-    return {
-        "lowest": _LOWEST,
-        "per_decade": _PER_DECADE,
-        "counts": histogram.counts.tolist(),
-        "silent": histogram.silent,
-    }
 
 
 def _latents(sae: SAE, frequency_F: Tensor) -> dict[str, float]:

@@ -14,15 +14,13 @@ from saelight.data.harvest.corpus import Corpus
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.text_settings import TextSettings
 from saelight.errors import UserError
-from saelight.lm.causal_model import CausalModel, batches, load_causal, windows_of
+from saelight.lm.causal_model import PROBED, CausalModel, batches, load_causal, window_settings, windows_of
 from saelight.lm.judging import Candidate, Judge
 from saelight.lm.places import find
 from saelight.lm.row_rule import RowRule
 from saelight.lm.substitution import Substitution
 from saelight.run.metric_names import ON_MODEL
 from saelight.schedules import in_steps
-
-_CONTEXT = 128
 
 
 class EvaluateOnModel(EvaluateOnModelSettings, SAECallback):
@@ -60,22 +58,12 @@ class EvaluateOnModel(EvaluateOnModelSettings, SAECallback):
         self._causal = load_causal(
             ModelSettings(model, tokenizer=self.tokenizer, model_dtype=self.model_dtype, device=device)
         )
-        context = self.context or source.get("context") or _CONTEXT
-        special_in_text = source.get("special_in_text") is True
-        self._windows = windows_of(corpus, self._causal, context, special_in_text, self.windows * context)[: self.windows]
+        cut = window_settings(source, self.context)
+        self._windows = windows_of(corpus, self._causal, cut, self.windows * cut.context)[: self.windows]
         network = self._causal.network
         substitution = Substitution(network, find(network, [hook]), find(network, [written]))
-        longest = max(self._windows, key=len)
-        seen = substitution.check(torch.tensor([longest], device=self._causal.device))
-        for place, width, wanted in (
-            (substitution.read, seen.x_BTD.shape[-1], bank.d_in),
-            (substitution.written, seen.y_BTD.shape[-1], bank.d_out or bank.d_in),
-        ):
-            if width != wanted:
-                raise UserError(
-                    f"EvaluateOnModel: the data have width {wanted}, and {place.name} of {model} has {width}: set the model "
-                    "and hook that they come from"
-                )
+        seen = substitution.check(torch.tensor([max(self._windows, key=len)[:PROBED]], device=self._causal.device))
+        substitution.check_widths(seen, bank.d_in, bank.d_out or bank.d_in, "EvaluateOnModel: the bank")
         self._substitution = substitution
 
     def on_fit_start(self, trainer: L.Trainer, bank: L.LightningModule) -> None:
@@ -98,7 +86,8 @@ class EvaluateOnModel(EvaluateOnModelSettings, SAECallback):
         assert isinstance(bank, SAEBank)
         if trainer.sanity_checking or (self._measured and trainer.global_step == self._measured_at):
             return
-        if self.every is None or not self._measured or not in_training(trainer):
+        at_the_end = not in_training(trainer) or trainer.global_step >= bank.horizon.steps
+        if self.every is None or not self._measured or at_the_end:
             self._measure(trainer, bank)
 
     def on_test_epoch_end(self, trainer: L.Trainer, bank: L.LightningModule) -> None:

@@ -14,6 +14,9 @@ from torch import Tensor
 from saelight.data.moments import Sums
 from saelight.data.remote.remote_url import Url
 
+FILTERS = ("max_norm", "skip_positions", "drop_tokens")
+"""Settings of `RowFilter`, as its reports and sources have them."""
+
 
 class Known(NamedTuple):
     """What is known of stored rows as a whole."""
@@ -66,9 +69,10 @@ class StoredRows(ABC):
 
     @property
     def source(self) -> dict[str, Any]:
-        """Provenance: model, hook, dtype, rows, and whatever else is noted."""
-        dtype = str(self.dtype).removeprefix("torch.")
-        return self.known.notes | {"model": self.known.model, "hook": self.known.hook, "dtype": dtype, "rows": self.n_rows}
+        """Provenance: model, hook, dtype, rows, what was left out on the way here, and whatever else is noted."""
+        dtype, known = str(self.dtype).removeprefix("torch."), self.known
+        filters = {key: report[key] for report in known.dropped for key in FILTERS if report.get(key)}
+        return known.notes | filters | {"model": known.model, "hook": known.hook, "dtype": dtype, "rows": self.n_rows}
 
     @abstractmethod
     def read(self, start: int, out: Tensor) -> None:

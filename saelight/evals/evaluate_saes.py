@@ -1,36 +1,15 @@
-"""`saelight.evaluate`: what a language model loses when SAEs stand in for its activations."""
+"""`saelight.evaluate`: what a language model loses when SAEs stand in for its activations. Light, as the command line asks
+it for its settings: what runs is `evaluation_pass.py`."""
 
-import importlib.metadata
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import torch
-
-from saelight.bars import bar
-from saelight.data.harvest.corpus import Corpus
-from saelight.data.harvest.model_settings import ModelSettings
-from saelight.data.harvest.text_settings import TextSettings
 from saelight.errors import UserError
-from saelight.evals.given_saes import Given, Spot, gather, spot_of
-from saelight.lm.causal_model import CausalModel, batches, load_causal, windows_of
-from saelight.lm.judging import Candidate, Judge, Judgement
-from saelight.lm.places import find
-from saelight.lm.row_rule import RowRule
-from saelight.lm.substitution import Substitution
 from saelight.ranges import LONGEST, SEED, Range, check_arguments
-from saelight.run import evaluation_file
-from saelight.saes.sae import SAE
-from saelight.sweep.store import result_files
-from saelight.sweep.store.sweep_folder import SweepFolder
-from saelight.version import version
-
-_PROBED = 32
-"""Tokens of the window that a model is tried on."""
 
 
 def evaluate(
-    saes: str | Path | SAE | Sequence[str | Path | SAE],
+    saes: Any,
     model: str | None = None,
     text: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
@@ -58,7 +37,8 @@ def evaluate(
     returned, a dict for each SAE: `metrics` are defined in docs/evaluate.md.
 
     Args:
-        saes: Folders of trained SAEs of any known format, of runs or of sweeps, all of whose SAEs are evaluated; or SAEs.
+        saes: Folders of trained SAEs of any known format, of runs or of sweeps, all of whose SAEs are evaluated; or SAEs
+            themselves; one or several.
         model: A causal language model, as harvests take it: a name on the hub, a folder, a .gguf file. Default: the one that
             the SAEs' activations came from.
         text: What the model reads, as harvests take it: glob patterns of files, folders, hf:// data sets; `{stdlib}` is the
@@ -88,94 +68,25 @@ def evaluate(
     """
     settings = {"context": context, "max_tokens": max_tokens, "batch_size": batch_size, "seed": seed}
     check_arguments(evaluate, settings)
-    asked = [saes] if isinstance(saes, str | Path | SAE) else list(saes)
     if not text:
         raise UserError("evaluate needs text: give --text, patterns of files, as 'texts/**/*.txt'")
-    text = [text] if isinstance(text, str) else list(text)
+    from saelight.data.harvest.model_settings import ModelSettings
+    from saelight.data.harvest.text_settings import TextSettings
+    from saelight.evals import evaluation_pass
+    from saelight.evals.given_saes import Where
+
+    files = [text] if isinstance(text, str) else list(text)
     excluded = None if exclude is None else list(exclude)
-    corpus = Corpus(TextSettings(text, exclude=excluded, column=column, split=split, subset=subset, seed=seed))
-    spots: dict[Spot, list[Given]] = {}
-    for given in gather(asked):
-        spots.setdefault(spot_of(given, model, hook, target_hook, context), []).append(given)
-    how: dict[str, Any] = {"tokenizer": tokenizer, "revision": revision, "model_dtype": model_dtype, "attention": attention}
-    how |= {"device": device, "trust_remote_code": trust_remote_code}
-    rows: list[dict[str, Any]] = []
-    for spot, group in sorted(spots.items()):
-        # One after another: what of them is done is kept.
-        causal = load_causal(ModelSettings(spot.model, **how))
-        windows = windows_of(corpus, causal, spot.context, spot.special_in_text, max_tokens)
-        judge, substitution = _judge(spot, group, causal, windows, splice_special)
-        judgements = _run(judge, windows, batch_size, causal.device)
-        read, written = substitution.read.name, substitution.written.name
-        common = {
-            "model": spot.model,
-            "hook": read,
-            "target_hook": None if written == read else written,
-            "text": text,
-            "context": spot.context,
-            "windows": len(windows),
-            "tokens": judge.tokens,
-            "splice_special": splice_special,
-            "special_tokens": causal.special,
-            "vocabulary": causal.loaded.vocabulary,
-            "versions": {"saelight": version(), "torch": importlib.metadata.version("torch")},
-        }
-        rows += [_row(g, judgement, common, per_position) for g, judgement in zip(group, judgements, strict=True)]
-    _write_sweeps(asked)
-    return rows
-
-
-def _judge(
-    spot: Spot, group: Sequence[Given], causal: CausalModel, windows: list[list[int]], splice_special: bool
-) -> tuple[Judge, Substitution]:
-    """What judges the SAEs of one spot, once it is known that they fit the model. Raises `UserError`."""
-    read, written = find(causal.network, spot.read), find(causal.network, spot.written)
-    substitution = Substitution(causal.network, read, written)
-    seen = substitution.check(torch.tensor([max(windows, key=len)[:_PROBED]], device=causal.device))
-    candidates = []
-    for given in group:
-        for at, width, wanted in (
-            (read, seen.x_BTD.shape[-1], given.sae.d_in),
-            (written, seen.y_BTD.shape[-1], given.sae.d_out),
-        ):
-            if width != wanted:
-                raise UserError(
-                    f"SAE {given.name!r} has activations of width {wanted}, and {at.name} of {spot.model} has {width}: give "
-                    "its own model and hook"
-                )
-        candidates.append(Candidate(given.name, given.sae.to(causal.device), RowRule.of(given.source)))
-    return Judge(substitution, candidates, [] if splice_special else causal.special, spot.context), substitution
-
-
-def _run(judge: Judge, windows: list[list[int]], batch_size: int, place: torch.device) -> list[Judgement]:
-    with bar(total=sum(map(len, windows)), unit=" tokens", desc="evaluate", smoothing=0.05) as progress:
-        try:
-            for ids_BT, real_BT in batches(windows, batch_size, place):
-                judge.add(ids_BT, real_BT)
-                progress.update(int(real_BT.sum()))
-            return judge.finish()
-        except torch.OutOfMemoryError as error:
-            raise UserError(f"the device has no room ({error}): lower batch_size, or evaluate fewer SAEs at once") from error
-
-
-def _row(given: Given, judgement: Judgement, common: dict[str, Any], per_position: bool) -> dict[str, Any]:
-    """All that is known of one SAE, which is written beside it."""
-    content = {
-        "name": given.name,
-        "variant": type(given.sae.config).__name__,
-        "d_sae": given.sae.d_sae,
-        **common,
-        "metrics": judgement.metrics,
-        "density": judgement.density,
-    } | ({"positions": judgement.positions} if per_position else {})
-    if given.path is not None:
-        evaluation_file.write(evaluation_file.beside(given.path), content)
-    return content | {"folder": None if given.path is None else str(given.path)}
-
-
-def _write_sweeps(asked: Iterable[Any]) -> None:
-    """Bring the results of sweeps among what was asked for up to date."""
-    for each in asked:
-        if not isinstance(each, SAE) and (Path(each) / "index.json").is_file():
-            folder = SweepFolder.existing(each)
-            result_files.write(folder, folder.read())
+    reads = TextSettings(files, exclude=excluded, column=column, split=split, subset=subset, seed=seed)
+    runs = ModelSettings(
+        model or "",
+        tokenizer=tokenizer,
+        revision=revision,
+        model_dtype=model_dtype,
+        attention=attention,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+    where = Where(model, hook, target_hook, context)
+    how = evaluation_pass.How(max_tokens, batch_size, splice_special, per_position)
+    return evaluation_pass.run(saes, where, reads, runs, how)

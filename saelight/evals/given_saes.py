@@ -4,13 +4,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from saelight.bars import bar
 from saelight.convert import formats
+from saelight.convert.reading import load
+from saelight.data.harvest.text_windows import WindowSettings
 from saelight.errors import UserError
+from saelight.lm.causal_model import window_settings
 from saelight.run.evaluation_file import writable
 from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE
 
-_CONTEXT = 128
+_MANY = 10
+"""SAEs whose loading one may have to wait for."""
+
+
+class Where(NamedTuple):
+    """What is said of where SAEs belong; None of what they know themselves."""
+
+    model: str | None
+    hook: str | None
+    target_hook: str | None
+    context: int | None
+    """Tokens of a window."""
 
 
 class Spot(NamedTuple):
@@ -21,10 +36,8 @@ class Spot(NamedTuple):
     """Names of the place that they take activations from, the first known one of which counts."""
     written: tuple[str, ...]
     """Names of the place whose activations theirs replace."""
-    context: int
-    """Tokens of a window."""
-    special_in_text: bool
-    """Whether special tokens that are written out in the text are read as such."""
+    windows: WindowSettings
+    """How the text is cut."""
 
 
 class Given(NamedTuple):
@@ -52,20 +65,28 @@ def gather(saes: Sequence[str | Path | SAE]) -> list[Given]:
         if isinstance(each, SAE):
             found.append(Given((each.provenance or Provenance()).name, each, None))
             continue
+        if isinstance(each, str) and "://" in each:
+            # Elsewhere: nothing is written beside it.
+            found.append(Given(each, load(each), None))
+            continue
         path = Path(each)
         one = formats.at(path)
         inside = {path.name or str(path): one} if one else formats.inside(path)
         if not inside:
             raise formats.none_at(path)
-        for name, place in inside.items():
+        for place in inside.values():
             writable(place.path)
-            found.append(Given(name, place.format.read(place.path, True, False), place.path))
+        progress = bar(total=len(inside), unit=" SAEs", desc="load", leave=False, disable=len(inside) < _MANY)
+        with progress:
+            for name, place in inside.items():
+                found.append(Given(name, place.format.read(place.path, True, False), place.path))
+                progress.update()
     if not found:
         raise UserError("which SAEs? give a trained SAE's folder, a run's or a sweep's")
     return _named_apart(found)
 
 
-def spot_of(given: Given, model: str | None, hook: str | None, target_hook: str | None, context: int | None) -> Spot:
+def spot_of(given: Given, where: Where) -> Spot:
     """Where an SAE belongs: as is said, or else as it says itself.
 
     Raises:
@@ -73,27 +94,20 @@ def spot_of(given: Given, model: str | None, hook: str | None, target_hook: str 
     """
     source, target = given.source, (given.sae.provenance or Provenance()).target_source or {}
     own = source.get("model")
-    model = model or (own if isinstance(own, str) and own not in ("", "synthetic") else None)
+    model = where.model or (own if isinstance(own, str) and own not in ("", "synthetic") else None)
     if model is None:
         raise UserError(f"SAE {given.name!r} does not know its language model: give --model, a folder or a hub name")
-    read = (hook,) if hook else _names(source)
+    read = (where.hook,) if where.hook else _names(source)
     if not read:
         raise UserError(f"SAE {given.name!r} does not know where in the model it belongs: give --hook, as model.layers.3")
     written = read
     if given.sae.is_transcoder:
-        written = (target_hook,) if target_hook else _names(target)
+        written = (where.target_hook,) if where.target_hook else _names(target)
         if not written:
             raise UserError(f"transcoder {given.name!r} does not know its target's place: give --target_hook")
-    elif target_hook:
+    elif where.target_hook:
         raise UserError(f"SAE {given.name!r} is no transcoder and has no target: drop --target_hook")
-    noted = source.get("context", source.get("context_size"))
-    return Spot(
-        model,
-        read,
-        written,
-        context or (noted if isinstance(noted, int) and noted > 1 else _CONTEXT),
-        source.get("special_in_text") is True,
-    )
+    return Spot(model, read, written, window_settings(source, where.context))
 
 
 def _names(source: dict[str, Any]) -> tuple[str, ...]:

@@ -3,8 +3,8 @@
 Shapes: B windows, T tokens.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,10 @@ from saelight.data.harvest.text_windows import WindowCutter, WindowSettings
 from saelight.errors import UserError
 
 _STRUCTURAL = ("bos", "eos", "pad", "sep", "decoder_start")
+
+
+PROBED = 32
+"""Tokens of the window that a model is tried on."""
 
 
 class CausalModel(NamedTuple):
@@ -60,21 +64,40 @@ def load_causal(settings: ModelSettings) -> CausalModel:
     return CausalModel(loaded, sorted({id_ for id_ in ids if id_ is not None}))
 
 
-def windows_of(corpus: Corpus, model: CausalModel, context: int, special_in_text: bool, max_tokens: int) -> list[list[int]]:
+def window_settings(source: Mapping[str, Any], context: int | None) -> WindowSettings:
+    """How to cut text as a harvest did, by what it noted of itself. Packed documents that did not see each other are not
+    packed here, which gives each the same context.
+
+    Args:
+        context: Tokens of a window. None: the harvest's, or 128.
+    """
+    noted = source.get("context", source.get("context_size"))
+    packed = source.get("packed") is True and source.get("attend_across") is True
+    bos = source.get("bos")
+    return WindowSettings(
+        context=context or (noted if isinstance(noted, int) and noted > 1 else WindowSettings.context),
+        packed=packed,
+        attend_across=packed,
+        bos=bos if isinstance(bos, bool) else None,
+        special_in_text=source.get("special_in_text") is True,
+    )
+
+
+def windows_of(corpus: Corpus, model: CausalModel, settings: WindowSettings, max_tokens: int) -> list[list[int]]:
     """The token ids of the documents' windows, cut as harvests cut them, until there are `max_tokens` or more.
 
     Raises:
         UserError: There is less text than one window, or the model has no room for such windows.
     """
-    cut = WindowCutter(WindowSettings(context=context, special_in_text=special_in_text), model.loaded)
+    context = settings.context
     found: list[list[int]] = []
     tokens = 0
-    for window in cut(corpus):
+    for window in WindowCutter(settings, model.loaded)(corpus):
         found.append(window.ids)
         tokens += len(window.ids)
         if tokens >= max_tokens:
             break
-    if tokens < context:
+    if tokens < context or max(map(len, found)) < 2:
         raise UserError(f"the text has {tokens} tokens, less than a window of {context}: give more text, or lower context")
     return found
 

@@ -7,7 +7,7 @@ Shapes: B windows, T tokens, V vocabulary, D width at the place, N rows (tokens 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from saelight.bank.evaluation import plain_density
 from saelight.data.norms import ordinary
 from saelight.data.row_filter import FIRST_ROWS
+from saelight.errors import UserError
 from saelight.lm.row_rule import RowRule
 from saelight.lm.substitution import Seen, Substitution
 from saelight.lm.token_losses import cross_entropy, kl_divergence, log_probabilities
 from saelight.metrics import token_metrics
+from saelight.metrics.firing import plain_density
 from saelight.metrics.reconstruction import PerToken
 from saelight.ops.normalisation import Normalisation
 from saelight.saes.sae import SAE
@@ -72,7 +73,8 @@ class _Means:
 
     def add(self, values_BT: Tensor, mask_BT: Tensor) -> None:
         n = values_BT.shape[1]
-        self.sums_T[:n] += values_BT.double().masked_fill(~mask_BT[:, :n], 0).sum(0).cpu()
+        # Not every device has float64.
+        self.sums_T[:n] += values_BT.masked_fill(~mask_BT[:, :n], 0).cpu().double().sum(0)
         self.counts_T[:n] += mask_BT[:, :n].sum(0).cpu()
 
     @property
@@ -112,12 +114,18 @@ class Judge:
     Args:
         special: Token ids at which the model's own activations stay and that no mean counts; empty: none.
         context: The longest window.
+        done: Told of the tokens of each batch that has been judged.
     """
 
     def __init__(
-        self, substitution: Substitution, candidates: Sequence[Candidate], special: Sequence[int], context: int
+        self,
+        substitution: Substitution,
+        candidates: Sequence[Candidate],
+        special: Sequence[int],
+        context: int,
+        done: Callable[[int], object] = lambda tokens: None,
     ) -> None:
-        self._substitution, self._candidates = substitution, candidates
+        self._substitution, self._candidates, self._done = substitution, candidates, done
         self._special = torch.tensor(sorted(special), dtype=torch.int64)
         names = ("ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
         self._shared = {name: _Means(context) for name in names}
@@ -153,10 +161,12 @@ class Judge:
 
     def _freeze(self) -> None:
         """Take mean and limits from the rows that wait, and judge by these."""
+        if not self.tokens:
+            raise UserError("no token of the text counts, all are special ones: give other text, or splice_special: true")
         rows = [_rows_of(batch) for batch in self._waiting]
         x_ND, y_ND, ids_N, positions_N = (torch.cat(parts) for parts in zip(*rows, strict=True))
         # A few sinks would decide alone where the mean is.
-        self._mean_D = ordinary(y_ND[:FIRST_ROWS]).double().mean(0)
+        self._mean_D = ordinary(y_ND[:FIRST_ROWS].cpu()).double().mean(0)
         for candidate in self._candidates:
             if candidate.rule not in self._limits:
                 self._limits[candidate.rule] = candidate.rule.limit(x_ND, ids_N, positions_N)
@@ -185,6 +195,7 @@ class Judge:
             else:
                 sums.means["ce_sae_all"].add(losses[0], batch.predicts_BT)
                 sums.means["kl_sae_all"].add(losses[1], batch.counted_BT)
+        self._done(int(seen.mask_BT.sum()))
 
     def _add_losses(
         self, means: dict[str, _Means], name: str, batch: _Batch, log_p_BTV: Tensor, y_BTD: Tensor

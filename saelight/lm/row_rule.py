@@ -13,6 +13,7 @@ from torch import Tensor
 
 from saelight.data.norms import norm_limit, row_squares
 from saelight.data.row_filter import FIRST_ROWS
+from saelight.data.stored_rows import FILTERS
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class RowRule:
     @classmethod
     def of(cls, source: Mapping[str, Any]) -> Self:
         """The rule that a source notes; none where it notes none, or nothing that is one."""
-        max_norm, skip, drop = (source.get(key) for key in ("max_norm", "skip_positions", "drop_tokens"))
+        max_norm, skip, drop = (source.get(key) for key in FILTERS)
         return cls(
             float(max_norm) if isinstance(max_norm, int | float) and not isinstance(max_norm, bool) else None,
             skip if isinstance(skip, int) else 0,
@@ -38,11 +39,11 @@ class RowRule:
     def limit(self, x_ND: Tensor, ids_N: Tensor, positions_N: Tensor) -> float:
         """The norm beyond which rows are left out: from the first 8,192 rows that nothing else leaves out."""
         kept_N = ~self.excludes(x_ND, ids_N, positions_N, math.inf)
-        return norm_limit(row_squares(x_ND[kept_N][:FIRST_ROWS]), self.max_norm)
+        return norm_limit(row_squares(x_ND[kept_N][:FIRST_ROWS].cpu()), self.max_norm)
 
     def excludes(self, x_ND: Tensor, ids_N: Tensor, positions_N: Tensor, limit: float) -> Tensor:
         """Which rows are left out: (N,) bool."""
-        excluded_N = (positions_N < self.skip_positions) | (row_squares(x_ND) > limit**2)
+        excluded_N = (positions_N < self.skip_positions) | (x_ND.norm(dim=1) > limit)
         if self.drop_tokens:
             excluded_N |= torch.isin(ids_N, torch.tensor(self.drop_tokens, device=ids_N.device))
         return excluded_N

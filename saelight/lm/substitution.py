@@ -91,6 +91,16 @@ class Substitution:
             self._before = before
         return seen
 
+    def check_widths(self, seen: Seen, d_in: int, d_out: int, whose: str) -> None:
+        """Raise `UserError` where activations of these widths are not what is read and written; `whose` they are begins the
+        message."""
+        for place, x_BTD, wanted in ((self.read, seen.x_BTD, d_in), (self.written, seen.y_BTD, d_out)):
+            if (width := x_BTD.shape[-1]) != wanted:
+                raise UserError(
+                    f"{whose} has activations of width {wanted}, and {place.name} of this model has {width}: give its own "
+                    "model and hook"
+                )
+
     @torch.no_grad()
     def look(self, ids_BT: Tensor, mask_BT: Tensor) -> Seen:
         """The model's own activations on windows (B, T); it runs no further than these are."""

@@ -5,12 +5,17 @@ A latent fires where f ≠ 0, be it positive or, in a variant with signed latent
 Shapes: B batch (tokens), F d_sae.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from saelight.errors import UserError
 from saelight.metrics import functional as fn
 from saelight.metrics.sums import Sums
+
+_LOWEST, _PER_DECADE = -8, 4
+"""Of the histograms that results keep: from 10⁻⁸ to 1, in so many bins to the decade."""
 
 
 class Latents(Sums):
@@ -87,3 +92,12 @@ class Dense(Latents):
     def compute(self) -> Tensor:
         frequency_F = fn.frequency(self.sums)
         return fn.share(frequency_F > self.above, frequency_F)
+
+
+def plain_density(frequency_F: Tensor) -> dict[str, Any] | None:
+    """The histogram of how often latents fire that results keep, as plain data; None of frequencies that are not known."""
+    if bool(frequency_F.isnan().any()):
+        return None
+    histogram = fn.density_histogram(frequency_F, _LOWEST, _PER_DECADE)
+    counts, silent = histogram.counts.tolist(), histogram.silent
+    return {"lowest": _LOWEST, "per_decade": _PER_DECADE, "counts": counts, "silent": silent}

@@ -44,8 +44,8 @@ def on_model(sae: Path) -> dict[str, float | None]:
     """What a table of results takes of it: the metrics that only a model can tell. L0, FVU and their like stay those of the
     run's own validation."""
     metrics = read(sae).get("metrics", {})
-    known = [key for key in (*ON_MODEL, *UNSPLICED) if key in metrics]
-    return {key: metrics[key] for key in known if isinstance(metrics[key], float | int | None)}
+    found = {key: metrics[key] for key in (*ON_MODEL, *UNSPLICED) if key in metrics}
+    return {key: x for key, x in found.items() if x is None or (isinstance(x, float) and math.isfinite(x))}
 
 
 def writable(sae: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 import saelight
 from saelight.callbacks import EvaluateOnModel
+from saelight.errors import UserError
 from saelight.run.metric_names import ON_MODEL
 from tests.support.commands import refused, saelight_, write
 from tests.support.runs import trainer
@@ -31,7 +32,7 @@ def config(**callback):
             "callbacks": [on_model],
         },
         "model": {"saes": SAES},
-        "data": {"class_path": "ActivationDataModule", "init_args": {"path": "acts", "batch_size": 40}},
+        "data": {"class_path": "ActivationDataModule", "init_args": {"path": "acts", "batch_size": 25}},
     }
 
 
@@ -64,7 +65,7 @@ def test_each_validation_has_it(capsys):
 
 @pytest.mark.usefixtures("here")
 def test_every_n_steps_and_no_weight_changes():
-    data = saelight.ActivationDataModule(path="acts", batch_size=40)
+    data = saelight.ActivationDataModule(path="acts", batch_size=25)
     weights = []
     for i, callbacks in enumerate(([], [EvaluateOnModel(["text.txt"], model="model", windows=2, every=4)])):
         bank = saelight.SAEBank({"a": saelight.TopK(d_sae=64, k=4)}, d_in=data.d_in)
@@ -80,7 +81,7 @@ def test_every_n_steps_and_no_weight_changes():
 @pytest.mark.usefixtures("here")
 def test_a_run_goes_on_with_what_was_measured():
     callback = EvaluateOnModel(["text.txt"], model="model", windows=2, every=4)
-    data = saelight.ActivationDataModule(path="acts", batch_size=40)
+    data = saelight.ActivationDataModule(path="acts", batch_size=25)
     run = trainer(Path(), name="r", max_steps=5, max_epochs=None, callbacks=[callback], enable_checkpointing=True)
     run.fit(saelight.SAEBank({"a": saelight.TopK(d_sae=64, k=4)}, d_in=data.d_in), data)
     again = EvaluateOnModel(["text.txt"], model="model", windows=2, every=4)
@@ -93,20 +94,41 @@ def test_a_run_goes_on_with_what_was_measured():
     ("settings", "line"),
     [
         ({"text": []}, "EvaluateOnModel: text must be a list of file patterns"),
-        ({"text": ["none.txt"]}, "no file matches 'none.txt'"),
-        (
-            {"hook": "layers.0.mlp.down_proj.input"},
-            "EvaluateOnModel: the data have width 32, and model.layers.0.mlp.down_proj.",
-        ),
-        ({"hook": "layers.7"}, "the model has no module 'layers.7'; nearest: "),
-        ({"text": ["short.txt"]}, "the text has 4 tokens, less than a window of 24"),
+        ({"text": "texts/*.txt"}, "EvaluateOnModel: text must be a list of file patterns"),
         ({"windows": 0}, "EvaluateOnModel: windows must be at least 1, got 0"),
         ({"every": 0}, "EvaluateOnModel: every: 0 is no length of time"),
     ],
 )
+def test_settings_that_make_no_sense(settings, line):
+    with pytest.raises(UserError, match=line):
+        EvaluateOnModel(**{"text": ["text.txt"]} | settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"text": ["none.txt"]}, "no file matches 'none.txt'"),
+        (
+            {"hook": "layers.0.mlp.down_proj.input"},
+            "the bank has activations of width 32, and model.layers.0.mlp.down_proj.input",
+        ),
+        ({"hook": "layers.7"}, "the model has no module 'layers.7'; nearest: "),
+        ({"text": ["short.txt"]}, "the text has 4 tokens, less than a window of 24"),
+    ],
+)
 @pytest.mark.usefixtures("here")
-def test_what_cannot_be_measured_is_one_line(settings, line, capsys):
-    assert line in refused(capsys, "fit", "--config", write(config(**settings)))
+def test_what_cannot_be_measured_is_said_before_training(settings, line):
+    data = saelight.ActivationDataModule(path="acts", batch_size=25)
+    callback = EvaluateOnModel(**{"text": ["text.txt"], "model": "model"} | settings)
+    with pytest.raises(UserError, match=line):
+        trainer(Path(), callbacks=[callback]).fit(saelight.SAEBank({"a": saelight.TopK(d_sae=64)}, d_in=data.d_in), data)
+    assert not Path("runs/run").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_it_is_one_line_on_the_command_line(capsys):
+    line = refused(capsys, "fit", "--config", write(config(hook="layers.7")))
+    assert "the model has no module 'layers.7'; nearest: " in line
     assert not Path("runs/cfg").exists()
 
 

@@ -9,7 +9,9 @@ import torch
 import yaml
 
 import saelight
+from saelight.errors import UserError
 from saelight.run import evaluation_file
+from saelight.saes.provenance import Provenance
 from tests.support.commands import refused, saelight_
 from tests.support.language_model import CONTEXT, WORDS
 
@@ -53,13 +55,16 @@ def test_python_takes_saes_too_and_all_are_judged_as_alone(here):
 
 
 def test_batches_change_nothing_but_rounding(here):
-    small, large = (saelight.evaluate("runs/tiny", "model", ["text.txt"], batch_size=n)[0]["metrics"] for n in (1, 50))
+    small, large = (
+        saelight.evaluate("runs/tiny/saes/topk-8", "model", ["text.txt"], batch_size=n, max_tokens=200)[0]["metrics"]
+        for n in (3, 50)
+    )
     assert small == pytest.approx(large, rel=1e-4)
 
 
 def test_what_is_spliced_at_special_tokens(here):
-    as_others = saelight.evaluate("runs/tiny", "model", ["text.txt"])[0]
-    everywhere = saelight.evaluate("runs/tiny", "model", ["text.txt"], splice_special=True)[0]
+    sae, settings = "runs/tiny/saes/topk-8", {"model": "model", "text": ["text.txt"], "max_tokens": 200}
+    as_others, everywhere = (saelight.evaluate(sae, splice_special=splice, **settings)[0] for splice in (False, True))
     assert everywhere["tokens"] == as_others["tokens"] + as_others["windows"]  # BOS
     assert everywhere["metrics"]["ce_sae"] != as_others["metrics"]["ce_sae"]
 
@@ -70,11 +75,24 @@ def test_another_librarys_folder_is_judged_by_transformer_lens_name(here):
     config = json.loads(Path("lens/cfg.json").read_text())
     del config["metadata"]["hf_hook_name"]
     Path("lens/cfg.json").write_text(json.dumps(config))
-    (lens,) = saelight.evaluate("lens", "model", ["text.txt"])
-    own = saelight.evaluate("runs/tiny/saes/topk-8", "model", ["text.txt"])[0]
+    lens, own = saelight.evaluate(["lens", "runs/tiny/saes/topk-8"], "model", ["text.txt"], max_tokens=200)
     assert lens["hook"] == own["hook"]
     assert lens["metrics"]["ce_sae"] == pytest.approx(own["metrics"]["ce_sae"], rel=1e-5)
     assert Path("lens/evaluation.json").is_file()
+
+
+def test_a_transcoder_is_judged_by_its_target(here):
+    sae = saelight.ReLU(d_sae=48).build(32, seed=0, d_out=32)
+    source, target = (
+        {"model": "model", "hook": hook, "context": CONTEXT} for hook in ("layers.1.mlp.input", "layers.1.mlp")
+    )
+    sae.provenance = Provenance(name="t", source=source, target_source=target)
+    (found,) = saelight.evaluate(sae, text=["text.txt"], max_tokens=100)
+    assert (found["hook"], found["target_hook"]) == ("model.layers.1.mlp.input", "model.layers.1.mlp")
+    assert found["metrics"]["ce_sae"] != found["metrics"]["ce_clean"]
+    sae.provenance = Provenance(name="t", source=source)
+    with pytest.raises(UserError, match="transcoder 't' does not know its target's place: give --target_hook"):
+        saelight.evaluate(sae, text=["text.txt"])
 
 
 def test_a_config_says_the_same(here, capsys):
@@ -100,6 +118,7 @@ def test_a_model_that_knows_nothing_is_remarked_on(here, capsys):
     assert f"of {len(WORDS)} tokens" in out
 
 
+@pytest.mark.slow
 def test_a_sweeps_results_have_it(here, capsys):
     sweep = {
         "name": "s",
@@ -149,7 +168,7 @@ REFUSED = {
     ),
     "a hook of another width": (
         ["runs/tiny", "--model", "model", "--text", "text.txt", "--hook", "layers.0.mlp.down_proj.input"],
-        "SAE 'topk-2' has activations of width 32, and model.layers.0.mlp.down_proj.input of model has 64",
+        "SAE 'topk-2' has activations of width 32, and model.layers.0.mlp.down_proj.input of this model has 64: ",
     ),
     "no target": (
         ["runs/tiny", "--model", "model", "--text", "text.txt", "--target_hook", "layers.1"],

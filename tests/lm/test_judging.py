@@ -174,6 +174,20 @@ def test_an_sae_in_its_own_units_is_judged_in_the_models(llama, windows):
         assert in_units.metrics[key] == pytest.approx(plainly.metrics[key], rel=1e-3), key
 
 
+def test_all_saes_share_the_models_own_pass(llama, windows):
+    calls = [0, 0]
+
+    def count(i):
+        calls[i] += 1
+
+    handles = [block.mlp.register_forward_hook(lambda *_, i=i: count(i)) for i, block in enumerate(llama.model.layers)]
+    judged(llama, [Candidate(name, sae_of()) for name in "abc"], windows, batch=2)
+    for handle in handles:
+        handle.remove()
+    # Three batches: the first block once each, the second for the model itself, both ablations and three SAEs.
+    assert calls == [3, 3 * 6]
+
+
 def test_a_perfect_sae_recovers_all_and_one_that_is_not_finite_says_so(llama, windows):
 
     good, bad = sae_of(), sae_of()

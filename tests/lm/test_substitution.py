@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from saelight.errors import UserError
 from saelight.lm.places import find
@@ -112,6 +113,46 @@ def test_a_model_that_wants_more_of_its_blocks_than_the_stream_runs_whole(llama,
             handle.remove()
 
 
+class _Tuples(nn.Module):
+    """A model of one's own: its blocks put out tuples, as older ones of transformers do, and it puts out bare logits."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+
+        def forward(self, stream, scale):
+            return stream + scale * self.inner(stream), scale + 1
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(len(WORDS), 8), nn.Linear(8, 5)
+        self.blocks = nn.ModuleList(self.Block() for _ in range(3))
+
+    def forward(self, input_ids, attention_mask):
+        stream, scale = self.embed(input_ids), 1.0
+        for block in self.blocks:
+            # What is beside the stream, the next block needs.
+            stream, scale = block(stream, scale)
+        return self.head(stream)
+
+
+@pytest.mark.parametrize(("name", "passed_over"), [("blocks.1", 2), ("blocks.1.inner", 1), ("blocks.2.input", 2)])
+def test_blocks_may_put_out_more_than_the_stream(name, passed_over):
+    torch.manual_seed(0)
+    model = _Tuples().requires_grad_(False)
+    place = find(model, [name])
+    substitution = Substitution(model, place, place)
+    substitution.check(IDS[:1])
+    assert len(substitution._before) == passed_over
+    seen = substitution.look(IDS, MASK)
+    assert torch.equal(substitution.put(seen, seen.y_BTD), model(IDS, MASK))
+    whole = Substitution(model, place, place)
+    whole._before = []
+    other = torch.randn_like(seen.y_BTD)
+    assert torch.equal(substitution.put(seen, other), whole.put(whole.look(IDS, MASK), other))
+
+
 def test_a_model_that_looks_ahead_is_refused(llama):
     place = find(llama, ["layers.0"])
     handle = llama.model.layers[0].mlp.register_forward_hook(lambda _m, _a, out: out + out.mean(1, keepdim=True))
@@ -126,7 +167,10 @@ def test_a_model_that_looks_ahead_is_refused(llama):
     ("name", "line"),
     [
         ("model.layer.1", r"the model has no module 'model.layer.1'; nearest: model.layers.1"),
-        ("blocks.7.hook_resid_post", r"TransformerLens's 'blocks.7.hook_resid_post' is no place of this model"),
+        (
+            "blocks.7.hook_resid_post",
+            r"the model has no module 'model.layers.7', TransformerLens's blocks.7.",
+        ),
         ("", r"the model has no module ''; nearest: "),
         ("rotary_emb", r"'model.rotary_emb' holds no activations \(batch, tokens, width\)"),
         ("layers", r"'model.layers' does not run in a pass of the model on text"),

@@ -1,5 +1,6 @@
 """A language model of two layers that a second of training has taught something, in a folder, as people have them."""
 
+import contextlib
 import random
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def tokenizer() -> Any:
     )
 
 
-def trained_model(steps: int = 60) -> Any:
+def trained_model(steps: int = 25) -> Any:
     """A Llama in eval mode, trained on `text`."""
     import transformers
 
@@ -55,7 +56,7 @@ def trained_model(steps: int = 60) -> Any:
                 pad_token_id=0,
             )
         )
-        ids = torch.tensor(tokenizer()(text(700, seed=1))["input_ids"])
+        ids = torch.tensor(tokenizer()(text(200, seed=1))["input_ids"])
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for _ in range(steps):
             starts = torch.randint(len(ids) - CONTEXT, (16,))
@@ -67,8 +68,25 @@ def trained_model(steps: int = 60) -> Any:
     return model.eval()
 
 
-def save(folder: Path) -> str:
-    """Write the model and its tokenizer; the folder's name."""
+def save(folder: Path) -> None:
+    """Write the model and its tokenizer."""
     tokenizer().save_pretrained(folder)
     trained_model().save_pretrained(folder)
-    return str(folder)
+
+
+def lay_out(folder: Path, model: str = "model", run: str = "tiny") -> None:
+    """Write the model, two texts in `texts/`, the activations of its first layer and a run of two SAEs on these."""
+    import saelight
+    from saelight.data.harvest.harvester import harvest
+    from tests.support.runs import trainer
+
+    save(folder / model)
+    (folder / "texts").mkdir(exist_ok=True)
+    for seed in (5, 6):
+        (folder / "texts" / f"{seed}.txt").write_text(text(40, seed))
+    with contextlib.chdir(folder):
+        harvest(model, ["texts/*.txt"], ["layers.0"], "acts", context=CONTEXT)
+        data = saelight.ActivationDataModule(path="acts", batch_size=64)
+        saes = {f"topk-{k}": saelight.TopK(d_sae=64, k=k, lr=5e-3) for k in (2, 8)}
+        fit = trainer(Path(), name=run, max_epochs=3, log_every_n_steps=50)
+        fit.fit(saelight.SAEBank(saes, d_in=data.d_in), data)
