@@ -34,7 +34,7 @@ class Settings:
     """How latents are collected."""
 
     data: str | None = None
-    """The rows. Default: those of each SAE's run."""
+    """The rows, or a harvest's config, by which a model makes them. Default: those of each SAE's run."""
     tokens: int | None = None
     """Rows to go through, from the first on. Default: all."""
     seed: int = 0
