@@ -72,7 +72,8 @@ NEEDS = {
     r"(report|collect) runs/quickstart": "saelight fit --config configs/quickstart.yaml",
     r"collect runs/minilm": "saelight fit --config configs/minilm.yaml",
     r"latents show runs/quickstart": "saelight latents collect runs/quickstart",
-    r"latents show runs/minilm": "saelight latents collect runs/minilm --data shards/minilm-layer3 --tokens 10000",
+    r"predict --config configs/minilm": "saelight fit --config configs/minilm.yaml",
+    r"latents (show|export) runs/minilm": "saelight latents collect runs/minilm --data shards/minilm-layer3 --tokens 10000",
     r"runs/quick( --out .*)?$|sweeps/quick\.yaml .*--resume": "saelight sweep run sweeps/quick.yaml --limit 3",
     r"runs/front$": "saelight sweep run sweeps/front.yaml --devices cpu,cpu",
 }

@@ -18,7 +18,7 @@ import saelight
 from saelight.convert.writing import write
 from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
-from saelight.latents import collection
+from saelight.latents import collected_saes, collection
 from saelight.latents import latents_format as layout
 from saelight.latents.collection import Settings, collect
 from tests.latents.shown_saes import D_IN, ROWS, SAES, columns, make_run, make_shards
@@ -235,8 +235,37 @@ def test_what_is_there_is_replaced_only_when_that_is_asked_for(made, capsys):
     before = files(made)
     assert "--fresh collects them anew" in refused(capsys, "latents", "collect", str(made), "--tokens", "100")
     assert files(made) == before
+    assert saelight_("latents", "collect", str(made)) == 0
+    assert "the latents of 3 SAEs are there already, of the same 1,500 tokens" in capsys.readouterr().out
     assert saelight_("latents", "collect", str(made), "--fresh") == 0
     assert files(made) == before
+
+
+def test_an_end_between_two_saes_files_loses_none(made, run, monkeypatch):
+    finish, done = collection.finish, []
+
+    def stopping(subject, *args):
+        if done:
+            raise ConnectionAbortedError
+        done.append(subject.name)
+        return finish(subject, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collection, "finish", stopping)
+        with pytest.raises(ConnectionAbortedError):
+            collect([run])
+    assert len(list(run.rglob("latents"))) == 1
+    collect([run])
+    assert files(run) == files(made)
+
+
+def test_saes_that_have_no_room_together_are_looked_at_one_after_the_other(made, run, monkeypatch):
+    monkeypatch.setattr(collected_saes, "_AT_ONCE", 20)
+    assert len(collect([run])) == 1 + 3
+    for name in SAES:
+        one, other = (saelight.latents.read(folder / "saes" / name) for folder in (made, run))
+        assert other.meta["others"] == []
+        assert (one.column("top.rows") == other.column("top.rows")).all()
 
 
 def test_a_stopped_one_goes_on_as_it_began(run, monkeypatch, capsys):
