@@ -25,8 +25,7 @@ import torch
 from torch import Tensor
 
 from saelight.bank.sae_bank import SAEBank
-from saelight.bank.sae_callback import SAECallback
-from saelight.callbacks.declarations import NoSettings
+from saelight.callbacks.top_latents import WritesPredictions
 from saelight.data.harvest import documents
 from saelight.data.pairs import as_pair
 from saelight.data.source import sides
@@ -57,7 +56,7 @@ def entries(f_BF: Tensor, _most: int) -> Entries:
     return Entries(rows_E, latents_E, f_BF[rows_E, latents_E].float())
 
 
-class WriteDelphiCache(NoSettings, SAECallback):
+class WriteDelphiCache(WritesPredictions):
     """Writes `delphi/latents/<sae>/` into the run folder, in place of each token's strongest latents.
 
     Activations stream to disk as they come; the folder gets its name once it is whole.

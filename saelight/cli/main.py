@@ -19,7 +19,7 @@ TRAINING = {
     "fit": "train the SAEs of a config on one stream of activations",
     "validate": "evaluate a run's SAEs on its validation data",
     "test": "evaluate a run's SAEs on its test data",
-    "predict": "write each token's strongest latents, one file per SAE",
+    "predict": "write each token's strongest latents, or delphi's cache, one file per SAE",
 }
 OTHERS = {
     "shards": "shard_commands",

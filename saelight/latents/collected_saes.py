@@ -1,7 +1,7 @@
 """Which SAEs a collection is of, and what they are shown: those at the paths that are named, with the data of their runs."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +12,14 @@ from saelight.data import sources
 from saelight.data.foreign.opening import open_rows
 from saelight.data.source import Rows, sides
 from saelight.errors import UserError
+from saelight.latents import harvested_rows
 from saelight.latents import latents_format as layout
 from saelight.parsing.config_files import read_mapping
 from saelight.saes.sae import SAE
 from saelight.saes.sae_folder import published
+
+_AT_ONCE = 1 << 20
+"""Latents of all SAEs that are in memory at once: 1.5 GB of records, beside the weights."""
 
 
 class Subject(NamedTuple):
@@ -35,6 +39,10 @@ class Subject(NamedTuple):
         """Where its latents are kept."""
         return layout.folder_of(self.path)
 
+    def is_beside(self, other: "Subject") -> bool:
+        """Whether both are of one run."""
+        return self.run is not None and self.run == other.run
+
 
 class Shown(NamedTuple):
     """Rows, and the SAEs that are shown them."""
@@ -52,11 +60,13 @@ class Shown(NamedTuple):
         return {"path": self.path, "model": model, "hook": hook, "fingerprint": self.rows.fingerprint, "columns": columns}
 
 
-def find(paths: Sequence[str | Path], data: str | None) -> list[Shown]:
-    """The SAEs at `paths`, or that folders there (runs, sweeps) hold, by the rows that they are shown.
+def find(paths: Sequence[str | Path], data: str | None) -> Iterator[Shown]:
+    """The SAEs at `paths`, or that folders there (runs, sweeps) hold, by the rows that they are shown: as many at a time as
+    have a million latents.
 
     Args:
-        data: The rows, for all; default: those of the run that each SAE is of.
+        data: The rows, for all, or the config of a harvest, which is run where its shards are not there; default: those of
+            the run that each SAE is of.
 
     Raises:
         UserError: for a path that holds none, one that cannot be read, and rows that are not there or do not fit.
@@ -68,23 +78,32 @@ def find(paths: Sequence[str | Path], data: str | None) -> list[Shown]:
         if not inner:
             raise formats.none_at(path)
         found |= {each.path.resolve(): (name, each) for name, each in inner.items()}
-    shown: dict[str, Shown] = {}
+    opened: dict[Path | str | None, tuple[str, Rows]] = {}
+    waiting: Shown | None = None
     for path, (name, each) in found.items():
         run = path.parents[1] if path.parent.name == "saes" else None
-        key, opened = _rows(data, run, name)
-        rows = opened if key not in shown else shown[key].rows
         sae = each.format.read(each.path, True, False)
+        hook = _hook(sae)
+        asked = run if data is None else hook
+        if asked not in opened:
+            opened[asked] = _rows(data, run, name, hook)
+        key, rows = opened[asked]
         if sae.d_in != rows.d_in:
             raise UserError(f"{name} takes {sae.d_in} numbers, a row of {key} has {rows.d_in}: give --data of its own hook")
-        shown.setdefault(key, Shown(key, rows, [])).subjects.append(Subject(name, path, sae, _digest(sae), run))
-    return [*shown.values()]
+        if waiting and (key != waiting.path or sum(s.sae.d_sae for s in waiting.subjects) + sae.d_sae > _AT_ONCE):
+            yield waiting
+            waiting = None
+        waiting = waiting or Shown(key, rows, [])
+        waiting.subjects.append(Subject(name, path, sae, _digest(sae), run))
+    if waiting:
+        yield waiting
 
 
 def notes(shown: Shown) -> list[str]:
     """What the user has to know of the rows before they are gone through."""
     data, said = shown.data, []
     for subject in shown.subjects:
-        hook = subject.sae.provenance.source.get("hook") if subject.sae.provenance else None
+        hook = _hook(subject.sae)
         if data["hook"] and hook and hook != data["hook"]:
             said.append(f"{subject.name} was trained on {hook}, {shown.path} is of {data['hook']}: check --data")
     if "token_ids" not in data["columns"]:
@@ -95,9 +114,16 @@ def notes(shown: Shown) -> list[str]:
     return said
 
 
-def _rows(data: str | None, run: Path | None, name: str) -> tuple[str, Rows]:
+def _hook(sae: SAE) -> str | None:
+    """Where in the model it was trained, if that is known."""
+    hook = sae.provenance.source.get("hook") if sae.provenance else None
+    return hook if isinstance(hook, str) else None
+
+
+def _rows(data: str | None, run: Path | None, name: str, hook: str | None) -> tuple[str, Rows]:
     if data is not None:
-        return data, open_rows(data)
+        path = str(harvested_rows.shards_of(data, hook)) if harvested_rows.is_harvest(data) else data
+        return path, open_rows(path)
     config = run / "config.yaml" if run is not None else None
     if config is None or not config.is_file():
         raise UserError(f"nothing says what {name} was trained on (it has no run with a config.yaml): give --data PATH")

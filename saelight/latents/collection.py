@@ -34,7 +34,7 @@ class Settings:
     """How latents are collected."""
 
     data: str | None = None
-    """The rows. Default: those of each SAE's run."""
+    """The rows, or a harvest's config, by which a model makes them. Default: those of each SAE's run."""
     tokens: int | None = None
     """Rows to go through, from the first on. Default: all."""
     seed: int = 0
@@ -80,7 +80,7 @@ def collect(paths: Sequence[str | Path], settings: Settings | None = None) -> li
     said: list[str] = []
     for shown in collected_saes.find(paths, settings.data):
         said += _collect(shown, settings)
-    return said
+    return list(dict.fromkeys(said))
 
 
 def _collect(shown: Shown, settings: Settings) -> list[str]:
@@ -89,7 +89,11 @@ def _collect(shown: Shown, settings: Settings) -> list[str]:
         raise UserError(f"{shown.path} has {n_rows:,} rows, more than {_MOST_ROWS:,}: give --tokens at most that")
     widest = max(subject.sae.d_sae for subject in shown.subjects)
     size = max(_LEAST, min(_MOST, _ELEMENTS // widest))
-    works = [_begin(subject, shown, n_rows, size, settings) for subject in shown.subjects]
+    begun = [_begin(subject, shown, n_rows, size, settings) for subject in shown.subjects]
+    works = [work for work in begun if work is not None]
+    if not works:
+        name = shown.subjects[0].name if len(shown.subjects) == 1 else f"{len(shown.subjects)} SAEs"
+        return [f"the latents of {name} are there already, of the same {n_rows:,} tokens: --fresh collects them anew"]
     for note in collected_saes.notes(shown):
         print(f"note: {note}", flush=True)
     first = min(work.record.next_row for work in works)
@@ -113,8 +117,7 @@ def _collect(shown: Shown, settings: Settings) -> list[str]:
         work.save()
     remarks: dict[str, None] = {}
     for work in bar(iterable=works, unit=" SAEs", desc="neighbours, contexts", delay=2):
-        run = work.subject.run
-        others = [other.subject for other in works if other is not work and run is not None and other.subject.run == run]
+        others = [other for other in shown.subjects if other is not work.subject and other.is_beside(work.subject)]
         said = finish(work.subject, work.record, others, shown, settings.tokenizer, settings.unembedding)
         remarks |= dict.fromkeys(said)
         work.state.unlink()
@@ -124,13 +127,16 @@ def _collect(shown: Shown, settings: Settings) -> list[str]:
     return [*remarks, f"{n_rows:,} tokens of {shown.path} through {saes}{speed}: {show}"]
 
 
-def _begin(subject: Subject, shown: Shown, n_rows: int, size: int, settings: Settings) -> _Work:
-    """A record, empty or as it was when it was stopped."""
+def _begin(subject: Subject, shown: Shown, n_rows: int, size: int, settings: Settings) -> _Work | None:
+    """A record, empty or as it was when it was stopped; None where the same was done before."""
     if subject.folder.exists() and not settings.fresh:
-        rows = latents_reading.read(subject.folder, check=False).rows
+        meta = latents_reading.read(subject.folder, check=False).meta
+        done = meta["rows"], meta["data"]["fingerprint"], meta["sae_digest"], meta["seed"]
+        if done == (n_rows, shown.rows.fingerprint, subject.digest, settings.seed):
+            return None
         raise UserError(
-            f"the latents of {subject.name} are in {subject.folder} already ({rows:,} tokens): look at them with saelight "
-            "latents show, or --fresh collects them anew"
+            f"the latents of {subject.name} are in {subject.folder} already, of {meta['rows']:,} tokens of "
+            f"{meta['data']['path']}: look at them with saelight latents show, or --fresh collects them anew"
         )
     depends = {
         "tokens": n_rows,
@@ -140,10 +146,14 @@ def _begin(subject: Subject, shown: Shown, n_rows: int, size: int, settings: Set
         "rows of a piece": size,
     }
     work = _Work(subject, LatentRecord(subject.sae.d_sae, settings.seed), depends)
-    if settings.fresh:
-        work.state.unlink(missing_ok=True)
-    else:
+    try:
         collection_state.restore(work.state, work.record, depends)
+    except UserError:
+        # What is the same is as good as anew.
+        if not settings.fresh:
+            raise
+        work.state.unlink()
+        work.record = LatentRecord(subject.sae.d_sae, settings.seed)
     return work
 
 

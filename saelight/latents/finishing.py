@@ -18,6 +18,7 @@ from saelight.latents.mapped_tensors import map_tensors
 from saelight.latents.unembedding import Unembedding, effects, unembedding
 
 _BLOCK = 4096  # latents copied at a time
+_NUMBERS = 1 << 20  # token ids looked at at a time
 
 
 def finish(
@@ -120,6 +121,11 @@ def _write_texts(path: Path, tokenizer: str | None, out: dict[str, np.ndarray]) 
             f"tokens are shown as ids, for the tokenizer of {tokenizer} cannot be had here ({known}): --tokenizer FOLDER"
         ]
     names = ("top.tokens", "samples.tokens", "tokens.ids", "promoted.ids", "suppressed.ids")
-    ids = sorted(set().union(*(np.unique(out[name]).tolist() for name in names if name in out)))
-    path.write_text(json.dumps({str(id): text for id, text in token_texts.texts(known, ids).items()}, ensure_ascii=False))
+    ids: set[int] = set()
+    for column in (out[name].reshape(-1) for name in names if name in out):
+        for start in range(0, len(column), _NUMBERS):
+            ids.update(np.unique(column[start : start + _NUMBERS]).tolist())
+    path.write_text(
+        json.dumps({str(id): text for id, text in token_texts.texts(known, sorted(ids)).items()}, ensure_ascii=False)
+    )
     return []

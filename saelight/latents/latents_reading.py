@@ -231,46 +231,29 @@ class Latents(Sequence[Latent]):
         )
 
     def _contexts(self, kind: str, i: int) -> list[Context]:
-        columns = ("rows", "values", "documents", "positions", "gaps", "activations", "tokens")
-        of = {name: self._row(f"{kind}.{name}", i) for name in columns}
-        windows = {name: of[name].reshape(-1, layout.WINDOW) for name in ("activations", "tokens")}
-        flat = {name: of[name].reshape(-1) for name in columns[:5]}
+        names = ("rows", "values", "documents", "positions", "gaps")
+        flat = zip(*(self._row(f"{kind}.{name}", i).reshape(-1).tolist() for name in names), strict=True)
+        units = self._row(f"{kind}.activations", i).reshape(-1, layout.WINDOW).tolist()
+        ids = self._row(f"{kind}.tokens", i).reshape(-1, layout.WINDOW).tolist() if self.has_tokens else [None] * len(units)
         return [
-            self._context(
-                int(flat["rows"][c]),
-                float(flat["values"][c]),
-                int(flat["documents"][c]),
-                int(flat["positions"][c]),
-                int(flat["gaps"][c]),
-                windows["activations"][c],
-                windows["tokens"][c] if self.has_tokens else None,
-            )
-            for c in range(len(flat["rows"]))
-            if flat["rows"][c] >= 0
+            Context(row, value, _known(document), _known(position), *self._tokens_of(value, gaps, units[c], ids[c]))
+            for c, (row, value, document, position, gaps) in enumerate(flat)
+            if row >= 0
         ]
 
-    def _context(
-        self,
-        row: int,
-        value: float,
-        document: int,
-        position: int,
-        gaps: int,
-        activations: np.ndarray,
-        ids: np.ndarray | None,
-    ) -> Context:
-        there = np.flatnonzero(ids >= 0 if ids is not None else activations)
+    def _tokens_of(self, value: float, gaps: int, units: list[int], ids: list[int] | None) -> tuple[int, list[Token]]:
+        """The place of the strongest token, and all of a context."""
+        there = [j for j in range(layout.WINDOW) if (units[j] if ids is None else ids[j] >= 0)]
         tokens = [
             Token(
-                None if ids is None else int(ids[j]),
-                "" if ids is None else self.text(int(ids[j])),
-                value * int(activations[j]) / _UNITS,
-                bool(gaps >> int(j) & 1) and j > there[0],
+                None if ids is None else ids[j],
+                "" if ids is None else self.text(ids[j]),
+                value * units[j] / _UNITS,
+                j > there[0] and bool(gaps >> j & 1),
             )
             for j in there
         ]
-        peak = int(np.searchsorted(there, layout.BEFORE))
-        return Context(row, value, _known(document), _known(position), peak, tokens)
+        return there.index(layout.BEFORE), tokens
 
     def _intervals(self, i: int) -> list[Interval]:
         values = np.abs(self._row("samples.values", i))

@@ -36,7 +36,7 @@ def latents_of(folder: Path, share: float) -> dict[str, Any]:
     from saelight.latents.latents_reading import read
 
     try:
-        latents = read(folder, check=False)
+        latents = read(folder)
         alive = [i for i, fired in enumerate(latents.column("fired").tolist()) if fired]
         by_density = sorted(alive, key=lambda i: (-latents.densities[i], i))
         chosen = _within(latents, by_density, share)

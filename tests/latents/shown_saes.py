@@ -9,6 +9,7 @@ import yaml
 import saelight
 from saelight.convert.writing import write
 from saelight.data.shards.writer import ShardWriter
+from saelight.latents import latents_format as layout
 
 D_IN, ROWS, WINDOW = 8, 1500, 30
 SAES = {
@@ -31,7 +32,11 @@ def columns() -> dict[str, torch.Tensor]:
 def name_tokens(sae: Path) -> None:
     """Give the tokens of collected latents texts, of which one is HTML and one obeys a terminal."""
     texts = {id: f" word{id}" for id in range(40)} | {7: "<img src=x onerror=alert(1)>", 8: "\x1b[31m\n"}
-    (sae / "latents" / "tokens.json").write_text(json.dumps(texts))
+    folder = sae / layout.FOLDER
+    (folder / layout.TEXTS).write_text(json.dumps(texts))
+    meta = json.loads((folder / layout.META).read_text())
+    meta["sha256"][layout.TEXTS] = layout.digest(folder / layout.TEXTS)
+    (folder / layout.META).write_text(json.dumps(meta))
 
 
 def make_shards(path: Path, rows: int = ROWS, d_in: int = D_IN, model: str = "", **given: torch.Tensor) -> Path:

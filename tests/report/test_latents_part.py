@@ -53,8 +53,10 @@ def test_the_room_is_bounded(run, tmp_path, monkeypatch):
 def test_damaged_latents_are_said_to_be_and_the_rest_is_there(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "saes/topk/latents/latents.json").write_text("{")
+    tensors = copy / "saes/signed/latents/latents.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1] + b"x")
     shutil.rmtree(copy / "saes/wide/latents")
     found = known(copy, tmp_path / "page.html")
     assert "latents.json is damaged" in found["topk"]["problem"]
     assert found["wide"] is None
-    assert found["signed"]["list"]
+    assert "latents.safetensors is not as it was written" in found["signed"]["problem"]
