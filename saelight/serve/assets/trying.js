@@ -83,8 +83,10 @@ function openLatent(sae, latent) {
 }
 
 function drawLatent(sae, latent) {
-  const related = (list) => list.flatMap((one, i) => [i ? ", " : "", one.sae === null ? latentLink(sae, one.latent) : `${one.sae} ${one.latent}`,
-    ` (${number(one.cosine, 2)})`]);
+  const other = (name) => SAES.find((one) => one.names[0] === name && one.source === sae.source && one.group === sae.group);
+  const linked = (one) => one.sae === null ? latentLink(sae, one.latent)
+    : other(one.sae) ? latentLink(other(one.sae), one.latent, `${one.sae} ${one.latent}`) : `${one.sae} ${one.latent}`;
+  const related = (list) => list.flatMap((one, i) => [i ? ", " : "", linked(one), ` (${number(one.cosine, 2)})`]);
   const words = (list) => list.map((one) => one.text.trim()).join(", ");
   const known = [["fires on", `${percent(latent.density)} of tokens`], ["mean where it fires", number(latent.mean, 3)], ["maximum", number(latent.maximum, 3)]];
   const lines = [["most frequent tokens", latent.tokens.map((one) => `${one.text.trim()} (${number(one.count)})`).join(", ")],
