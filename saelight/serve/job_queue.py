@@ -153,6 +153,8 @@ class JobQueue:
         """Take a job from the queue, or have its runs write their checkpoints and end."""
         if (state := self.state(name)) not in ("waiting", "running"):
             raise Refused(409, f"{name} is {state}: only what waits or runs can be stopped")
+        if state == "running" and name not in self._running:
+            raise Refused(409, f"{name} is trained by another process of this machine: stop it there")
         self._write(name, self.request(name) | {"wanted": False})
         if name in self._running:
             _tell(self._running[name][0])
@@ -193,7 +195,8 @@ class JobQueue:
             if waiting:
                 await self.find_devices()
                 for name in waiting[: len(self._idle)]:
-                    await self._start(name, self._idle.pop(0))
+                    with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+                        await self._start(name, self._idle[0])
 
     async def _start(self, name: str, device: str) -> None:
         log = self.home / name / "logs" / "runner.txt"
@@ -207,6 +210,7 @@ class JobQueue:
                 env=os.environ | {PARENT: str(os.getpid())},
                 start_new_session=True,  # Ctrl-C reaches the server alone, which tells its jobs once
             )
+        self._idle.remove(device)
         self._running[name] = (process, device)
         task = asyncio.create_task(self._wait(name, process, device, log))
         self._waits.add(task)

@@ -34,7 +34,7 @@ class ServedLatents:
             raise UserError(f"nothing is known of the latents of {row.name} yet: saelight latents collect {row.run}")
         from saelight.latents.latents_reading import read
 
-        return self.open.get((folder, stamp), lambda: read(folder, check=False))
+        return self.open.get((folder, stamp), lambda: read(folder))
 
     def latent(self, row: SAERow, number: int) -> dict[str, Any]:
         """All that is known of one latent."""

@@ -91,7 +91,7 @@ class Server:
                 status=101,
             ),
             Route("GET", "/api/cache/stats", "what the server's caches hold and hit", self.cache_stats, answers.CacheStats),
-            *TrainingRoutes(queue).routes,
+            *TrainingRoutes(queue, folders.roots).routes,
             *self._latents.routes,
         ]
         self.description = describe(self.routes, token is not None)

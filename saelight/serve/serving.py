@@ -46,7 +46,7 @@ class Serving:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        if options.train and len(options.runs) == 1:
+        if options.train:
             Path(options.runs[0]).mkdir(parents=True, exist_ok=True)
         self.roots = Roots(options.runs)
         self._data = DataRoots(options.data) if options.train else None

@@ -134,7 +134,7 @@ def test_from_the_front_to_an_sae_to_a_latent_and_an_own_text(open_page, api):
     page.locator("#text-found table").wait_for(timeout=90_000)
     assert page.locator("#text-found .tokens").inner_text() == "def read(path): return open(path).read()"
     assert "L0 " in page.locator("#text-found .rule").inner_text()
-    page.locator("#text-form").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#sae-text').scrollIntoView()")
     keep(page, "text")
     page.get_by_role("button", name="what it fires on").first.click()
     api.expect(page.locator("#latent h2")).to_contain_text("Latent ")
@@ -146,7 +146,7 @@ def test_latents_are_searched_over_all_saes(open_page, api):
     page.get_by_role("button", name="Search all SAEs").click()
     api.expect(page.locator("#latents-found .rule")).to_contain_text("in 3 of 3 SAEs whose latents are known")
     assert page.locator("#latents-found tbody tr").count() > 3
-    page.locator("#latents-form").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#latents').scrollIntoView()")
     keep(page, "latents")
     page.locator("#latents-found tbody tr").first.locator(".link").nth(1).click()
     api.expect(page.locator("#latent h2")).to_contain_text("Latent ", timeout=10_000)

@@ -95,6 +95,15 @@ async def test_each_bad_request_to_train_is_refused_in_one_line(runs):
             assert (found, list(content)) == (status, ["error"]), (body, content)
             assert said in content["error"]
             assert "\n" not in content["error"]
+
+        async def endless():
+            for _ in range(1_000):
+                yield b" " * 10_000
+
+        assert await answer(client, TRAIN, "POST", headers=JSON, data=endless()) == (
+            413,
+            {"error": "the body is too large: send at most 65536 bytes"},
+        )
         assert await answer(client, "/api/jobs") == (200, {"jobs": []})
     assert [path.name for path in runs.iterdir()] == ["tiny"]
 

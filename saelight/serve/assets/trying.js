@@ -72,14 +72,15 @@ function latentsOf(sae) {
     element("summary", {}, "Its latents"), element("label", {}, "Those that", select), list, element("div", { id: "latent" }));
 }
 
-function openLatent(sae, latent) {
-  if (!$("sae").open || openedSae() !== sae) {
-    location.hash = `sae-${sae.id}`;
-    showNamed();
+async function openLatent(sae, latent) {
+  if (!$("sae").open || openedSae().id !== sae.id) {
+    const opened = new Promise((resolve) => addEventListener("hashchange", resolve, { once: true }));
+    openSae(sae.id);
+    await opened;
   }
   $("sae-latents").open = true;
-  fill($("latent"), asked(`/api/latents/${latent}?${OF}&id=${sae.id}`), (found) => drawLatent(sae, found))
-    .then(() => $("latent").scrollIntoView({ block: "nearest" }));
+  await fill($("latent"), asked(`/api/latents/${latent}?${OF}&id=${sae.id}`), (found) => drawLatent(sae, found));
+  $("latent").scrollIntoView({ block: "start" });
 }
 
 function drawLatent(sae, latent) {
