@@ -203,7 +203,7 @@ class Server:
         }
         return json_of(
             answers.CacheStats(
-                feature_cache_hit_rate=rate(latents.open, latents.searches),
+                feature_cache_hit_rate=rate(latents.open, latents.searches, self.folders.tails),
                 provenance_cache_hit_rate=rate(self.folders.cache),
                 inference_cache_hit_rate=rate(trials.cache),
                 caches={name: answers.Cache(**cache.stats()) for name, cache in caches.items()},

@@ -53,7 +53,7 @@ class Serving:
         self.token = secrets.token_urlsafe(24) if options.token or not is_loopback(options.host) else None
         self.queue: JobQueue | None = None
         self.streams = Streams(_MOST_STREAMS)
-        self._server: Server | None = None
+        self.server: Server | None = None
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -64,7 +64,7 @@ class Serving:
                 self.queue = JobQueue(self.roots.paths[0], self._data, self.options.devices)
                 if self.options.devices != "auto":
                     await self.queue.find_devices()
-            self._server = server = Server(Folders(self.roots), self.streams, self.token, self.queue)
+            self.server = server = Server(Folders(self.roots), self.streams, self.token, self.queue)
             app = application(server, Guard(own_names(self.options.host), self.token))
             self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_IDLE, shutdown_timeout=2.0)
             await self._runner.setup()
@@ -86,8 +86,8 @@ class Serving:
         self.streams.close()
         if self.queue is not None:
             await self.queue.close()
-        if self._server is not None:
-            await self._server.close()
+        if self.server is not None:
+            await self.server.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -24,14 +24,14 @@ function makeHeader() {
 
 function makeNotices() {
   $("notices").replaceChildren();
-  const going = live ? [] : SAES.filter((sae) => ["running", "waiting"].includes(sae.state));
-  if (going.length) {
+  const going = SAES.filter((sae) => ["running", "waiting"].includes(sae.state));
+  if (going.length && !live) {
     const running = going.filter((sae) => sae.state === "running").length;
     $("notices").append(element("p", { className: "notice" },
       `A snapshot of ${DATA.made}: ${plural(running, "SAE")} still in training, ${going.length - running} waiting. Run the command again for a newer one.`));
   }
   if (!SAES.length) $("notices").append(element("p", { className: "notice" }, "There is no SAE in this folder yet."));
-  else if (!SAES.some((sae) => sae.state === "finished")) {
+  else if (!SAES.some((sae) => sae.state === "finished") && !(live && going.length)) {
     $("notices").append(element("p", { className: "notice" }, "No SAE has finished: there is no front and no best one."));
   }
   const problems = DATA.sources.flatMap((source) => source.problems.map((said) => (COMPARED ? `${source.name}: ${said}` : said)));
