@@ -4,7 +4,6 @@ Shapes: B batch, D d_in (d_out of a target).
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -27,8 +26,8 @@ class Evaluating(Restorable):
     def begin_evaluation(self, predict_top: int) -> None:
         """Make the metrics of the SAEs, once these are there."""
         self.predict_top = predict_top
-        self.keeps: Callable[[Tensor], Any] = partial(strongest, k=predict_top)
-        """What prediction makes of an SAE's latents (B, F)."""
+        self.keeps: Callable[[Tensor, int], Any] = strongest
+        """What prediction makes of an SAE's latents (B, F), given `predict_top`."""
         self.evaluation = Evaluation(list(self.saes))
         self.last_metrics: dict[str, dict[str, float]] = {}
         """The last validation's or test's metrics, by SAE."""
@@ -71,4 +70,4 @@ class Evaluating(Restorable):
     def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Any]:
         """By SAE, what `keeps` makes of the latents: the strongest `predict_top` of each token."""
         x_BD = as_pair(batch).x_BD
-        return {n: self.keeps(s.encode(x_BD)) for n, s in zip(self.names, self.saes, strict=True)}
+        return {n: self.keeps(s.encode(x_BD), self.predict_top) for n, s in zip(self.names, self.saes, strict=True)}

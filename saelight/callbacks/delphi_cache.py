@@ -25,8 +25,7 @@ import torch
 from torch import Tensor
 
 from saelight.bank.sae_bank import SAEBank
-from saelight.bank.sae_callback import SAECallback
-from saelight.callbacks.declarations import NoSettings
+from saelight.callbacks.top_latents import WritesPredictions
 from saelight.data.harvest import documents
 from saelight.data.pairs import as_pair
 from saelight.data.source import sides
@@ -51,13 +50,13 @@ class Entries(NamedTuple):
     values_E: Tensor
 
 
-def entries(f_BF: Tensor) -> Entries:
-    """What of the latents (B, F) delphi keeps."""
+def entries(f_BF: Tensor, _most: int) -> Entries:
+    """What of the latents (B, F) delphi keeps: all of them, however many."""
     rows_E, latents_E = (f_BF.abs() > _LEAST).nonzero(as_tuple=True)
     return Entries(rows_E, latents_E, f_BF[rows_E, latents_E].float())
 
 
-class WriteDelphiCache(NoSettings, SAECallback):
+class WriteDelphiCache(WritesPredictions):
     """Writes `delphi/latents/<sae>/` into the run folder, in place of each token's strongest latents.
 
     Activations stream to disk as they come; the folder gets its name once it is whole.

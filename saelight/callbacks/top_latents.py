@@ -15,7 +15,11 @@ from saelight.files import safetensors_header
 from saelight.run import run_folder
 
 
-class WriteTopLatents(NoSettings, SAECallback):
+class WritesPredictions(NoSettings, SAECallback):
+    """What writes what `predict` finds: a trainer has one such callback."""
+
+
+class WriteTopLatents(WritesPredictions):
     """Writes `predictions/<sae>.safetensors` into the run folder: `values` (rows, K) float32, largest first, and
     `indices` (rows, K) int32, in the order of the data's rows.
 

@@ -12,7 +12,8 @@ from lightning.pytorch.cli import ActionConfigFile, ArgsType, LightningArgumentP
 import saelight.run.build  # noqa: F401
 from saelight.bank import SAEBank
 from saelight.bank.trainer_attributes import undeclared
-from saelight.callbacks import WriteDelphiCache, WriteTopLatents
+from saelight.callbacks import WriteDelphiCache
+from saelight.callbacks.top_latents import WritesPredictions
 from saelight.errors import UserError
 from saelight.files import check_path, write_text
 from saelight.parsing import config_files, yaml_files
@@ -115,7 +116,7 @@ class _CLI(LightningCLI):
             super().instantiate_classes()
         if self.config[self.config.subcommand].get("to") == "delphi":
             callbacks = undeclared(self.trainer).callbacks
-            callbacks[:] = [*(one for one in callbacks if not isinstance(one, WriteTopLatents)), WriteDelphiCache()]
+            callbacks[:] = [*(one for one in callbacks if not isinstance(one, WritesPredictions)), WriteDelphiCache()]
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]

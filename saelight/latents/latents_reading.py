@@ -265,7 +265,7 @@ class Latents(Sequence[Latent]):
                 None if ids is None else int(ids[j]),
                 "" if ids is None else self.text(int(ids[j])),
                 value * int(activations[j]) / _UNITS,
-                bool(gaps >> int(j) & 1) and j > there[0],
+                bool(j > there[0] and gaps >> int(j) & 1),
             )
             for j in there
         ]

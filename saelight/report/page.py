@@ -16,7 +16,7 @@ from saelight.report.document import document
 from saelight.report.gathered import gather
 
 DRAWING = "plotly-basic.min.js"
-SCRIPTS = ("look.js", "charts.js", "table.js", "details.js", "main.js")
+SCRIPTS = ("look.js", "charts.js", "table.js", "latents.js", "details.js", "main.js")
 """In this order; each knows those before it."""
 
 

@@ -12,6 +12,7 @@ from saelight.bank import SAEBank
 from saelight.bank.restore import restoring
 from saelight.bank.trainer_attributes import undeclared
 from saelight.callbacks import ExportSAEs, SaveCheckpoint, TokenProgress, WatchHealth, WriteProgress, WriteTopLatents
+from saelight.callbacks.top_latents import WritesPredictions
 from saelight.errors import UserError
 from saelight.files import check_name, check_path
 from saelight.loggers import PerSAE
@@ -238,7 +239,7 @@ def _with_defaults(kwargs: dict[str, Any], writes: bool) -> list[L.Callback]:
     callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
     ours: dict[type[L.Callback], Callable[[], L.Callback]] = {WatchHealth: WatchHealth, WriteProgress: WriteProgress}
     if writes:
-        ours = {ExportSAEs: ExportSAEs, **ours, WriteTopLatents: WriteTopLatents}
+        ours = {ExportSAEs: ExportSAEs, **ours, WritesPredictions: WriteTopLatents}
     if kwargs.get("enable_progress_bar") is not False:
         ours[ProgressBar] = TokenProgress
     if kwargs.get("enable_checkpointing") is not False:

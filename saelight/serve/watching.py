@@ -151,7 +151,7 @@ class Watched:
         if [id(one) for one in seen] == [id(one) for one in self._seen]:
             return None
         gathered = [one.gathered for one in seen]
-        data = document(gathered, curves=lambda log, most: None)
+        data = document(gathered, whole=False)
         rows = [row for source in gathered for row in source.rows]
         saes = data.pop("saes")
         del data["made"]

@@ -1,5 +1,6 @@
 """A run that nobody trained: SAEs on activations of made-up documents, with token ids, positions and gaps."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -18,13 +19,19 @@ SAES = {
 
 
 def columns() -> dict[str, torch.Tensor]:
-    """Windows of 30 tokens, three a document; each begins with a token that is left out, and of each tenth a row is missing."""
+    """Windows of 30 tokens, three a document; the first token of each is left out, and of each tenth another one too."""
     kept = [p for w in range(ROWS // 20) for p in range(1, WINDOW) if not (w % 10 == 3 and p == 12)][:ROWS]
     positions = torch.tensor(kept, dtype=torch.int32)
     begins = torch.cat([torch.zeros(1, dtype=torch.bool), positions[1:] <= positions[:-1]])
     documents = begins.cumsum(0) // 3
     tokens = torch.randint(0, 40, (ROWS,), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
     return {"token_ids": tokens, "positions": positions, "document_ids": documents}
+
+
+def name_tokens(sae: Path) -> None:
+    """Give the tokens of collected latents texts, of which one is HTML and one obeys a terminal."""
+    texts = {id: f" word{id}" for id in range(40)} | {7: "<img src=x onerror=alert(1)>", 8: "\x1b[31m\n"}
+    (sae / "latents" / "tokens.json").write_text(json.dumps(texts))
 
 
 def make_shards(path: Path, rows: int = ROWS, d_in: int = D_IN, model: str = "", **given: torch.Tensor) -> Path:

@@ -23,22 +23,6 @@ from tests.latents.shown_saes import D_IN, ROWS, SAES, columns, make_run, make_s
 from tests.support.commands import refused, saelight_
 
 
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    monkeypatch.setattr(collection, "_MOST", 300)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A run whose latents were collected, in pieces, and its shards."""
-    folder = tmp_path_factory.mktemp("made")
-    run = make_run(folder / "run", make_shards(folder / "shards", **columns()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collection, "_MOST", 300)
-        collect([run])
-    return run
-
-
 @pytest.fixture
 def run(made, tmp_path):
     """The same, of which nothing was collected."""

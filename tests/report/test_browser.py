@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from saelight.report.page import write_report
+from tests.latents.shown_saes import columns, make_shards, name_tokens
 from tests.report.invented import invent, read_results, write_results
-from tests.support.commands import CONFIG, saelight_
+from tests.support.commands import CONFIG, changed, saelight_
 from tests.support.commands import write as write_config
 
 pytestmark = pytest.mark.browser
@@ -54,7 +55,22 @@ def reports(tmp_path_factory):
         folder / "nasty", [rows[1] | {"name": nasty, "config": {"class_path": f"a.<b>{nasty}", "init_args": {"lr": 1}}}]
     )
     write_results(folder / "none", [])
-    sources = {"real": ["runs/real"], "many": ["many"], "both": ["many", "runs/real"], "nasty": ["nasty"], "none": ["none"]}
+    data = changed(CONFIG, data={"class_path": "ActivationDataModule", "init_args": {"path": "shards", "batch_size": 100}})
+    make_shards(folder / "shards", **columns())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert saelight_("fit", "--config", write_config(data, "latents.yaml")) == 0
+        assert saelight_("latents", "collect", "runs/latents") == 0
+        for sae in Path("runs/latents/saes").iterdir():
+            name_tokens(sae)
+    sources = {
+        "latents": ["runs/latents"],
+        "real": ["runs/real"],
+        "many": ["many"],
+        "both": ["many", "runs/real"],
+        "nasty": ["nasty"],
+        "none": ["none"],
+    }
     for name, paths in sources.items():
         write_report([folder / path for path in paths], folder / f"{name}.html")
     return folder
@@ -91,7 +107,7 @@ def names(page) -> list[str]:
 
 @pytest.mark.parametrize("width", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["real", "many", "both", "nasty", "none"])
+@pytest.mark.parametrize("name", ["real", "latents", "many", "both", "nasty", "none"])
 def test_every_page_opens_fits_and_draws(open_page, name, width, scheme):
     page = open_page(name, width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -118,6 +134,34 @@ def test_a_click_on_the_front_opens_the_sae_and_its_address_does_too(open_page):
     page.wait_for_selector("dialog", state="hidden")
     assert page.evaluate("location.hash") == ""
     assert open_page("real", 400, "dark", address).locator("#sae-title").inner_text() == title
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1600, "light"), (400, "dark")])
+def test_from_the_front_to_an_sae_to_a_latent(open_page, api, width, scheme):
+    page = open_page("latents", width, scheme)
+    page.locator("#front-chart").scroll_into_view_if_needed()
+    page.locator("#front-chart .points path").first.click(force=True)
+    page.wait_for_selector("#sae-latents")
+    entries = page.locator("details.latent")
+    assert entries.count() == page.evaluate("SAES[0].latents.list.length") > 8
+    search = page.get_by_label("Search these latents")
+    search.fill("word25")
+    found = page.evaluate("SAES[0].latents.list.filter((latent) => latentText(latent).includes('word25')).length")
+    assert 0 < found < entries.count()
+    api.expect(page.locator("details.latent:visible")).to_have_count(found)
+    api.expect(page.locator("#sae-latents output")).to_have_text(f"{found} of {entries.count()}")
+    search.fill("")
+    for i in range(entries.count()):
+        entries.nth(i).locator("summary").focus()
+        page.keyboard.press("Enter")
+    contexts = page.locator("details.latent .context")
+    assert contexts.count() > 8 * 5
+    assert page.locator(".context .peak").count() == contexts.count()
+    assert "<img src=x onerror=alert(1)>" in page.locator("#sae-latents").inner_text()
+    assert page.locator("img").count() == 0
+    assert page.evaluate("document.querySelector('#sae').scrollWidth <= document.querySelector('#sae').clientWidth")
+    if folder := os.environ.get("SAELIGHT_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"a-latent-{width}-{scheme}.png")
 
 
 def test_sorting_filters_and_search(open_page, api):

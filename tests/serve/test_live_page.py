@@ -125,7 +125,7 @@ def test_from_the_front_to_an_sae_to_a_latent_and_an_own_text(open_page, api):
     page.locator("#sae-curves .main-svg").first.wait_for(state="attached")
     until(page, "document.querySelector('#sae-curves .scatterlayer path') !== null")
     page.get_by_text("Its latents").click()
-    page.locator("#sae-latents tbody .link").first.click()
+    page.locator("#all-latents tbody .link").first.click()
     api.expect(page.locator("#latent h2")).to_contain_text("Latent ")
     assert page.locator("#latent .contexts li").count() > 3
     page.get_by_text("Try your own text").click()
@@ -231,7 +231,7 @@ def test_every_page_fits(open_page, width, scheme):
         keep(page, f"{name}-{width}-{scheme}")
     page.evaluate("location.hash = 'sae-0'")
     page.get_by_text("Its latents").click()
-    page.locator("#sae-latents tbody .link").first.click()
+    page.locator("#all-latents tbody .link").first.click()
     page.locator("#latent .contexts").first.wait_for()
     assert page.evaluate("document.querySelector('#sae').scrollWidth <= document.querySelector('#sae').clientWidth")
     keep(page, f"latent-{width}-{scheme}")

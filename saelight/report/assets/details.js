@@ -49,6 +49,7 @@ function fillDialog(dialog, sae) {
     element("div", { id: "sae-metrics" }, pairs(metricPairs(sae))),
     element("h2", {}, "Training"),
     element("div", { id: "sae-training" }, pairs(trainingPairs(sae))),
+    latentsPart(sae),
     foldable("What the sweep sets", sae.settings),
     foldable("Its config", sae.fields),
     sae.folder === null ? element("p", { className: "soft" }, "It is not exported.")

@@ -24,7 +24,7 @@ async function fill(node, promise, draw) {
 function tokens(list, most) {
   return element("span", { className: "tokens" }, ...list.flatMap(({ text, activation, after_gap: gap }) => {
     const share = most > 0 ? Math.min(1, Math.abs(activation) / most) : 0;
-    const made = element("span", { textContent: text, title: number(activation) });
+    const made = element("span", { textContent: visible(text), title: number(activation) });
     made.style.setProperty("--share", `${Math.round(70 * share)}%`);
     if (share > 0.99) made.className = "strongest";
     return gap ? ["…", made] : [made];
@@ -68,7 +68,7 @@ function latentsOf(sae) {
   const select = element("select", { name: "order" }, ...Object.entries(SORTS).map(([value, text]) => element("option", { value, textContent: text })));
   const load = () => fill(list, asked(`/api/latents?${OF}&id=${sae.id}&sort=${select.value}&limit=20`), ({ found }) => latentTable(found, false));
   select.addEventListener("change", load);
-  return element("details", { id: "sae-latents", ontoggle: (event) => event.target.open && !list.children.length && load() },
+  return element("details", { id: "all-latents", ontoggle: (event) => event.target.open && !list.children.length && load() },
     element("summary", {}, "Its latents"), element("label", {}, "Those that", select), list, element("div", { id: "latent" }));
 }
 
@@ -78,7 +78,7 @@ async function openLatent(sae, latent) {
     openSae(sae.id);
     await opened;
   }
-  $("sae-latents").open = true;
+  $("all-latents").open = true;
   await fill($("latent"), asked(`/api/latents/${latent}?${OF}&id=${sae.id}`), (found) => drawLatent(sae, found));
   $("latent").scrollIntoView({ block: "start" });
 }
