@@ -82,7 +82,7 @@ class ServedLatents:
     def _search(self, row: SAERow, latents: Any, text: str) -> list[Any]:
         from saelight.latents.latent_search import search
 
-        return self.searches.get((*latents_stamp(row), text), lambda: search(latents, text)[:_SEARCHES])
+        return self.searches.get((*latents_stamp(row), text.casefold()), lambda: search(latents, text)[:_SEARCHES])
 
 
 def latents_stamp(row: SAERow) -> tuple[Path | None, int | None]:
