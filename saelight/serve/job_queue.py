@@ -171,12 +171,16 @@ class JobQueue:
         """Whether anything trains now."""
         return bool(self._running)
 
+    def tell(self) -> None:
+        """Have all that trains write its checkpoint and end; a second time, end at once."""
+        for process, _ in self._running.values():
+            _tell(process)
+
     async def close(self) -> None:
         """Stop: the runs write their checkpoints. What is wanted stays so, and goes on when the server is started again."""
         self._closing = True
         self._task.cancel()
-        for process, _ in self._running.values():
-            _tell(process)
+        self.tell()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 await asyncio.gather(*self._waits)

@@ -97,7 +97,7 @@ def latents_stamp(row: SAERow) -> tuple[Path | None, int | None]:
 def _brief(latents: Any, number: int, context: int) -> dict[str, Any]:
     """A latent in a list: what it fires on, in one context."""
     latent = latents[number]
-    tokens = next((shown.tokens for shown in latent.top[context : context + 1] or latent.top[:1]), [])
+    tokens: list[Any] = next((shown.tokens for shown in latent.top[context : context + 1] or latent.top[:1]), [])
     return {
         "latent": number,
         "density": latent.density,

@@ -132,7 +132,7 @@ class Server:
         found: dict[str, Any] = {"key": key, "kind": kind, "changed": _changed(path), "trouble": None}
         try:
             gathered = self.folders.read(path).gathered
-        except UserError as error:
+        except (UserError, OSError) as error:
             return answers.Folder(saes=0, states={}, step=None, steps=None, eta=None, **found | {"trouble": str(error)})
         states: dict[str, int] = {}
         for row in gathered.rows:

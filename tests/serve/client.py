@@ -19,7 +19,7 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
         async def ends() -> None:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(600):
                 await test(*args, **kwargs)
 
         asyncio.run(ends())

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -205,12 +206,14 @@ def test_a_port_that_is_taken_names_the_next_free_one(runs, capsys):
         (["nowhere"], "is no folder: name the one that holds your runs, as `saelight serve runs`"),
         (["--port", "x"], "argument --port: expected a port, 0 to 65535, got 'x'"),
         (["--port", "70000"], "argument --port: expected a port, 0 to 65535, got '70000'"),
+        (["--train", "one"], "one is a run or a sweep: --train makes others beside such, so name the folder of all"),
         (["--data", "x"], "--data goes with --train: add that, or drop it"),
         (["--host", "203.0.113.7", "--port", "0", "."], "--host 203.0.113.7 cannot be listened on"),
         (["--train", "--data", "nowhere", "."], "nowhere: there is no such folder: name the one that holds"),
     ],
 )
 def test_a_command_that_cannot_be_served_is_refused(args, said, capsys):
+    invent(Path("one"), 1)
     assert said in refused(capsys, "serve", *args)
 
 
