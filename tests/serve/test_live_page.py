@@ -177,11 +177,22 @@ def test_a_run_is_watched_as_it_starts_goes_on_is_stopped_and_resumed(open_page,
     # Whatever changes, what a person has chosen stays.
     page.get_by_label("Search", exact=True).fill("batch")
     api.expect(page.locator("#count")).to_have_text("1 of 2 SAEs")
+    page.locator("#front-chart").scroll_into_view_if_needed()
+    box = page.locator("#front-chart .nsewdrag").bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 200, steps=4)
+    page.mouse.up()
+    zoomed = "document.getElementById('front-chart').layout.xaxis.range"
+    until(page, f"{zoomed} !== undefined")
+    page.wait_for_timeout(500)
+    zoom = page.evaluate(zoomed)
     page.locator("#saes-table tbody tr").focus()
     version = page.evaluate("DATA.id")
     until(page, f"DATA.id !== '{version}'", 30)
     assert page.locator("#count").inner_text() == "1 of 2 SAEs"
     assert page.evaluate("document.activeElement.dataset.id") == "1"
+    assert page.evaluate(zoomed) == pytest.approx(zoom)
     page.get_by_label("Search", exact=True).fill("")
     page.locator("#curves").scroll_into_view_if_needed()
     until(page, "document.querySelectorAll('#curves-charts .scatterlayer path').length > 2", 30)

@@ -71,6 +71,7 @@ function makeChoice() {
   if (keys.length < 2) return;
   const select = element("select", { name: "metric", onchange: (event) => {
     yMetric = event.target.value;
+    view += 1;
     redraw();
   } }, ...keys.map((key) => element("option", { value: key, textContent: DATA.metrics[key].label, selected: key === yMetric })));
   $("front-choice").append(element("label", {}, "Against L0", select));
