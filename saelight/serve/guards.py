@@ -8,7 +8,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -185,8 +185,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's JSON schema, with its parts where an OpenAPI description keeps them."""
-    return model.model_json_schema(ref_template="#/components/schemas/{model}")

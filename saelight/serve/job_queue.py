@@ -19,14 +19,14 @@ from saelight.errors import UserError
 from saelight.files import check_name, write_text
 from saelight.serve.answers import TrainRequest
 from saelight.serve.guards import Refused
-from saelight.serve.train_requests import DataRoots, Planned, plan, write_plan
+from saelight.serve.train_requests import PRESETS, DataRoots, Planned, plan, write_plan
 from saelight.sweep.execute.child import PARENT
 from saelight.sweep.store.runner_lock import is_held
 from saelight.sweep.store.sweep_folder import SweepFolder
 
 REQUEST = "request.json"
 _MOST_WAITING = 100
-_PATIENCE = 60.0
+_PATIENCE = 600.0
 """Seconds for runs to write their checkpoints when the server stops."""
 _NO_LAYERS = "has no layers to choose from"
 _ERROR = "saelight: error: "
@@ -51,7 +51,7 @@ class JobQueue:
         self._running: dict[str, tuple[asyncio.subprocess.Process, str]] = {}
         """By name: the process and its device."""
         self._waits: set[asyncio.Task[None]] = set()
-        self._planning = asyncio.Lock()
+        self._planning, self._asking = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
         """That a job may be able to start."""
         self._news.set()
@@ -126,7 +126,7 @@ class JobQueue:
         whole = isinstance(content, dict) and all(
             isinstance(content.get(key), type(value) if value is not None else str | None) for key, value in nothing.items()
         )
-        return content if whole else nothing | {"error": f"{REQUEST} is damaged"}
+        return content if whole and content["preset"] in PRESETS else nothing | {"error": f"{REQUEST} is damaged"}
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         write_text(self.home / name / REQUEST, json.dumps(content, indent=1) + "\n")
@@ -187,7 +187,9 @@ class JobQueue:
 
     async def find_devices(self) -> None:
         """Ask which devices there are, in a process of its own. Raises `UserError` for one that is not there."""
-        if not self._devices:
+        async with self._asking:
+            if self._devices:
+                return
             self._devices = json.loads(await _ask("devices", self._wanted_devices))
             self._idle = list(self._devices)
 
