@@ -119,7 +119,9 @@ async def test_a_token_is_asked_for(runs):
             assert (response.status, response.headers["Location"]) == (303, "/")
             assert "HttpOnly" in response.headers["Set-Cookie"]
             assert "SameSite=Strict" in response.headers["Set-Cookie"]
-        client.cookie_jar.update_cookies({"saelight_token": serving.token})
+            (cookie,) = response.cookies.values()
+        assert (await answer(client, "/api/folders", cookies={cookie.key: "x"}))[0] == 401
+        client.cookie_jar.update_cookies({cookie.key: cookie.value})
         assert (await answer(client, "/api/folders"))[0] == 200
 
 
