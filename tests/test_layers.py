@@ -60,12 +60,16 @@ def test_rooms_without_lightning(room):
     assert [name for name in ours if packages(name) & {"lightning", "pytorch_lightning"}] == []
 
 
-def test_a_sweep_loads_neither_torch_nor_lightning():
+LIGHT = ("sweep_commands", "convert_command", "evaluate_command", "serve_command")
+
+
+def test_a_sweep_and_a_server_load_neither_torch_nor_lightning():
     checks = {f"sweep.plan.{name}" for name in ("classes", "identity", "length", "resolve", "sae_checks")}
     quick = [name for name in modules() if name.split(".")[0] == "sweep" and name not in checks]
+    served = [name for name in modules() if name.split(".")[0] == "serve"]
     heavy = {
         name: packages_loaded(name) & {"torch", "lightning"}
-        for name in [*quick, "cli.main", "cli.sweep_commands", "cli.convert_command", "cli.evaluate_command"]
+        for name in [*quick, *served, "cli.main", *(f"cli.{name}" for name in LIGHT)]
     }
     assert {name: found for name, found in heavy.items() if found} == {}
 

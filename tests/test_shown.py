@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from saelight.cli import sweep_commands
+from saelight.cli import serve_command, sweep_commands
 from tests.support import language_model
 from tests.support.commands import saelight_
 from tests.support.hub_server import standing_in
@@ -65,6 +65,7 @@ def shown_commands() -> list[str]:
 
 
 COMMANDS = [command for command in shown_commands() if command.startswith("saelight ")]
+SERVING = [command for command in COMMANDS if command.startswith("saelight serve")]
 FOR_SLURM = [command for command in COMMANDS if "--launcher slurm" in command]
 HARVEST = "saelight shards harvest --config configs/harvest-minilm.yaml"
 NEEDS = {
@@ -115,7 +116,7 @@ def made(tmp_path_factory, hub):
     return make
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in FOR_SLURM], ids=str)
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one not in (*FOR_SLURM, *SERVING)], ids=str)
 def test_every_command_shown_runs(command, made):
     made(command)
 
@@ -124,6 +125,13 @@ def test_every_command_shown_runs(command, made):
 def test_every_command_for_slurm_parses(command):
     # tests/slurm runs these; here is no Slurm.
     assert sweep_commands._parser().parse_args(shlex.split(command)[2:]).launcher == "slurm"
+
+
+def test_every_command_that_serves_parses():
+    # tests/serve runs servers; these would not end.
+    assert len(SERVING) >= 4
+    for command in SERVING:
+        serve_command.options(shlex.split(command)[2:])
 
 
 def test_every_config_is_shown():

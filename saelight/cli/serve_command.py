@@ -1,12 +1,23 @@
 """`saelight serve`: a page of all runs that follows their training. Light: no torch."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from saelight.parsing.arguments import Parser
+
+if TYPE_CHECKING:
+    from saelight.serve.serving import Options
 
 
 def run(args: list[str]) -> None:
     """Serve until Ctrl-C."""
+    from saelight.serve.serving import serve
+
+    serve(options(args))
+
+
+def options(args: list[str]) -> "Options":
+    """What a command line asks for."""
     parser = Parser(
         prog="saelight serve",
         description="Show runs and sweeps in a browser, as they train; with --train, train what is asked for over HTTP.",
@@ -35,11 +46,10 @@ def run(args: list[str]) -> None:
     given = parser.parse_args(args)
     if not given.train and (given.data or given.devices):
         parser.error(f"--{'data' if given.data else 'devices'} goes with --train: add that, or drop it")
-    from saelight.serve.serving import Options, serve
+    from saelight.serve.serving import Options
 
-    serve(
-        Options(given.runs, given.port, given.host, given.train, given.data or ["."], given.devices or "auto", given.token)
-    )
+    data, devices = given.data or ["."], given.devices or "auto"
+    return Options(given.runs, given.port, given.host, given.train, data, devices, given.token)
 
 
 def _port(text: str) -> int:

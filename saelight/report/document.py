@@ -5,11 +5,10 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from saelight.report.curves import LOG, Curve, read_curve
+from saelight.report.curves import LOG, read_curve
 from saelight.report.gathered import Gathered, about
 from saelight.report.matched import LEAST, NEAR, Measured, relative
 from saelight.report.metric_words import WORDS, word
@@ -41,22 +40,17 @@ _NOT_COMPARED = {
 _MOST_PANELS, _MOST_CHOICES = 12, 12
 
 
-def document(
-    sources: Sequence[Gathered], curves: Callable[[Path, int], Curve | None] = read_curve, with_latents: bool = True
-) -> dict[str, Any]:
+def document(sources: Sequence[Gathered], whole: bool = True) -> dict[str, Any]:
     """The page's data.
 
     Args:
         sources: One folder, or two that are compared.
-        curves: Reads a log, as `read_curve` does.
-        with_latents: Put some of each SAE's latents in.
+        whole: With curves and latents; a server gives those apart, where they are looked at.
     """
     rows = [(i, row) for i, source in enumerate(sources) for row in source.rows]
     most = max(_LEAST_POINTS, min(_MOST_POINTS, _ALL_POINTS // max(1, len(rows))))
-    saes = [_sae(number, i, row, lambda log: curves(log, most)) for number, (i, row) in enumerate(rows)]
-    known = [
-        (sae, row) for sae, (_, row) in zip(saes, rows, strict=True) if with_latents and has_latents(row.inside("saes"))
-    ]
+    saes = [_sae(number, i, row, most if whole else 0) for number, (i, row) in enumerate(rows)]
+    known = [(sae, row) for sae, (_, row) in zip(saes, rows, strict=True) if whole and has_latents(row.inside("saes"))]
     for sae, row in known:
         sae["latents"] = latents_of(row.run / "saes" / row.name, LARGEST / len(known))
     metrics = [key for key in WORDS if any(key in sae["metrics"] for sae in saes)]
@@ -89,7 +83,7 @@ def _source(source: Gathered) -> dict[str, Any]:
     }
 
 
-def _sae(number: int, source: int, row: SAERow, curve: Callable[[Path], Curve | None]) -> dict[str, Any]:
+def _sae(number: int, source: int, row: SAERow, most: int) -> dict[str, Any]:
     log, export = row.inside("logs"), row.inside("saes")
     metrics = {str(key): finite(value) for key, value in row.metrics.items()}
     tokens, seconds = finite(row.tokens), finite(row.seconds)
@@ -120,7 +114,7 @@ def _sae(number: int, source: int, row: SAERow, curve: Callable[[Path], Curve | 
         "folder": text(os.path.realpath(export)) if export is not None and (export / "config.json").is_file() else None,
         "settings": {text(key): shown(value) for key, value in row.settings.items()},
         "fields": {text(key): shown(value) for key, value in row.fields.items()},
-        "curve": None if log is None else _curve(curve(log / LOG)),
+        "curve": None if log is None or not most else _curve(read_curve(log / LOG, most)),
         "density": _density(row.density),
         "latents": None,
     }

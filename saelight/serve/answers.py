@@ -7,7 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 _PATH = Field(min_length=1, max_length=1_000)
 
 
-class TrainRequest(BaseModel):
+class Described(BaseModel):
+    """A model whose fields are described by what stands below them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class TrainRequest(Described):
     """What to train on, and what of the preset to change. Fields that are left out stay as the preset has them."""
 
     model_config = ConfigDict(extra="forbid")
@@ -30,20 +36,20 @@ class TrainRequest(BaseModel):
     """The run's; by default the preset's, with a number."""
 
 
-class Nothing(BaseModel):
+class Nothing(Described):
     """An empty object."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Problem(BaseModel):
+class Problem(Described):
     """Why a request was refused."""
 
     error: str
     """One line, with what to do about it."""
 
 
-class Folder(BaseModel):
+class Folder(Described):
     """A run or a sweep that is shown."""
 
     key: str
@@ -63,7 +69,7 @@ class Folder(BaseModel):
     """Why it cannot be read."""
 
 
-class FolderList(BaseModel):
+class FolderList(Described):
     """All that is shown."""
 
     folders: list[Folder]
@@ -73,7 +79,7 @@ class FolderList(BaseModel):
     """Whether the server trains."""
 
 
-class SAEProgress(BaseModel):
+class SAEProgress(Described):
     """How far one SAE is."""
 
     names: list[str]
@@ -91,7 +97,7 @@ class SAEProgress(BaseModel):
     eta: float | None
 
 
-class Progress(BaseModel):
+class Progress(Described):
     """How far a run or a sweep is: also each message of its streams."""
 
     of: str
@@ -100,7 +106,7 @@ class Progress(BaseModel):
     saes: list[SAEProgress]
 
 
-class Job(BaseModel):
+class Job(Described):
     """Training that was asked for over HTTP."""
 
     job: str
@@ -116,13 +122,13 @@ class Job(BaseModel):
     progress: str
 
 
-class JobList(BaseModel):
+class JobList(Described):
     """The queue, the first asked first."""
 
     jobs: list[Job]
 
 
-class Cache(BaseModel):
+class Cache(Described):
     """What one cache holds, and how it was used."""
 
     entries: int
@@ -131,7 +137,7 @@ class Cache(BaseModel):
     misses: int
 
 
-class CacheStats(BaseModel):
+class CacheStats(Described):
     """The server's caches. A rate is null before anything was asked for."""
 
     feature_cache_hit_rate: float | None
@@ -143,13 +149,13 @@ class CacheStats(BaseModel):
     caches: dict[str, Cache]
 
 
-class Curves(BaseModel):
+class Curves(Described):
     """Training curves by SAE: `step`, `loss`, `l0`, `fvu`."""
 
     curves: dict[int, dict[str, list[float | None]] | None]
 
 
-class LogText(BaseModel):
+class LogText(Described):
     """A part of a group's log."""
 
     text: str
@@ -157,7 +163,7 @@ class LogText(BaseModel):
     """Where to read on."""
 
 
-class LatentInContext(BaseModel):
+class LatentInContext(Described):
     """A latent in a list, with one context."""
 
     id: int
@@ -174,7 +180,7 @@ class LatentInContext(BaseModel):
     """Tokens: `text`, `activation`, `after_gap`."""
 
 
-class LatentList(BaseModel):
+class LatentList(Described):
     """Latents of one SAE, or of all, found by a text."""
 
     found: list[LatentInContext]
@@ -184,7 +190,7 @@ class LatentList(BaseModel):
     problems: list[str]
 
 
-class TextRequest(BaseModel):
+class TextRequest(Described):
     """A text to try on an SAE."""
 
     model_config = ConfigDict(extra="forbid")
@@ -198,7 +204,7 @@ class TextRequest(BaseModel):
     """Latents to show whatever else fires."""
 
 
-class TextLatent(BaseModel):
+class TextLatent(Described):
     """What a latent does on a text."""
 
     latent: int
@@ -207,7 +213,7 @@ class TextLatent(BaseModel):
     """One a token."""
 
 
-class TextAnswer(BaseModel):
+class TextAnswer(Described):
     """A text through a model and an SAE."""
 
     tokens: list[dict[str, Any]]
@@ -221,7 +227,7 @@ class TextAnswer(BaseModel):
     """Whether the text was longer than is read."""
 
 
-class Health(BaseModel):
+class Health(Described):
     """That the server is there."""
 
     version: str

@@ -1,6 +1,7 @@
 """What every request passes: who may ask, from which page, with how much; and answers that are one clear line."""
 
 import contextlib
+import hashlib
 import hmac
 import ipaddress
 import json
@@ -8,7 +9,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -18,7 +19,6 @@ from saelight.errors import UserError, did_you_mean
 
 MOST_BYTES = 64 * 1024
 """Of a request's body."""
-COOKIE = "saelight_token"
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -64,6 +64,8 @@ class Guard:
 
     def __init__(self, names: Collection[str], token: str | None) -> None:
         self._names, self._token = names, token
+        # A browser sends a cookie to all ports of a machine: another server's has another name.
+        self._cookie = f"saelight-{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
 
     @web.middleware
     async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -106,7 +108,7 @@ class Guard:
             return None
         in_address = request.query.get("token")
         bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        for given in (in_address, bearer, request.cookies.get(COOKIE)):
+        for given in (in_address, bearer, request.cookies.get(self._cookie)):
             if given and hmac.compare_digest(given.encode(errors="replace"), self._token.encode()):
                 break
         else:
@@ -115,7 +117,7 @@ class Guard:
             return None
         clean = request.rel_url.update_query({}).without_query_params("token")
         response = web.Response(status=303, headers={"Location": str(clean)})
-        response.set_cookie(COOKIE, self._token, httponly=True, samesite="Strict")
+        response.set_cookie(self._cookie, self._token, httponly=True, samesite="Strict")
         return response
 
 
@@ -185,8 +187,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's JSON schema, with its parts where an OpenAPI description keeps them."""
-    return model.model_json_schema(ref_template="#/components/schemas/{model}")

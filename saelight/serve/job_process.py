@@ -2,14 +2,14 @@
 
 devices WANTED             the names of these devices, as JSON
 plan SWEEP FOLDER DEVICE   check a sweep against its data and the device, and make its folder
-train FOLDER DEVICE        `saelight sweep run`, from where it is
+train FOLDER DEVICE        become `saelight sweep run`, which goes on from where the sweep is
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 
-from saelight.cli.main import main
 from saelight.errors import UserError
 from saelight.sweep.execute.child import end_with_parent
 
@@ -36,7 +36,8 @@ def _plan(sweep: str, folder: str, device: str) -> int:
 
 
 def _train(folder: str, device: str) -> int:
-    return main(["sweep", "run", folder, "--resume", "--devices", device])
+    command = [sys.executable, "-m", "saelight", "sweep", "run", folder, "--resume", "--devices", device]
+    os.execv(command[0], command)
 
 
 _ACTIONS: dict[str, Callable[..., int]] = {"devices": _devices, "plan": _plan, "train": _train}

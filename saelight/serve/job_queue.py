@@ -19,14 +19,14 @@ from saelight.errors import UserError
 from saelight.files import check_name, write_text
 from saelight.serve.answers import TrainRequest
 from saelight.serve.guards import Refused
-from saelight.serve.train_requests import DataRoots, Planned, plan, write_plan
+from saelight.serve.train_requests import PRESETS, DataRoots, Planned, plan, write_plan
 from saelight.sweep.execute.child import PARENT
 from saelight.sweep.store.runner_lock import is_held
 from saelight.sweep.store.sweep_folder import SweepFolder
 
 REQUEST = "request.json"
 _MOST_WAITING = 100
-_PATIENCE = 60.0
+_PATIENCE = 600.0
 """Seconds for runs to write their checkpoints when the server stops."""
 _NO_LAYERS = "has no layers to choose from"
 _ERROR = "saelight: error: "
@@ -51,7 +51,7 @@ class JobQueue:
         self._running: dict[str, tuple[asyncio.subprocess.Process, str]] = {}
         """By name: the process and its device."""
         self._waits: set[asyncio.Task[None]] = set()
-        self._planning = asyncio.Lock()
+        self._planning, self._asking = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
         """That a job may be able to start."""
         self._news.set()
@@ -126,7 +126,7 @@ class JobQueue:
         whole = isinstance(content, dict) and all(
             isinstance(content.get(key), type(value) if value is not None else str | None) for key, value in nothing.items()
         )
-        return content if whole else nothing | {"error": f"{REQUEST} is damaged"}
+        return content if whole and content["preset"] in PRESETS else nothing | {"error": f"{REQUEST} is damaged"}
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         write_text(self.home / name / REQUEST, json.dumps(content, indent=1) + "\n")
@@ -153,6 +153,8 @@ class JobQueue:
         """Take a job from the queue, or have its runs write their checkpoints and end."""
         if (state := self.state(name)) not in ("waiting", "running"):
             raise Refused(409, f"{name} is {state}: only what waits or runs can be stopped")
+        if state == "running" and name not in self._running:
+            raise Refused(409, f"{name} is trained by another process of this machine: stop it there")
         self._write(name, self.request(name) | {"wanted": False})
         if name in self._running:
             _tell(self._running[name][0])
@@ -169,19 +171,25 @@ class JobQueue:
         """Whether anything trains now."""
         return bool(self._running)
 
+    def tell(self) -> None:
+        """Have all that trains write its checkpoint and end; a second time, end at once."""
+        for process, _ in self._running.values():
+            _tell(process)
+
     async def close(self) -> None:
         """Stop: the runs write their checkpoints. What is wanted stays so, and goes on when the server is started again."""
         self._closing = True
         self._task.cancel()
-        for process, _ in self._running.values():
-            _tell(process)
+        self.tell()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 await asyncio.gather(*self._waits)
 
     async def find_devices(self) -> None:
         """Ask which devices there are, in a process of its own. Raises `UserError` for one that is not there."""
-        if not self._devices:
+        async with self._asking:
+            if self._devices:
+                return
             self._devices = json.loads(await _ask("devices", self._wanted_devices))
             self._idle = list(self._devices)
 
@@ -193,7 +201,8 @@ class JobQueue:
             if waiting:
                 await self.find_devices()
                 for name in waiting[: len(self._idle)]:
-                    await self._start(name, self._idle.pop(0))
+                    with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+                        await self._start(name, self._idle[0])
 
     async def _start(self, name: str, device: str) -> None:
         log = self.home / name / "logs" / "runner.txt"
@@ -207,6 +216,7 @@ class JobQueue:
                 env=os.environ | {PARENT: str(os.getpid())},
                 start_new_session=True,  # Ctrl-C reaches the server alone, which tells its jobs once
             )
+        self._idle.remove(device)
         self._running[name] = (process, device)
         task = asyncio.create_task(self._wait(name, process, device, log))
         self._waits.add(task)

@@ -20,6 +20,7 @@ def live_page(data: dict[str, Any]) -> str:
     first, *others = SCRIPTS
     names = [DRAWING, first, *OWN, *others]
     scripts = "\n".join(f'<script src="/assets/{name}"></script>' for name in names)
+    # What may frame a page, only a header can say.
     return filled(data, POLICY.replace("; frame-ancestors 'none'", ""), scripts, asset("report.css") + own_asset("live.css"))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,6 +67,7 @@ class CurveTail:
 
     def __init__(self, path: Path, most: int) -> None:
         self.path, self._most = path, most
+        self._turn = threading.Lock()
         self._begin((0, 0))
 
     def _begin(self, identity: tuple[int, int]) -> None:
@@ -74,7 +76,11 @@ class CurveTail:
         self._thinning = Thinning(self._most)
 
     def read(self) -> Curve | None:
-        """The curve with what has been logged since the last call; None while there is no row."""
+        """The curve with what has been logged since the last call; None while there is no row. Safe from several threads."""
+        with self._turn:
+            return self._read()
+
+    def _read(self) -> Curve | None:
         try:
             with self.path.open("rb") as file:
                 status = os.fstat(file.fileno())

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from saelight.serve.answers import Problem
-from saelight.serve.guards import Handler, schema_of
+from saelight.serve.guards import Handler
 from saelight.version import version
 
 
@@ -39,7 +39,7 @@ def describe(routes: Sequence[Route], token: bool) -> dict[str, Any]:
     given += [route.answer for route in routes if not isinstance(route.answer, str)]
     schemas: dict[str, Any] = {}
     for model in given:
-        schema = schema_of(model)
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:

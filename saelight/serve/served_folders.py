@@ -42,6 +42,10 @@ class Roots:
             raise UserError(f"no run {key[:100]!r} here{near or ': GET /api/folders lists those that are shown'}")
         return folders[key]
 
+    def key(self, path: Path) -> str | None:
+        """The key of a folder that is shown."""
+        return next((key for key, shown in self.folders().items() if shown == path), None)
+
     def holds(self, path: Path) -> bool:
         """Whether a path, wherever its links lead, is in one of the roots."""
         real = Path(os.path.realpath(path))

@@ -34,7 +34,7 @@ class ServedLatents:
             raise UserError(f"nothing is known of the latents of {row.name} yet: saelight latents collect {row.run}")
         from saelight.latents.latents_reading import read
 
-        return self.open.get((folder, stamp), lambda: read(folder, check=False))
+        return self.open.get((folder, stamp), lambda: read(folder))
 
     def latent(self, row: SAERow, number: int) -> dict[str, Any]:
         """All that is known of one latent."""
@@ -82,7 +82,7 @@ class ServedLatents:
     def _search(self, row: SAERow, latents: Any, text: str) -> list[Any]:
         from saelight.latents.latent_search import search
 
-        return self.searches.get((*latents_stamp(row), text), lambda: search(latents, text)[:_SEARCHES])
+        return self.searches.get((*latents_stamp(row), text.casefold()), lambda: search(latents, text)[:_SEARCHES])
 
 
 def latents_stamp(row: SAERow) -> tuple[Path | None, int | None]:

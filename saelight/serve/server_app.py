@@ -91,7 +91,7 @@ class Server:
                 status=101,
             ),
             Route("GET", "/api/cache/stats", "what the server's caches hold and hit", self.cache_stats, answers.CacheStats),
-            *TrainingRoutes(queue).routes,
+            *TrainingRoutes(queue, folders.roots).routes,
             *self._latents.routes,
         ]
         self.description = describe(self.routes, token is not None)
@@ -132,7 +132,7 @@ class Server:
         found: dict[str, Any] = {"key": key, "kind": kind, "changed": _changed(path), "trouble": None}
         try:
             gathered = self.folders.read(path).gathered
-        except UserError as error:
+        except (UserError, OSError) as error:
             return answers.Folder(saes=0, states={}, step=None, steps=None, eta=None, **found | {"trouble": str(error)})
         states: dict[str, int] = {}
         for row in gathered.rows:
@@ -203,7 +203,7 @@ class Server:
         }
         return json_of(
             answers.CacheStats(
-                feature_cache_hit_rate=rate(latents.open, latents.searches),
+                feature_cache_hit_rate=rate(latents.open, latents.searches, self.folders.tails),
                 provenance_cache_hit_rate=rate(self.folders.cache),
                 inference_cache_hit_rate=rate(trials.cache),
                 caches={name: answers.Cache(**cache.stats()) for name, cache in caches.items()},

@@ -21,6 +21,7 @@ from saelight.serve.train_requests import DataRoots
 from saelight.serve.watching import Folders
 
 _MOST_STREAMS = 256
+_ALL = ("0.0.0.0", "::")
 _IDLE = 20.0
 """Seconds that a connection without a request is kept."""
 _TRIED = 200
@@ -46,14 +47,18 @@ class Serving:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        if options.train and len(options.runs) == 1:
+        if options.train:
             Path(options.runs[0]).mkdir(parents=True, exist_ok=True)
         self.roots = Roots(options.runs)
+        if options.train and self.roots.paths[0] in self.roots.folders().values():
+            raise UserError(
+                f"{options.runs[0]} is a run or a sweep: --train makes others beside such, so name the folder of all"
+            )
         self._data = DataRoots(options.data) if options.train else None
         self.token = secrets.token_urlsafe(24) if options.token or not is_loopback(options.host) else None
         self.queue: JobQueue | None = None
         self.streams = Streams(_MOST_STREAMS)
-        self._server: Server | None = None
+        self.server: Server | None = None
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -64,7 +69,7 @@ class Serving:
                 self.queue = JobQueue(self.roots.paths[0], self._data, self.options.devices)
                 if self.options.devices != "auto":
                     await self.queue.find_devices()
-            self._server = server = Server(Folders(self.roots), self.streams, self.token, self.queue)
+            self.server = server = Server(Folders(self.roots), self.streams, self.token, self.queue)
             app = application(server, Guard(own_names(self.options.host), self.token))
             self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_IDLE, shutdown_timeout=2.0)
             await self._runner.setup()
@@ -78,7 +83,8 @@ class Serving:
     @property
     def address(self) -> str:
         """What to open, with the token where there is one."""
-        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
+        host = socket.gethostname() if self.options.host in _ALL else self.options.host
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
     async def stop(self) -> None:
@@ -86,8 +92,8 @@ class Serving:
         self.streams.close()
         if self.queue is not None:
             await self.queue.close()
-        if self._server is not None:
-            await self._server.close()
+        if self.server is not None:
+            await self.server.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -101,8 +107,14 @@ async def _serve(options: Options) -> None:
     serving = Serving(options)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopped.is_set() and serving.queue is not None:
+            serving.queue.tell()  # a second time: at once, from the checkpoint before
+        stopped.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stop)
     await serving.start()
     what = ", ".join(map(str, serving.roots.paths))
     does = "shows and trains" if options.train else "shows"

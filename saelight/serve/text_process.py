@@ -34,9 +34,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: The SAE's model is not here, or not for text.
     """
+    sae, tokenizer, hooked, hook, limit = _loaded(request["sae"])
     import torch
 
-    sae, tokenizer, hooked, hook, limit = _loaded(request["sae"])
     text = request["text"]
     encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
     ids = torch.tensor([encoded["input_ids"][:limit]], device=hooked.device)
@@ -82,13 +82,14 @@ def _tokens(text: str, encoded: Any, f_TF: Any, plain: Any) -> list[dict[str, An
 @functools.lru_cache(maxsize=4)
 def _loaded(folder: str) -> tuple[Any, Any, Any, str, int]:
     """The SAE, its model's tokenizer, the model with the SAE's hook, and the most tokens of a text."""
-    import saelight
-
-    source = json.loads((Path(folder) / "config.json").read_text()).get("source") or {}
+    source = json.loads((Path(folder) / "config.json").read_text()).get("source")
+    source = source if isinstance(source, dict) else {}
     model, hook = source.get("model"), source.get("hook")
     if not (isinstance(model, str) and isinstance(hook, str)):
         raise UserError(f"{folder} names no model and hook: only SAEs of a language model's activations read text")
     tokenizer, hooked, limit = _model(model, hook)
+    import saelight
+
     return saelight.load(folder), tokenizer, hooked, hook, limit
 
 

@@ -1,11 +1,14 @@
 """Training over HTTP: the requests that change something, refused in one line where the server only reads."""
 
+from urllib.parse import quote
+
 from aiohttp import web
 
 from saelight.serve import answers
 from saelight.serve.guards import Refused, json_of, read_body
 from saelight.serve.job_queue import JobQueue
 from saelight.serve.openapi import Route
+from saelight.serve.served_folders import Roots
 
 
 class TrainingRoutes:
@@ -13,10 +16,11 @@ class TrainingRoutes:
 
     Args:
         queue: Where training is queued; None where the server only reads.
+        roots: What is shown.
     """
 
-    def __init__(self, queue: JobQueue | None) -> None:
-        self.queue = queue
+    def __init__(self, queue: JobQueue | None, roots: Roots) -> None:
+        self.queue, self._roots = queue, roots
         asked = answers.TrainRequest
         self.routes = [
             Route("GET", "/api/jobs", "training that was asked for", self.list_jobs, answers.JobList),
@@ -64,9 +68,9 @@ class TrainingRoutes:
 
     def _job(self, name: str) -> answers.Job:
         queue = self._switched_on()
-        said = queue.request(name)
+        said, key = queue.request(name), quote(self._roots.key(queue.home / name) or name, safe="")
         return answers.Job.model_validate(
             {key: said[key] for key in ("preset", "error", "asked", "notes")}
             | {"job": name, "state": queue.state(name), "device": queue.device(name), "folder": str(queue.home / name)}
-            | {"page": f"/show?of={name}", "progress": f"/api/progress?of={name}"}
+            | {"page": f"/show?of={key}", "progress": f"/api/progress?of={key}"}
         )

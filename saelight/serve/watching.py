@@ -137,7 +137,7 @@ class Watched:
                 if (found := await asyncio.to_thread(self._read)) is not None:
                     head, saes, self._rows, self._seen = found
                     self._take(head, saes)
-            except UserError as error:
+            except (UserError, OSError) as error:
                 self._seen = []
                 self._take(self._head | {"trouble": str(error)}, self._saes)
             self.took = time.monotonic() - began
@@ -151,7 +151,7 @@ class Watched:
         if [id(one) for one in seen] == [id(one) for one in self._seen]:
             return None
         gathered = [one.gathered for one in seen]
-        data = document(gathered, curves=lambda log, most: None, with_latents=False)
+        data = document(gathered, whole=False)
         rows = [row for source in gathered for row in source.rows]
         saes = data.pop("saes")
         del data["made"]
@@ -229,7 +229,8 @@ class Watched:
                 if self.version == version:
                     try:
                         async with asyncio.timeout(beat), self._news:
-                            await self._news.wait()
+                            if self.version == version:
+                                await self._news.wait()
                     except TimeoutError:
                         yield None
                         continue

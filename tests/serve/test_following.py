@@ -11,7 +11,7 @@ from saelight.files import hold
 from saelight.serve import watching
 from saelight.serve.log_tail import CurveTail, Thinning, text_from
 from tests.report.invented import invent
-from tests.serve.client import answer, events, in_loop, served
+from tests.serve.client import answer, events, in_loop, served, write_progress
 
 HEAD = "step,train/loss,train/l0,train/fvu,val/fvu\n"
 
@@ -19,13 +19,6 @@ HEAD = "step,train/loss,train/l0,train/fvu,val/fvu\n"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(watching, "PAUSE", 0.05)
-
-
-def write_progress(run, step, **states):
-    saes = {name: {"state": state, "reason": None, "loss": 1 / step} for name, state in states.items()}
-    content = {"step": step, "steps": 100, "tokens": 10 * step, "seconds": 1.0, "eta": 9.0, "device": "cpu", "saes": saes}
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "progress.json").write_text(json.dumps(content))
 
 
 @in_loop

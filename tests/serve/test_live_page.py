@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,14 @@ def open_page(chromium, address):
     assert said == []
 
 
+def until(page, expression: str, seconds: float = 60) -> None:
+    """Wait until JavaScript is true. The page's policy forbids Playwright's own way, which evaluates text inside it."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(100)
+
+
 def keep(page, name: str, **more) -> None:
     if folder := os.environ.get("SAELIGHT_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"live-{name}.png", **more)
@@ -114,9 +123,9 @@ def test_from_the_front_to_an_sae_to_a_latent_and_an_own_text(open_page, api):
     page.wait_for_selector("dialog[open]")
     assert page.locator("#sae-title").inner_text() in SAES
     page.locator("#sae-curves .main-svg").first.wait_for(state="attached")
-    page.wait_for_function("document.querySelector('#sae-curves .scatterlayer path') !== null")
+    until(page, "document.querySelector('#sae-curves .scatterlayer path') !== null")
     page.get_by_text("Its latents").click()
-    page.locator("#sae-latents tbody .link").first.click()
+    page.locator("#all-latents tbody .link").first.click()
     api.expect(page.locator("#latent h2")).to_contain_text("Latent ")
     assert page.locator("#latent .contexts li").count() > 3
     page.get_by_text("Try your own text").click()
@@ -125,7 +134,7 @@ def test_from_the_front_to_an_sae_to_a_latent_and_an_own_text(open_page, api):
     page.locator("#text-found table").wait_for(timeout=90_000)
     assert page.locator("#text-found .tokens").inner_text() == "def read(path): return open(path).read()"
     assert "L0 " in page.locator("#text-found .rule").inner_text()
-    page.locator("#text-form").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#sae-text').scrollIntoView()")
     keep(page, "text")
     page.get_by_role("button", name="what it fires on").first.click()
     api.expect(page.locator("#latent h2")).to_contain_text("Latent ")
@@ -137,7 +146,7 @@ def test_latents_are_searched_over_all_saes(open_page, api):
     page.get_by_role("button", name="Search all SAEs").click()
     api.expect(page.locator("#latents-found .rule")).to_contain_text("in 3 of 3 SAEs whose latents are known")
     assert page.locator("#latents-found tbody tr").count() > 3
-    page.locator("#latents-form").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#latents').scrollIntoView()")
     keep(page, "latents")
     page.locator("#latents-found tbody tr").first.locator(".link").nth(1).click()
     api.expect(page.locator("#latent h2")).to_contain_text("Latent ", timeout=10_000)
@@ -162,23 +171,35 @@ def test_a_run_is_watched_as_it_starts_goes_on_is_stopped_and_resumed(open_page,
     state = page.locator("#job p").first
     api.expect(state).to_contain_text("running", timeout=60_000)
     api.expect(page.locator("#groups-table progress")).to_be_visible(timeout=60_000)
-    page.wait_for_function("SAES[0].steps > 0", timeout=60_000)
+    until(page, "SAES[0].steps > 0", 60)
     before = page.evaluate("SAES[0].steps")
-    page.wait_for_function(f"SAES[0].steps > {before}", timeout=30_000)
+    until(page, f"SAES[0].steps > {before}", 30)
     # Whatever changes, what a person has chosen stays.
     page.get_by_label("Search", exact=True).fill("batch")
     api.expect(page.locator("#count")).to_have_text("1 of 2 SAEs")
+    page.locator("#front-chart").scroll_into_view_if_needed()
+    box = page.locator("#front-chart .nsewdrag").bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 200, steps=4)
+    page.mouse.up()
+    zoomed = "document.getElementById('front-chart').layout.xaxis.range"
+    until(page, f"{zoomed} !== undefined")
+    page.wait_for_timeout(500)
+    zoom = page.evaluate(zoomed)
     page.locator("#saes-table tbody tr").focus()
     version = page.evaluate("DATA.id")
-    page.wait_for_function(f"DATA.id !== '{version}'", timeout=30_000)
+    until(page, f"DATA.id !== '{version}'", 30)
     assert page.locator("#count").inner_text() == "1 of 2 SAEs"
     assert page.evaluate("document.activeElement.dataset.id") == "1"
+    assert page.evaluate(zoomed) == pytest.approx(zoom)
     page.get_by_label("Search", exact=True).fill("")
     page.locator("#curves").scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelectorAll('#curves-charts .scatterlayer path').length > 2", timeout=30_000)
+    until(page, "document.querySelectorAll('#curves-charts .scatterlayer path').length > 2", 30)
     page.get_by_role("button", name="log", exact=True).click()
     api.expect(page.locator("#log-text")).not_to_be_empty(timeout=15_000)
     page.locator("#log").get_by_role("button", name="Close").click()
+    until(page, "SAES[0].steps > 100")
     for width in SIZES:
         for scheme in ("light", "dark"):
             other = open_page("show?of=fast", width, scheme)
@@ -192,7 +213,7 @@ def test_a_run_is_watched_as_it_starts_goes_on_is_stopped_and_resumed(open_page,
     stopped = page.evaluate("SAES[0].steps")
     page.get_by_role("button", name="Resume").click()
     api.expect(page.locator("#sources")).to_contain_text("2 running", timeout=60_000)
-    page.wait_for_function(f"SAES[0].state === 'running' && SAES[0].steps > {stopped}", timeout=60_000)
+    until(page, f"SAES[0].state === 'running' && SAES[0].steps > {stopped}", 60)
     page.get_by_role("button", name="Stop").click()
     api.expect(state).to_contain_text("stopped", timeout=60_000)
     assert job["page"] == "/show?of=fast"
@@ -221,7 +242,7 @@ def test_every_page_fits(open_page, width, scheme):
         keep(page, f"{name}-{width}-{scheme}")
     page.evaluate("location.hash = 'sae-0'")
     page.get_by_text("Its latents").click()
-    page.locator("#sae-latents tbody .link").first.click()
+    page.locator("#all-latents tbody .link").first.click()
     page.locator("#latent .contexts").first.wait_for()
     assert page.evaluate("document.querySelector('#sae').scrollWidth <= document.querySelector('#sae').clientWidth")
     keep(page, f"latent-{width}-{scheme}")

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,15 @@ async def test_each_bad_request_to_train_is_refused_in_one_line(runs):
             assert (found, list(content)) == (status, ["error"]), (body, content)
             assert said in content["error"]
             assert "\n" not in content["error"]
+
+        async def endless():
+            for _ in range(1_000):
+                yield b" " * 10_000
+
+        assert await answer(client, TRAIN, "POST", headers=JSON, data=endless()) == (
+            413,
+            {"error": "the body is too large: send at most 65536 bytes"},
+        )
         assert await answer(client, "/api/jobs") == (200, {"jobs": []})
     assert [path.name for path in runs.iterdir()] == ["tiny"]
 
@@ -109,7 +119,9 @@ async def test_a_token_is_asked_for(runs):
             assert (response.status, response.headers["Location"]) == (303, "/")
             assert "HttpOnly" in response.headers["Set-Cookie"]
             assert "SameSite=Strict" in response.headers["Set-Cookie"]
-        client.cookie_jar.update_cookies({"saelight_token": serving.token})
+            (cookie,) = response.cookies.values()
+        assert (await answer(client, "/api/folders", cookies={cookie.key: "x"}))[0] == 401
+        client.cookie_jar.update_cookies({cookie.key: cookie.value})
         assert (await answer(client, "/api/folders"))[0] == 200
 
 
@@ -196,12 +208,14 @@ def test_a_port_that_is_taken_names_the_next_free_one(runs, capsys):
         (["nowhere"], "is no folder: name the one that holds your runs, as `saelight serve runs`"),
         (["--port", "x"], "argument --port: expected a port, 0 to 65535, got 'x'"),
         (["--port", "70000"], "argument --port: expected a port, 0 to 65535, got '70000'"),
+        (["--train", "one"], "one is a run or a sweep: --train makes others beside such, so name the folder of all"),
         (["--data", "x"], "--data goes with --train: add that, or drop it"),
         (["--host", "203.0.113.7", "--port", "0", "."], "--host 203.0.113.7 cannot be listened on"),
         (["--train", "--data", "nowhere", "."], "nowhere: there is no such folder: name the one that holds"),
     ],
 )
 def test_a_command_that_cannot_be_served_is_refused(args, said, capsys):
+    invent(Path("one"), 1)
     assert said in refused(capsys, "serve", *args)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -123,6 +124,16 @@ async def until(client, job, state, patience=90.0):
     return found
 
 
+def run_shown_client(port, folder):
+    """Run the client that docs/serve.md shows, on little; the states that it has seen."""
+    (block,) = re.findall(r"```python\n(.*?)```", (PACKAGE.parent / "docs/serve.md").read_text(), re.DOTALL)
+    program = block.replace(":8765", f":{port}").replace('"latent_dim": 4096', '"latent_dim": 32, "max_samples": 1000')
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True, timeout=90
+    )
+    return [line.split()[0] for line in done.stdout.splitlines()]
+
+
 @pytest.mark.slow
 @in_loop
 async def test_a_job_is_trained_stopped_gone_on_with_and_outlives_the_server(tmp_path):
@@ -161,7 +172,7 @@ async def test_a_job_is_trained_stopped_gone_on_with_and_outlives_the_server(tmp
         await answer(client, "/api/jobs/fast/resume", "POST", json={})
         await until(client, "fast", "running")
     # The server was stopped while it trained: another one goes on with what was wanted.
-    async with served(runs, **options) as (_, client):
+    async with served(runs, **options) as (serving, client):
         jobs = (await answer(client, "/api/jobs"))[1]["jobs"]
         assert [(job["job"], job["state"] in ("waiting", "running")) for job in jobs] == [("fast", True), ("next", False)]
         await until(client, "fast", "running")
@@ -171,6 +182,11 @@ async def test_a_job_is_trained_stopped_gone_on_with_and_outlives_the_server(tmp
         async with asyncio.timeout(90):
             while (await answer(client, "/api/jobs/next"))[1]["state"] != "finished":
                 await asyncio.sleep(0.2)
+        status, log = await answer(client, "/api/log?of=next&group=group-000")
+        assert (status, log["next"]) == (200, (runs / "next/logs/group-000.txt").stat().st_size)
+        seen = await asyncio.to_thread(run_shown_client, serving.port, tmp_path)
+        assert set(seen) <= {"waiting", "running"}
+        assert (await answer(client, "/api/jobs/fast-2"))[1]["state"] == "finished"
         progress = (await answer(client, "/api/progress?of=next"))[1]
         assert [sae["state"] for sae in progress["saes"]] == ["finished", "finished"]
     # One that only reads shows them all.
@@ -178,6 +194,7 @@ async def test_a_job_is_trained_stopped_gone_on_with_and_outlives_the_server(tmp
         folders = (await answer(client, "/api/folders"))[1]["folders"]
         assert {folder["key"]: folder["states"] for folder in folders} == {
             "fast": {"interrupted": 2},
+            "fast-2": {"finished": 2},
             "next": {"finished": 2},
         }
 

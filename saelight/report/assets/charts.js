@@ -42,7 +42,7 @@ function layout(x, y, more = {}) {
     font: { color: ink, family: "system-ui, DejaVu Sans, sans-serif", size: 12 }, paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 56, r: 12, t: 30, b: 44 }, xaxis: x, yaxis: y, hovermode: "closest",
     hoverlabel: { bgcolor: panel, bordercolor: ink, font: { color: ink }, align: "left" },
-    showlegend: false, ...more,
+    showlegend: false, uirevision: view, ...more,
   };
 }
 

@@ -12,6 +12,7 @@ function take(data) {
 }
 
 take(JSON.parse(document.getElementById("data").textContent));
+let view = 0; // counts what a person chooses anew: a zoom lasts until then
 let live = null; // what a server's page has beside: live.js
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 // Okabe and Ito's colours, distinct to the colour-blind; in the dark their lighter ones first. A shape goes with each.

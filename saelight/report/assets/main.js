@@ -24,14 +24,14 @@ function makeHeader() {
 
 function makeNotices() {
   $("notices").replaceChildren();
-  const going = live ? [] : SAES.filter((sae) => ["running", "waiting"].includes(sae.state));
-  if (going.length) {
+  const going = SAES.filter((sae) => ["running", "waiting"].includes(sae.state));
+  if (going.length && !live) {
     const running = going.filter((sae) => sae.state === "running").length;
     $("notices").append(element("p", { className: "notice" },
       `A snapshot of ${DATA.made}: ${plural(running, "SAE")} still in training, ${going.length - running} waiting. Run the command again for a newer one.`));
   }
   if (!SAES.length) $("notices").append(element("p", { className: "notice" }, "There is no SAE in this folder yet."));
-  else if (!SAES.some((sae) => sae.state === "finished")) {
+  else if (!SAES.some((sae) => sae.state === "finished") && !(live && going.length)) {
     $("notices").append(element("p", { className: "notice" }, "No SAE has finished: there is no front and no best one."));
   }
   const problems = DATA.sources.flatMap((source) => source.problems.map((said) => (COMPARED ? `${source.name}: ${said}` : said)));
@@ -71,6 +71,7 @@ function makeChoice() {
   if (keys.length < 2) return;
   const select = element("select", { name: "metric", onchange: (event) => {
     yMetric = event.target.value;
+    view += 1;
     redraw();
   } }, ...keys.map((key) => element("option", { value: key, textContent: DATA.metrics[key].label, selected: key === yMetric })));
   $("front-choice").append(element("label", {}, "Against L0", select));

@@ -128,5 +128,6 @@ $("filters").addEventListener("submit", (event) => event.preventDefault());
 
 function choose(key, value) {
   chosen[key] = value;
+  view += 1;
   redraw();
 }

@@ -24,7 +24,7 @@ async function fill(node, promise, draw) {
 function tokens(list, most) {
   return element("span", { className: "tokens" }, ...list.flatMap(({ text, activation, after_gap: gap }) => {
     const share = most > 0 ? Math.min(1, Math.abs(activation) / most) : 0;
-    const made = element("span", { textContent: text, title: number(activation) });
+    const made = element("span", { textContent: visible(text), title: number(activation) });
     made.style.setProperty("--share", `${Math.round(70 * share)}%`);
     if (share > 0.99) made.className = "strongest";
     return gap ? ["…", made] : [made];
@@ -68,23 +68,26 @@ function latentsOf(sae) {
   const select = element("select", { name: "order" }, ...Object.entries(SORTS).map(([value, text]) => element("option", { value, textContent: text })));
   const load = () => fill(list, asked(`/api/latents?${OF}&id=${sae.id}&sort=${select.value}&limit=20`), ({ found }) => latentTable(found, false));
   select.addEventListener("change", load);
-  return element("details", { id: "sae-latents", ontoggle: (event) => event.target.open && !list.children.length && load() },
+  return element("details", { id: "all-latents", ontoggle: (event) => event.target.open && !list.children.length && load() },
     element("summary", {}, "Its latents"), element("label", {}, "Those that", select), list, element("div", { id: "latent" }));
 }
 
-function openLatent(sae, latent) {
-  if (!$("sae").open || openedSae() !== sae) {
-    location.hash = `sae-${sae.id}`;
-    showNamed();
+async function openLatent(sae, latent) {
+  if (!$("sae").open || openedSae().id !== sae.id) {
+    const opened = new Promise((resolve) => addEventListener("hashchange", resolve, { once: true }));
+    openSae(sae.id);
+    await opened;
   }
-  $("sae-latents").open = true;
-  fill($("latent"), asked(`/api/latents/${latent}?${OF}&id=${sae.id}`), (found) => drawLatent(sae, found))
-    .then(() => $("latent").scrollIntoView({ block: "nearest" }));
+  $("all-latents").open = true;
+  await fill($("latent"), asked(`/api/latents/${latent}?${OF}&id=${sae.id}`), (found) => drawLatent(sae, found));
+  $("latent").scrollIntoView({ block: "start" });
 }
 
 function drawLatent(sae, latent) {
-  const related = (list) => list.flatMap((one, i) => [i ? ", " : "", one.sae === null ? latentLink(sae, one.latent) : `${one.sae} ${one.latent}`,
-    ` (${number(one.cosine, 2)})`]);
+  const other = (name) => SAES.find((one) => one.names[0] === name && one.source === sae.source && one.group === sae.group);
+  const linked = (one) => one.sae === null ? latentLink(sae, one.latent)
+    : other(one.sae) ? latentLink(other(one.sae), one.latent, `${one.sae} ${one.latent}`) : `${one.sae} ${one.latent}`;
+  const related = (list) => list.flatMap((one, i) => [i ? ", " : "", linked(one), ` (${number(one.cosine, 2)})`]);
   const words = (list) => list.map((one) => one.text.trim()).join(", ");
   const known = [["fires on", `${percent(latent.density)} of tokens`], ["mean where it fires", number(latent.mean, 3)], ["maximum", number(latent.maximum, 3)]];
   const lines = [["most frequent tokens", latent.tokens.map((one) => `${one.text.trim()} (${number(one.count)})`).join(", ")],
