@@ -5,6 +5,7 @@ One thread reads and one gathers, as in training; the parties take turns. Cold: 
 """
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -23,6 +24,7 @@ from saelight.data.stream.loaders import TrainStream
 from saelight.data.stream.order import cut
 
 _PIECE = 8 << 20
+_CONTEXT = 50
 
 
 def write_all(folder: Path, n: int, d_in: int) -> dict[str, Path]:
@@ -32,19 +34,53 @@ def write_all(folder: Path, n: int, d_in: int) -> dict[str, Path]:
         for start in range(0, n, 8192):
             writer.append(x_ND[start : start + 8192])
     np.save(folder / "x.npy", x_ND)
-    places = {"shards": folder / "shards", ".npy": folder / "x.npy"}
-    from tests.data import foreign_makers
+    (folder / "saev").mkdir()
+    (folder / "arrow").mkdir()
+    _write_saev(folder / "saev", x_ND)
+    _write_arrow(folder / "arrow", x_ND)
+    return {name: folder / name for name in ("shards", "x.npy", "arrow", "saev")}
 
-    for name, make in (("Arrow (SAELens)", foreign_makers.arrow), ("saev", foreign_makers.saev)):
-        (folder / name[:4]).mkdir()
-        places[name] = Path(make(folder / name[:4], x_ND))
-    return places
+
+def _write_saev(folder: Path, x_ND: np.ndarray) -> None:
+    """saev's shards: one layer, examples of a context's tokens."""
+    contexts, each = len(x_ND) // _CONTEXT, 1000
+    known = {"family": "clip", "ckpt": "m", "layers": [0], "content_tokens_per_example": _CONTEXT, "cls_token": False}
+    known |= {"d_model": x_ND.shape[1], "n_examples": contexts, "max_tokens_per_shard": each * _CONTEXT}
+    (folder / "metadata.json").write_text(json.dumps(known | {"data": "", "dtype": "float32", "protocol": "2.1"}))
+    shards = []
+    for i, start in enumerate(range(0, contexts, each)):
+        n = min(each, contexts - start)
+        file = folder / f"acts{i:06}.bin"
+        with file.open("wb") as opened:
+            x_ND[start * _CONTEXT : (start + n) * _CONTEXT].tofile(opened)
+            opened.truncate(each * _CONTEXT * x_ND.shape[1] * 4)
+        shards.append({"name": file.name, "n_examples": n})
+    (folder / "shards.json").write_text(json.dumps(shards))
+
+
+def _write_arrow(folder: Path, x_ND: np.ndarray) -> None:
+    """SAELens's cache: lists of lists, in Arrow streams."""
+    import pyarrow as pa
+
+    each, names = 1000 * _CONTEXT, []
+    for i, start in enumerate(range(0, len(x_ND), each)):
+        part_ND = x_ND[start : start + each]
+        starts = np.arange(0, part_ND.size + 1, x_ND.shape[1], dtype=np.int32)
+        inner = pa.ListArray.from_arrays(starts, pa.array(part_ND.reshape(-1)))
+        contexts = pa.ListArray.from_arrays(np.arange(0, len(inner) + 1, _CONTEXT, dtype=np.int32), inner)
+        table = pa.table({"hook": contexts})
+        names.append(f"data-{i:05d}.arrow")
+        with pa.ipc.new_stream(folder / names[-1], table.schema) as stream:
+            stream.write_table(table, max_chunksize=100)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names], "_split": None}))
+    (folder / "dataset_info.json").write_text("{}")
 
 
 def files_of(path: Path) -> list[Path]:
     """The files that hold rows."""
-    path = Path(str(path).partition("@")[0])
-    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file() and file.stat().st_size > 1 << 20]
+    return (
+        [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file() and file.stat().st_size > 1 << 20]
+    )
 
 
 def drop(files: list[Path]) -> None:
@@ -88,7 +124,9 @@ def main() -> None:
         places = write_all(folder, given.rows, given.d_in)
         opened = {name: open_rows(str(path)) for name, path in places.items()}
         files = {name: files_of(path) for name, path in places.items()}
-        print(f"{given.rows:,} × {given.d_in} float32, {given.rows * given.d_in * 4 / 1e9:.1f} GB; GB/s, median (all rounds)")
+        print(
+            f"{given.rows:,} × {given.d_in} float32, {given.rows * given.d_in * 4 / 1e9:.1f} GB; GB/s, median (all rounds)"
+        )
         for state in ("cold", "warm"):
             figures: dict[str, list[tuple[float, float]]] = {name: [] for name in places}
             for _ in range(given.rounds):
