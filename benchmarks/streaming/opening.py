@@ -28,8 +28,9 @@ from saelight.data.shards.reader import ShardedRows
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-start, before = time.perf_counter(), peak()
+start, busy, before = time.perf_counter(), time.process_time(), peak()
 rows = ShardedRows(sys.argv[1])
+busy = time.process_time() - busy
 opened, rows_peak = time.perf_counter() - start, peak()
 del rows
 start = time.perf_counter()
@@ -40,7 +41,7 @@ stream = data.train_dataloader()
 next(iter(stream))
 buffers = data.describe().stream_bytes
 first = time.perf_counter() - start
-print(json.dumps({"opened": opened, "module": module, "first": first, "before": before, "rows": rows_peak,
+print(json.dumps({"busy": busy, "opened": opened, "module": module, "first": first, "before": before, "rows": rows_peak,
     "data": module_peak, "all": peak(), "buffers": buffers}))
 """
 
@@ -100,11 +101,12 @@ def main() -> None:
         print(f"{given.shards:,} shards, {given.rows:,} rows × {given.d_in} bfloat16, {size / 1e12:.2f} TB as they would be")
         rounds = [measure(folder) for _ in range(given.rounds)]
     median = {key: sorted(of[key] for of in rounds)[math.floor(len(rounds) / 2)] for key in rounds[0]}
-    print(f"shards opened in {median['opened']:.2f} s, {(median['rows'] - median['before']) / 1e6:.0f} MB more")
-    print(f"data module made in {median['module']:.2f} s, {(median['data'] - median['before']) / 1e6:.0f} MB more")
+    more = {key: (median[key] - median["before"]) / 1e6 for key in ("rows", "data", "all")}
+    print(f"shards opened in {median['opened']:.2f} s ({median['busy']:.2f} of CPU), {more['rows']:.0f} MB more")
+    print(f"data module made in {median['module']:.2f} s, {more['data']:.0f} MB more")
     print(
-        f"first batch after {median['first']:.2f} s, {(median['all'] - median['before']) / 1e6:.0f} MB more, of which the "
-        f"stream's buffers are {median['buffers'] / 1e6:.0f}"
+        f"first batch after {median['first']:.2f} s, {more['all']:.0f} MB more; of the stream's buffers it needs "
+        f"{median['buffers'] / 1e6:.0f}"
     )
 
 

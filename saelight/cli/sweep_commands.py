@@ -90,6 +90,11 @@ def _run_options(parser: argparse.ArgumentParser, launcher: str) -> None:
     _choosing(parser)
     parser.add_argument("--resume", action="store_true", help="go on in a folder that was begun: finished points stay")
     parser.add_argument("--dry-run", action="store_true", help="say what would run where, with memory, disk and time")
+    parser.add_argument(
+        "--cluster",
+        metavar="FIGURES",
+        help="with --dry-run: what it would take on machines that are not here, gpus=64,tflops=300,memory_gb=80,gb_per_s=2",
+    )
     known = "; ".join(f"{name}: {known.summary}" for name, known in LAUNCHERS.items())
     parser.add_argument("--launcher", default="local", metavar="NAME", help=f"{known}; or the class path of your own")
     parser.add_argument("--max-parallel", type=count, metavar="N", help="runs at once (default: one per device)")
@@ -193,7 +198,10 @@ def _run(given: argparse.Namespace) -> int:
         wait=not given.no_wait,
         resume=given.resume,
         journal=given.journal,
+        cluster=given.cluster,
     )
+    if given.cluster is not None and not given.dry_run:
+        raise UserError("--cluster goes with --dry-run: add that, or drop it")
     if given.dry_run:
         print(session.prepare().dry_run())
         return 0

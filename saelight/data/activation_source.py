@@ -120,8 +120,10 @@ def held_out_from(rows: StoredRows, fraction: float) -> int:
     if "document_ids" not in rows.columns:
         return target
     after = (_document_starts(rows, low, min(low + _SCAN, rows.n_rows)) for low in range(target, rows.n_rows, _SCAN))
-    before = (_document_starts(rows, max(1, high - _SCAN), high) for high in range(target, 1, -_SCAN))
     near = [int(s[0]) for s in itertools.islice(filter(len, after), 1)]
+    # Further away than the one found above it need not be looked for.
+    lowest = max(1, 2 * target - near[0]) if near else 1
+    before = (_document_starts(rows, max(1, high - _SCAN), high) for high in range(target, lowest, -_SCAN))
     near += [int(s[-1]) for s in itertools.islice(filter(len, before), 1)]
     if near:
         return min(near, key=lambda row: abs(row - target))

@@ -1,7 +1,8 @@
 """The header of a shard: the tensors of a safetensors file, and where each lies."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -44,7 +45,7 @@ class Header(NamedTuple):
 
     size: int
     """Bytes of the whole file."""
-    tensors: dict[str, StoredTensor]
+    tensors: Mapping[str, StoredTensor]
 
 
 def read_header(path: Path) -> Header:
@@ -77,7 +78,8 @@ def parse_header(path: Path | Url, size: int, read: Callable[[int], bytes]) -> H
     return Header(size, tensors)
 
 
-def _tensors(text: bytes, start: int) -> dict[str, StoredTensor]:
+@lru_cache(64)  # all files of a folder but the last have the same header, and there may be ten thousand
+def _tensors(text: bytes, start: int) -> Mapping[str, StoredTensor]:
     """The tensors that a header describes, whose bytes begin at `start` of the file. Raises `ValueError` when they are not
     as the format wants them: one after the other, without a gap."""
     header = parse(text)

@@ -44,6 +44,7 @@ class Request:
     wait: bool = True
     resume: bool = False
     journal: str | None = None
+    cluster: str | None = None
 
 
 class Session:
@@ -171,6 +172,8 @@ class Session:
     def dry_run(self) -> str:
         """What would run where, and what it would take."""
         groups = [(group, self.entries(group)) for group in self.to_run()]
+        if self.request.cluster is not None:
+            return "\n".join([self.summary(), self._on_cluster(self.request.cluster, [e for _, of in groups for e in of])])
         if self._searches:
             lines = [self.summary(), *self._search_forecast()]
         elif groups:
@@ -179,6 +182,14 @@ class Session:
             lines = [self.summary(), "to run: nothing: all that is asked for has been trained"]
         preview = self.launcher.preview([group for group, _ in groups])
         return "\n".join([*lines, *([preview] if preview else [])])
+
+    def _on_cluster(self, text: str, entries: list[Entry]) -> str:
+        from saelight.sweep.execute.stated_cluster import cluster_plan, parse_cluster
+
+        cluster = parse_cluster(text)
+        if not entries:
+            raise UserError("--cluster says what a sweep's points take, and a search has none yet; drop it, or use a grid")
+        return cluster_plan(entries, self.index.run_configs, cluster, self.max_saes)
 
     def _search_forecast(self) -> list[str]:
         """What is known of a search: how many trials there will be at once, and what a group of random ones takes."""

@@ -1,5 +1,6 @@
 """Entries into groups: those that may share a run do, as far as memory and `max_saes` go."""
 
+import heapq
 from collections.abc import Iterable, Sequence
 
 from saelight.run.memory import Needs, group_bytes
@@ -45,11 +46,11 @@ def _deal(members: list[Entry], n: int) -> list[list[Entry]]:
     """n groups of about equal work, each in the sweep's order: the largest first, each to the group with the least."""
     order = {entry.hash: i for i, entry in enumerate(members)}
     parts: list[list[Entry]] = [[] for _ in range(n)]
-    work = [0] * n
+    work = [(0, 0, i) for i in range(n)]
     for entry in sorted(members, key=lambda entry: -entry.parameters):
-        least = min(range(n), key=lambda i: (work[i], len(parts[i])))
+        done, saes, least = work[0]
         parts[least].append(entry)
-        work[least] += max(1, entry.parameters)
+        heapq.heapreplace(work, (done + max(1, entry.parameters), saes + 1, least))
     return [sorted(part, key=lambda entry: order[entry.hash]) for part in parts if part]
 
 

@@ -22,7 +22,7 @@ _PATIENCE = 600.0
 """Seconds for a child to end its batch and write its checkpoint."""
 _HASTE = 10.0
 """Seconds for a child that is to stop at once."""
-_SHARE = 0.8
+SHARE = 0.8
 """Of a device's memory, for runs; the rest is the system's, and the prediction's error."""
 
 
@@ -78,7 +78,7 @@ class LocalLauncher(Launcher):
     def memory_limit(self) -> int:
         """Of the smallest device; processes on the CPU share its memory."""
         shares = [device.memory // (self.processes if device.name == "cpu" else 1) for device in self.devices]
-        return int(_SHARE * min(shares))
+        return int(SHARE * min(shares))
 
     def free(self) -> int:
         return len(self._idle)
