@@ -76,7 +76,10 @@ def shared_saes(source: Path, place: HubPlace, to: str | None, leave_out: Collec
             folder = place.path or name if is_one else posixpath.join(place.path, name)
             if target and target.write_set:
                 folder = place.path
-            shared.saes.append(_described(name, one, folder, rows))
+            try:
+                shared.saes.append(_described(name, one, folder, rows))
+            except UserError as error:
+                raise UserError(f"{error}; --leave-out {name} shares the others") if len(found) > 1 else error from None
             if target is None:
                 shared.files |= _as_it_is(source, one, folder)
             progress.update()
@@ -93,10 +96,7 @@ def shared_saes(source: Path, place: HubPlace, to: str | None, leave_out: Collec
 
 
 def _described(name: str, found: Found, folder: str, rows: Mapping[Path, Mapping[str, Any]]) -> SharedSAE:
-    try:
-        sae = found.read()
-    except UserError as error:
-        raise UserError(f"{error}; --leave-out {name} shares the others") from None
+    sae = found.read()
     return SharedSAE(
         path=folder,
         variant=variant_name(sae),

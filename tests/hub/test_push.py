@@ -17,7 +17,8 @@ from saelight.hub import push
 from saelight.hub.model_card import is_as_written
 from tests.support.commands import refused, saelight_
 from tests.support.conversions import CONFIGS, rows, trained
-from tests.support.hub_server import USER, WRITER, standing_in
+from tests.support.hub_repositories import USER, WRITER
+from tests.support.hub_server import standing_in
 
 REPO = f"{USER}/saes"
 NAMES = ("batch", "gates", "relu", "top")
