@@ -1,5 +1,6 @@
 """What a hub refuses, and what is no name on one: one line each, and nothing is written."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,19 @@ def test_a_page_that_is_none_of_a_hubs(hub):
 
 def test_nothing_is_written_to_a_hub_by_convert(capsys, saes):
     assert "`saelight push` shares" in refused(capsys, "convert", str(saes), "hf://u/r", "--to", "saelight")
+
+
+@pytest.mark.slow
+def test_whatever_is_written_after_the_scheme_is_one_line_or_an_sae(published):
+    rng = random.Random(15)
+    often = ["u", "r", "gated", "layer_3", "relu", "topk", "@", "main", *"//////"]
+    seldom = ["//", "..", "%2F", " ", "é", "\0", "*", "[a]", "refs/pr/1", "datasets", "@@", "?", "#", "hf://", "~", "\n"]
+    names = ["hf://" + "".join(rng.choices([*often, *often, *seldom], k=rng.randint(0, 9))) for _ in range(300)]
+    lines = []
+    for name in [*names, "hf://u/r/layer_3/relu"]:
+        try:
+            saelight.load(name)
+        except saelight.UserError as error:
+            lines.append(str(error))
+    assert len(lines) < 301
+    assert [line for line in lines if "\n" in line or len(line) > 600] == []

@@ -1,4 +1,4 @@
-"""What the hub that stands in for huggingface.co keeps: repositories, a dict of files for every commit, and what it was asked."""
+"""What the hub that stands in for huggingface.co keeps: repositories with the files of every commit, and what was asked."""
 
 import hashlib
 from dataclasses import dataclass, field
