@@ -40,13 +40,11 @@ def asking(place: HubPlace, to_write: bool = False) -> Iterator[None]:
         to_write: Whether something is to be shared there.
     """
     hub = import_hub()
-    logging, utils = hub.logging, hub.utils
-    level, silent = logging.get_verbosity(), not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    if silent:
-        utils.disable_progress_bars()
+    level, bars = hub.logging.get_verbosity(), sys.stderr.isatty() or hub.utils.are_progress_bars_disabled()
+    hub.logging.set_verbosity_error()
     try:
-        yield
+        with contextlib.nullcontext() if bars else hub.utils.disable_progress_bars():
+            yield
     except (UserError, MemoryError):
         raise
     except OSError as error:
@@ -56,9 +54,7 @@ def asking(place: HubPlace, to_write: bool = False) -> Iterator[None]:
     except Exception as error:
         raise _refusal(error, place, to_write) or _odd(error, place) from None
     finally:
-        logging.set_verbosity(level)
-        if silent:
-            utils.enable_progress_bars()
+        hub.logging.set_verbosity(level)
 
 
 def _refusal(error: BaseException | None, place: HubPlace, to_write: bool) -> UserError | None:
