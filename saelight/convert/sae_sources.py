@@ -60,7 +60,7 @@ def all_at(path: str | os.PathLike[str], format: str | None = None, leave_out: C
         return Source(hub.fetched(_without(path, hub.found, leave_out)), hub.is_one)
     local = _local(path)
     one = formats.at(local, format)
-    found = {local.absolute().name: one} if one else formats.inside(local, format)
+    found = {os.path.basename(os.path.abspath(local)): one} if one else formats.inside(local, format)
     if not found:
         raise formats.none_at(local, format)
     return Source({name: found[name] for name in _without(path, found, leave_out)}, one is not None)

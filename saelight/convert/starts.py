@@ -15,6 +15,7 @@ from saelight.convert.formats import Found
 from saelight.convert.parts import TOPK_KINDS, variant
 from saelight.convert.sae_sources import the_one_at
 from saelight.errors import UserError
+from saelight.hub.hub_place import is_on_a_hub
 from saelight.ops.normalisation import Normalisation
 from saelight.saes import trained
 from saelight.saes.sae import SAE
@@ -43,10 +44,16 @@ def read(path: str) -> Trained:
 
 def known(path: str) -> Known:
     """What is known of the SAE at a path. Raises as `read`."""
-    found = the_one_at(path)
+    found = _on_a_hub(path) if is_on_a_hub(path) else the_one_at(path)
     if _is_ours(found):
         return Known(describe(found.path).skeleton, trained.fingerprint(found.path))
     return _known(found, path, _stamp(found.path))
+
+
+@functools.lru_cache(maxsize=256)
+def _on_a_hub(path: str) -> Found:
+    """As it was when it was first asked for, which a sweep does for every point."""
+    return the_one_at(path)
 
 
 def _is_ours(found: Found) -> bool:

@@ -12,6 +12,7 @@ from saelight.convert.format import Format
 from saelight.convert.sae_sources import all_at
 from saelight.errors import UserError
 from saelight.files import check_path, replacing
+from saelight.hub.hub_place import is_on_a_hub
 from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE
 
@@ -119,6 +120,8 @@ def _provenance(sae: SAE, name: str) -> Provenance:
 
 def _check_new(path: Path) -> None:
     check_path(path, "the folder to make")
+    if is_on_a_hub(path):
+        raise UserError(f"{path} is on a hub, and this writes to this machine: `saelight push` shares what it has written")
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists: name another folder, or remove it")
 

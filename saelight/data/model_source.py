@@ -94,8 +94,8 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
             )
         if self.save_to is not None and isinstance(located(self.save_to), Url):
             raise UserError(
-                f"data.save_to {self.save_to} is a URL, and what is saved on the way lies on a disk; name a folder, or write "
-                "to the URL with `saelight shards harvest`"
+                f"data.save_to {self.save_to} is a URL, and what is saved on the way lies on a disk; name a folder, or "
+                "write to the URL with `saelight shards harvest`"
             )
         RowFilter(**self._rows_kept)
 

@@ -24,8 +24,11 @@ def endpoint() -> str:
 
 
 def client() -> "HfApi":
-    """What asks the hub. Raises `UserError` where huggingface_hub is missing."""
-    return import_hub().HfApi(endpoint=endpoint(), library_name="saelight", library_version=version())
+    """What asks the hub. Raises `UserError` where huggingface_hub is missing, or what it has for a token can be none."""
+    hub = import_hub()
+    if (token := hub.get_token()) and not (token.isascii() and token.isprintable() and " " not in token):
+        raise UserError(f"what is in HF_TOKEN, or in the login's file, is no token: {_LOG_IN} anew")
+    return hub.HfApi(endpoint=endpoint(), library_name="saelight", library_version=version())
 
 
 @contextlib.contextmanager
@@ -37,23 +40,21 @@ def asking(place: HubPlace, to_write: bool = False) -> Iterator[None]:
         to_write: Whether something is to be shared there.
     """
     hub = import_hub()
-    logging, utils = hub.logging, hub.utils
-    level, silent = logging.get_verbosity(), not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    if silent:
-        utils.disable_progress_bars()
+    level, bars = hub.logging.get_verbosity(), sys.stderr.isatty() or hub.utils.are_progress_bars_disabled()
+    hub.logging.set_verbosity_error()
     try:
-        yield
-    except UserError:
+        with contextlib.nullcontext() if bars else hub.utils.disable_progress_bars():
+            yield
+    except (UserError, MemoryError):
         raise
+    except OSError as error:
+        if (said := _refusal(error, place, to_write)) or error.errno is None:
+            raise said or _odd(error, place) from None
+        raise  # this machine's own, as a full disk
     except Exception as error:
-        if said := _refusal(error, place, to_write):
-            raise said from None
-        raise
+        raise _refusal(error, place, to_write) or _odd(error, place) from None
     finally:
-        logging.set_verbosity(level)
-        if silent:
-            utils.enable_progress_bars()
+        hub.logging.set_verbosity(level)
 
 
 def _refusal(error: BaseException | None, place: HubPlace, to_write: bool) -> UserError | None:
@@ -76,7 +77,7 @@ def _refusal(error: BaseException | None, place: HubPlace, to_write: bool) -> Us
         if isinstance(error, errors.LocalTokenNotFoundError):
             return UserError(f"{endpoint()} does not know you: {_LOG_IN}")
         if isinstance(error, errors.OfflineModeIsEnabled):
-            return UserError(f"{place} is not on this machine, and HF_HUB_OFFLINE forbids to ask: unset it")
+            return UserError(f"{place}: HF_HUB_OFFLINE forbids to ask {endpoint()}, and it is needed: unset it")
         if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL | httpx2.StreamError):
             return UserError(
                 f"{place}: {endpoint()} does not answer ({one_line(error)}): look to the network, or to HF_ENDPOINT; what "
@@ -86,6 +87,13 @@ def _refusal(error: BaseException | None, place: HubPlace, to_write: bool) -> Us
             return UserError(f"{place} is no place on a hub: {one_line(error)}")
         error = error.__cause__ or error.__context__
     return None
+
+
+def _odd(error: BaseException, place: HubPlace) -> UserError:
+    """The line for an answer that huggingface_hub makes no sense of."""
+    return UserError(
+        f"{place}: {endpoint()} answers as no hub does ({one_line(error)}): look to HF_ENDPOINT, or try again later"
+    )
 
 
 def _not_shown(repo: str) -> UserError:

@@ -46,7 +46,7 @@ def place_of(name: str | os.PathLike[str]) -> HubPlace:
     text = os.fspath(name)
     if match := _NAME.match(text):
         text = SCHEME + text[match.end() :]
-    if SCHEME in text[1:] or "\0" in text:
+    if SCHEME in text[1:] or not text.isprintable():
         raise UserError(f"{text!r} is no place on a hub: write hf://user/repo/path")
     hub = import_hub()
     try:

@@ -8,6 +8,7 @@ import html
 import json
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -123,8 +124,6 @@ def _loading(shared: Shared, place: HubPlace) -> str:
         lines += ["", "and in SAELens", "", "```python", "from sae_lens import SAE", ""]
         lines += ["import saelight.convert.in_sae_lens", ""] if shared.notes else []
         lines += [f"sae = SAE.from_pretrained({json.dumps(place.repo)}, {json.dumps(first.path)})", "```"]
-    if shared.format == "circuit_tracer":
-        lines[5] = f"sae = saelight.load({json.dumps(f'{first}/layer_0.safetensors')})"
     return "\n".join([*lines, *(f"\n{note}" for note in shared.notes)])
 
 
@@ -152,7 +151,8 @@ def _told(shared: Shared, key: str) -> list[Any]:
 
 
 def _is_on_a_hub(name: Any) -> bool:
-    return isinstance(name, str) and bool(_ON_A_HUB.fullmatch(name))
+    """Whether a model's or a text's name is as a hub's are, and none of a folder here."""
+    return isinstance(name, str) and bool(_ON_A_HUB.fullmatch(name)) and not Path(name).exists()
 
 
 def _metrics(sae: SharedSAE) -> Mapping[str, float]:

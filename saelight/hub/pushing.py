@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.hf_api import ModelInfo
 
-_AT_ONCE = 8  # files between two steps of the bar
+_AT_ONCE = 4  # files between two steps of the bar
+_LONG = 2**26  # bytes, of which an upload is not done in a moment
 
 
 class Pushed(NamedTuple):
@@ -71,7 +72,8 @@ def push(
     check_path(folder, "the folder to share")
     if is_on_a_hub(folder):
         raise UserError(f"{folder} is on a hub already: give a folder of this machine")
-    api = client()
+    with asking(place, to_write=True):
+        api = client()
     before = _info(api, place, public)
     with shared_saes(Path(folder), place, to, leave_out) as shared:
         with asking(place, to_write=True):
@@ -80,17 +82,16 @@ def push(
             head = api.repo_info(place.repo, revision=place.revision)
             there = api.list_repo_files(place.repo, revision=head.sha)
         images, notes = _front([sae for sae in shared.saes if sae.row is not None])
-        text, kept = _card(api, place, shared, there, bool(images), new_card)
+        text, kept = _card(place, head.sha, shared, there, bool(images), new_card)
         contents: dict[str, Path | bytes] = {**shared.files}
         contents |= {posixpath.join(place.path, name): data for name, data in (images | text).items()}
         with asking(place, to_write=True):
             commit = _upload(api, place, contents, f"Add {_count(shared)} by saelight {version()}")
     if before is not None and public and before.private:
         notes.append(f"{place.repo} was private and stays so: {endpoint()}/{place.repo}/settings makes it public")
-    saes = dict.fromkeys(str(place._replace(path=sae.path)) for sae in shared.saes)
     return Pushed(
         place=place._replace(revision=commit),
-        saes=[*saes],
+        saes=[str(place._replace(path=sae.path)) for sae in shared.saes],
         url=f"{endpoint()}/{place.repo}",
         private=bool(head.private),
         is_new=commit != head.sha,
@@ -132,15 +133,20 @@ def _front(saes: Sequence[SharedSAE]) -> tuple[dict[str, bytes], list[str]]:
 
 
 def _card(
-    api: "HfApi", place: HubPlace, shared: Shared, there: Collection[str], has_front: bool, anew: bool
+    place: HubPlace, head: str | None, shared: Shared, there: Collection[str], has_front: bool, anew: bool
 ) -> tuple[dict[str, bytes], list[str]]:
-    """The card by its file's name, unless somebody has written in the one that is there; and what to say then."""
+    """The card by its file's name, unless somebody has written in the one that is there; and what to say then.
+
+    Args:
+        head: The commit that is there now.
+        there: Its files.
+    """
     from huggingface_hub import hf_hub_download
 
     path = posixpath.join(place.path, CARD)
     if path in there and not anew:
         with asking(place):
-            old = hf_hub_download(place.repo, path, revision=place.revision, endpoint=endpoint(), library_name="saelight")
+            old = hf_hub_download(place.repo, path, revision=head, endpoint=endpoint(), library_name="saelight")
         if not is_as_written(Path(old).read_text(encoding="utf-8", errors="replace")):
             return {}, [f"{path} there is not as saelight wrote it, and stays: --new-card replaces it"]
     mine = {sae.path for sae in shared.saes}
@@ -155,7 +161,7 @@ def _upload(api: "HfApi", place: HubPlace, contents: dict[str, Path | bytes], me
 
     operations = [CommitOperationAdd(path, content) for path, content in sorted(contents.items())]
     total = sum(operation.upload_info.size for operation in operations)
-    with bar(total=total, unit="B", desc="upload", delay=2) as progress:
+    with bar(total=total, unit="B", desc="upload", delay=0 if total > _LONG else 2) as progress:
         for some in _in_parts(operations):
             api.preupload_lfs_files(place.repo, some, revision=place.revision, free_memory=False)
             progress.update(sum(operation.upload_info.size for operation in some))

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from saelight.bars import bar
-from saelight.convert import formats
+from saelight.convert import formats, origin
+from saelight.convert.format import Format
 from saelight.convert.formats import Found
 from saelight.convert.layouts import NamedFiles
 from saelight.convert.parts import variant_name
@@ -19,6 +20,7 @@ from saelight.convert.writing import convert
 from saelight.errors import UserError
 from saelight.hub.hub_place import HubPlace
 from saelight.saes.provenance import Provenance
+from saelight.saes.sae import SAE
 from saelight.sweep.store.results_table import rows_of
 
 
@@ -26,7 +28,7 @@ class SharedSAE(NamedTuple):
     """One SAE, as its card describes it."""
 
     path: str
-    """Where it lies in the repository."""
+    """Where it lies in the repository: a folder, or a file."""
     variant: str
     d_in: int
     d_out: int | None
@@ -73,12 +75,14 @@ def shared_saes(source: Path, place: HubPlace, to: str | None, leave_out: Collec
     target = formats.named(to, to_write=True) if to else None
     with bar(total=len(found), unit=" SAEs", desc="read", delay=2) as progress:
         for name, one in found.items():
-            folder = place.path or name if is_one else posixpath.join(place.path, name)
-            if target and target.write_set:
-                folder = place.path
-            shared.saes.append(_described(name, one, folder, rows))
+            try:
+                sae = one.read()
+            except UserError as error:
+                raise UserError(f"{error}; --leave-out {name} shares the others") if len(found) > 1 else error from None
+            path = _path(place, name, one, sae, is_one, target)
+            shared.saes.append(_described(path, sae, rows.get(one.path.resolve())))
             if target is None:
-                shared.files |= _as_it_is(source, one, folder)
+                shared.files |= _as_it_is(source, one, path)
             progress.update()
     if target is None:
         yield shared
@@ -86,43 +90,49 @@ def shared_saes(source: Path, place: HubPlace, to: str | None, leave_out: Collec
     with tempfile.TemporaryDirectory(prefix="saelight-push-") as scratch:
         made = Path(scratch) / "made"
         shared.notes += convert(source, made, target.name, leave_out=leave_out).notes
-        base = shared.saes[0].path if is_one else place.path
+        base = shared.saes[0].path if is_one and not target.write_set else place.path
         written = [path for path in sorted(made.rglob("*")) if path.is_file()]
         shared.files |= {posixpath.join(base, path.relative_to(made).as_posix()): path for path in written}
         yield shared
 
 
-def _described(name: str, found: Found, folder: str, rows: Mapping[Path, Mapping[str, Any]]) -> SharedSAE:
-    try:
-        sae = found.read()
-    except UserError as error:
-        raise UserError(f"{error}; --leave-out {name} shares the others") from None
+def _path(place: HubPlace, name: str, found: Found, sae: SAE, is_one: bool, target: Format | None) -> str:
+    """Where an SAE comes to lie in the repository, its folder or its file."""
+    if target is not None and target.write_set:
+        layer = origin.layer(sae.provenance.source) if sae.provenance else None
+        return posixpath.join(place.path, f"layer_{layer}.safetensors")
+    if target is None and found.path.is_file():
+        return posixpath.join(place.path, "" if is_one else posixpath.dirname(name), found.path.name)
+    if is_one:
+        return place.path or (found.path.stem if found.path.is_file() else name)
+    return posixpath.join(place.path, name)
+
+
+def _described(path: str, sae: SAE, row: Mapping[str, Any] | None) -> SharedSAE:
     return SharedSAE(
-        path=folder,
+        path=path,
         variant=variant_name(sae),
         d_in=sae.d_in,
         d_out=sae.d_out if sae.is_transcoder else None,
         d_sae=sae.d_sae,
         spec=sae.config.spec(),
-        provenance=sae.provenance or Provenance(name=name),
-        row=rows.get(found.path.resolve()),
+        provenance=sae.provenance or Provenance(),
+        row=row,
     )
 
 
-def _as_it_is(source: Path, found: Found, folder: str) -> dict[str, Path]:
+def _as_it_is(source: Path, found: Found, placed: str) -> dict[str, Path]:
     """The files of an SAE by their paths in the repository: those that a reader needs, and no others."""
     root = source if source.is_dir() and found.path != source else source.parent
     tree = NamedFiles([path.relative_to(root).as_posix() for path in _files_around(found.path, root)])
     path = PurePosixPath(found.path.relative_to(root).as_posix())
-    home = path if found.path.is_dir() else path.parent
-    if not found.path.is_dir():
-        folder = posixpath.dirname(folder)
-    placed = {
+    home, folder = (path.parent, posixpath.dirname(placed)) if found.path.is_file() else (path, placed)
+    files = {
         posixpath.normpath(posixpath.join(folder, os.path.relpath(file, home))): root / file
         for file in tree.files_of(found.format, path)
     }
     # What lies above the repository's root has no place in it.
-    return {at: file for at, file in placed.items() if not at.startswith("..")}
+    return {at: file for at, file in files.items() if not at.startswith("..")}
 
 
 def _files_around(path: Path, root: Path) -> Iterator[Path]:

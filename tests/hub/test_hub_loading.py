@@ -10,7 +10,8 @@ import saelight
 from saelight.convert import write
 from tests.support.commands import saelight_
 from tests.support.conversions import CONFIGS, rows, trained
-from tests.support.hub_server import USER, standing_in
+from tests.support.hub_repositories import USER
+from tests.support.hub_server import standing_in
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What a hub refuses, and what is no name on one: one line each, and nothing is written."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import saelight
 from saelight.convert import write
 from tests.support.commands import refused
 from tests.support.conversions import CONFIGS, trained
-from tests.support.hub_server import READER, USER, standing_in
+from tests.support.hub_repositories import READER, USER
+from tests.support.hub_server import standing_in
 
 
 @pytest.fixture
@@ -132,3 +134,47 @@ def test_without_huggingface_hub(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(saelight.UserError, match=r"needs huggingface_hub: pip install 'saelight\[hub\]'"):
         saelight.load("hf://u/r")
+
+
+@pytest.mark.parametrize("token", ["hf_secrét", "hf_sec ret", "hf_se\x01cret"])
+def test_what_is_no_token_is_not_said(token, saes, cache, capsys):
+    with standing_in(cache, token) as hub:
+        line = refused(capsys, "push", str(saes), f"{USER}/x")
+        assert "what is in HF_TOKEN, or in the login's file, is no token" in line
+        assert token not in line
+        assert hub.asked == []
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://", "http://127.0.0.1:99999", "https://[::1", "{}/other/page"])
+def test_an_address_that_is_no_hubs(address, hub, saes, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", address.format(hub.url))
+        for command in (["convert", "hf://u/r", "out", "--to", "saelight"], ["push", str(saes), f"{USER}/x"]):
+            assert len(refused(capsys, *command)) < 400
+    assert not hub.repos
+
+
+def test_a_page_that_is_none_of_a_hubs(hub):
+    hub.broken = 200
+    with pytest.raises(saelight.UserError, match=r"hf://u/r: http://127.* answers as no hub does \("):
+        saelight.load("hf://u/r")
+
+
+def test_nothing_is_written_to_a_hub_by_convert(capsys, saes):
+    assert "`saelight push` shares" in refused(capsys, "convert", str(saes), "hf://u/r", "--to", "saelight")
+
+
+@pytest.mark.slow
+def test_whatever_is_written_after_the_scheme_is_one_line_or_an_sae(published):
+    rng = random.Random(15)
+    often = ["u", "r", "gated", "layer_3", "relu", "topk", "@", "main", *"//////"]
+    seldom = ["//", "..", "%2F", " ", "é", "\0", "*", "[a]", "refs/pr/1", "datasets", "@@", "?", "#", "hf://", "~", "\n"]
+    names = ["hf://" + "".join(rng.choices([*often, *often, *seldom], k=rng.randint(0, 9))) for _ in range(300)]
+    lines = []
+    for name in [*names, "hf://u/r/layer_3/relu"]:
+        try:
+            saelight.load(name)
+        except saelight.UserError as error:
+            lines.append(str(error))
+    assert len(lines) < 301
+    assert [line for line in lines if "\n" in line or len(line) > 600] == []

@@ -17,9 +17,11 @@ from saelight.hub import push
 from saelight.hub.model_card import is_as_written
 from tests.support.commands import refused, saelight_
 from tests.support.conversions import CONFIGS, rows, trained
-from tests.support.hub_server import USER, WRITER, standing_in
+from tests.support.hub_repositories import USER, WRITER
+from tests.support.hub_server import standing_in
 
 REPO = f"{USER}/saes"
+SET = ("config.yaml", "layer_0.safetensors", "layer_0.saelight.json")
 NAMES = ("batch", "gates", "relu", "top")
 MODEL = "EleutherAI/pythia-70m"
 OWN = {f"{name}/{file}" for name in NAMES for file in ("config.json", "sae.safetensors")}
@@ -87,8 +89,8 @@ def test_a_set_of_transcoders(tmp_path, hub):
         write(trained(CONFIGS["relu"], d_out=16, layer=layer), tmp_path / "set" / f"l{layer}")
     made = push(tmp_path / "set", f"{REPO}/clt", "circuit_tracer")
     assert "clt/layer_1.safetensors" in hub.repos[REPO].files
-    assert made.saes == [f"hf://{REPO}/clt"]
-    assert saelight.load(f"hf://{REPO}/clt/layer_1.safetensors").is_transcoder
+    assert made.saes == [f"hf://{REPO}/clt/layer_{i}.safetensors" for i in (0, 1)]
+    assert saelight.load(made.saes[1]).is_transcoder
     assert 'saelight.load("hf://user/saes/clt/layer_0.safetensors")' in hub.repos[REPO].files["clt/README.md"].decode()
 
 
@@ -97,8 +99,10 @@ def test_foreign_folders_as_they_are(tmp_path, hub):
     (tmp_path / "saes" / "config.json").write_text('{"model": "a/b"}')
     (tmp_path / "saes" / "state.pt").write_bytes(b"optimizer")
     write(trained(CONFIGS["relu"], d_out=16, layer=0), tmp_path / "saes" / "set", to="circuit_tracer")
-    push(tmp_path / "saes", REPO)
-    assert hub.repos[REPO].files.keys() == {
+    made = push(tmp_path / "saes", REPO)
+    assert [saelight.load(name).is_transcoder for name in made.saes] == [False, True]
+    assert saelight.load(push(tmp_path / "saes" / "set" / "layer_0.safetensors", f"{REPO}/one").saes[0]).is_transcoder
+    assert hub.repos[REPO].files.keys() - {f"one/{name}" for name in ("README.md", *SET)} == {
         ".gitattributes",
         "README.md",
         "config.json",

@@ -7,12 +7,10 @@ one, and in no commit until one names them.
 
 import base64
 import contextlib
-import hashlib
 import json
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,72 +20,10 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-USER, WRITER, READER = "user", "hf_writersSecret", "hf_readersSecret"
-"""An account, and two tokens of it: one may write."""
-_LARGE = (".safetensors", ".pt", ".pth", ".npz", ".png")
+from tests.support.hub_repositories import LARGE, READER, USER, WRITER, Hub, Repository, git_sha, sha256
+
 _PAGE = 3
 """Files that a listing gives at a time; the hub gives 1000."""
-
-
-@dataclass
-class Repository:
-    """What the hub keeps of one."""
-
-    private: bool = False
-    gated: bool = False
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    large: dict[str, bytes] = field(default_factory=dict)
-    """What was put by LFS, by its SHA-256."""
-
-    def commit(self, branch: str, files: dict[str, bytes]) -> str:
-        """A new head of a branch; its name."""
-        head = hashlib.sha1(repr([len(self.commits), sorted(files)]).encode()).hexdigest()
-        self.commits[head] = files
-        self.branches[branch] = head
-        return head
-
-    def at(self, revision: str) -> str | None:
-        """The commit that a revision names."""
-        known = self.branches | self.tags | {commit: commit for commit in self.commits}
-        return known.get(revision)
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        """Of the main branch."""
-        return self.commits[self.branches["main"]]
-
-
-class Hub:
-    """The hub: its repositories by name, what it was asked, and what is to go wrong."""
-
-    def __init__(self) -> None:
-        self.repos: dict[str, Repository] = {}
-        self.asked: list[tuple[str, str]] = []
-        """Method and path of every request."""
-        self.uploads_until_it_fails: int | None = None
-        self.slow_uploads = 0.0
-        """Seconds that each takes."""
-        self.broken: int | None = None
-        """The status of every answer."""
-        self.cuts_downloads_at: int | None = None
-        """Bytes of a file after which the connection is lost."""
-        self.url = ""
-
-    def publish(self, repo: str, folder: Path | dict[str, bytes], **settings: Any) -> Repository:
-        """A repository with the files of a folder."""
-        files = folder
-        if isinstance(folder, Path):
-            files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-        assert isinstance(files, dict)
-        self.repos[repo] = made = Repository(**settings)
-        made.commit("main", files)
-        return made
-
-    def count(self, method: str, part: str) -> int:
-        """How many requests of a method had this in their path."""
-        return sum(asked == method and part in path for asked, path in self.asked)
 
 
 @contextlib.contextmanager
@@ -250,8 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _tree(self, repo: Repository, commit: str) -> None:
         files, start = sorted(repo.commits[commit].items()), int(self.query.get("cursor", ["0"])[0])
         entries = [
-            {"type": "file", "path": path, "size": len(data), "oid": _git_sha(data)}
-            | ({"lfs": {"oid": _sha256(data), "size": len(data), "pointerSize": 100}} if path.endswith(_LARGE) else {})
+            {"type": "file", "path": path, "size": len(data), "oid": git_sha(data)}
+            | ({"lfs": {"oid": sha256(data), "size": len(data), "pointerSize": 100}} if path.endswith(LARGE) else {})
             for path, data in files[start : start + _PAGE]
         ]
         more = f'<{self.hub.url}{urlsplit(self.path).path}?recursive=true&cursor={start + _PAGE}>; rel="next"'
@@ -267,11 +203,11 @@ class _Handler(BaseHTTPRequestHandler):
         if (data := repo.commits[commit].get(path)) is None:
             return self._refuse(404, "EntryNotFound", "Entry not found")
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
-        etag = _sha256(data) if path.endswith(_LARGE) else _git_sha(data)
+        etag = sha256(data) if path.endswith(LARGE) else git_sha(data)
         self.send_response(206 if start else 200)
         self.send_header("ETag", f'"{etag}"')
         self.send_header("X-Repo-Commit", commit)
-        if path.endswith(_LARGE):
+        if path.endswith(LARGE):
             self.send_header("X-Linked-Etag", f'"{etag}"')
             self.send_header("X-Linked-Size", str(len(data)))
         if start:
@@ -285,8 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
     # --- uploads
 
     def _upload_mode(self, repo: Repository, commit: str, file: dict[str, Any]) -> dict[str, Any]:
-        data, large = repo.commits[commit].get(file["path"]), file["path"].endswith(_LARGE)
-        oid = data and (_sha256(data) if large else _git_sha(data))
+        data, large = repo.commits[commit].get(file["path"]), file["path"].endswith(LARGE)
+        oid = data and (sha256(data) if large else git_sha(data))
         mode = "lfs" if large else "regular"
         return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False} | ({"oid": oid} if oid else {})
 
@@ -305,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.hub.uploads_until_it_fails < 0:
                 return self._refuse(403, "", "the signature has expired")
         time.sleep(self.hub.slow_uploads)
-        assert _sha256(self.body) == oid
+        assert sha256(self.body) == oid
         self.hub.repos[f"{user}/{name}"].large[oid] = self.body
         self._answer({})
 
@@ -323,11 +259,3 @@ class _Handler(BaseHTTPRequestHandler):
                 assert key == "header"
         head = repo.commit(branch, files)
         self._answer({"commitUrl": f"{self.hub.url}/{name}/commit/{head}", "commitOid": head})
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _git_sha(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

@@ -9,7 +9,8 @@ from saelight.hub import push
 from saelight.saes import HardConcrete
 from tests.conformance.peers.support import peer
 from tests.support.conversions import CONFIGS, D, F, rows, same, same_sae, trained
-from tests.support.hub_server import USER, standing_in
+from tests.support.hub_repositories import USER
+from tests.support.hub_server import standing_in
 
 sae_lens = peer("sae_lens")
 
