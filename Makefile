@@ -5,7 +5,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart real test test-slow test-slurm test-browser docs test-docs dist conformance-peers bench bench-quick quality quality-quick lint install clean
+.PHONY: quickstart real test test-slow test-slurm test-browser docs test-docs notebooks dist conformance-peers bench bench-quick quality quality-quick lint install clean
 
 quickstart: install  ## train nine SAEs on synthetic data with a known answer
 	$(BIN)/saelight fit --config configs/quickstart.yaml
@@ -34,6 +34,11 @@ docs: $(VENV)/.docs  ## the documentation as a site, in build/docs: open build/d
 
 test-docs: $(VENV)/.docs  ## builds the site, follows its links, runs its notebooks and its launcher
 	$(BIN)/python -m pytest -m slow tests/docs
+
+notebooks: $(VENV)/.docs  ## run them and store what they put out
+	mkdir -p build/notebooks && cp docs/notebooks/*.ipynb build/notebooks
+	cd build/notebooks && PATH="$(abspath $(BIN)):$$PATH" jupyter execute --inplace *.ipynb
+	cp build/notebooks/*.ipynb docs/notebooks
 
 dist: $(VENV)/.test  ## wheel and sdist, in dist/
 	rm -rf dist build/lib build/bdist.*

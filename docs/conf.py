@@ -41,7 +41,7 @@ def plain(types: str) -> str:
 def list_the_others(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put every page that index.md does not name where it says `(others)`: a new page needs no line there."""
     if docname == "index":
-        named = set(source[0].split())
+        named = set(source[0].splitlines())
         others = [name for name in sorted(app.env.found_docs) if name != "index" and name not in named]
         source[0] = source[0].replace("(others)", "\n".join(others))
 

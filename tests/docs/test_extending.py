@@ -15,9 +15,11 @@ from saelight.convert import formats
 from saelight.errors import UserError
 from saelight.loggers import PerSAE
 from tests.support.commands import saelight_
+from tests.support.runs import data, trainer
 from tests.support.sweeps import write
 
-PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "extending.md").read_text()
 
 
 def example(first_word: str) -> types.ModuleType:
@@ -26,6 +28,17 @@ def example(first_word: str) -> types.ModuleType:
     module = types.ModuleType(Path(first_word).stem)
     exec(compile(code, first_word, "exec"), vars(module))
     return module
+
+
+def test_the_callback_announces_who_ends(tmp_path, capsys):
+    (code,) = re.findall(r"```python\n(class Announce.*?)```", (DOCS / "training.md").read_text(), re.DOTALL)
+    exec(compile(code, "training.md", "exec"), there := {"saelight": saelight})
+    saes = {name: saelight.TopK(d_sae=20, k=k) for name, k in (("a", 1), ("b", 4))}
+    halving = saelight.Halving(rungs=[0.5])
+    trainer(tmp_path, max_epochs=2, callbacks=[halving, there["Announce"]()]).fit(
+        saelight.SAEBank(saes, d_in=16), data(rows=500, val_rows=100)
+    )
+    assert capsys.readouterr().out.startswith("a retired halving: fvu")
 
 
 def test_the_sink_keeps_what_is_logged_and_forgets_what_is_trained_again(tmp_path):
