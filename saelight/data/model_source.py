@@ -189,7 +189,7 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
         if self.save_to is not None:
             folder = Path(self.save_to) / _RANK.format(rank) if world > 1 else Path(self.save_to)
             folders = {hook: folder / hook if len(self.hooks) > 1 else folder for hook in self.hooks}
-            stream.saver = ShardSaver({hook: self._writer(hook, out) for hook, out in folders.items()}, n_rows)
+            stream.saver = ShardSaver({hook: self._writer(hook, out) for hook, out in folders.items()}, folders, n_rows)
         return RankRows(self._rows_of(stream), n_rows, stream)
 
     def _writer(self, hook: str, out: Path) -> ShardWriter:

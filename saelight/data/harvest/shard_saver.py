@@ -44,11 +44,12 @@ class ShardSaver:
 
     Args:
         writers: What writes them, by hook; they are not yet entered.
+        folders: Where they write.
         n_rows: Rows after which all is written.
     """
 
-    def __init__(self, writers: Mapping[str, ShardWriter], n_rows: int) -> None:
-        self._writers, self._n_rows = writers, n_rows
+    def __init__(self, writers: Mapping[str, ShardWriter], folders: Mapping[str, Path], n_rows: int) -> None:
+        self._writers, self._folders, self._n_rows = writers, folders, n_rows
         self._before: dict[str, ShardedRows] = {}
         """What the interrupted run wrote."""
         self._stack: contextlib.ExitStack | None = None
@@ -95,7 +96,7 @@ class ShardSaver:
             writer.dropped = [*(before.known.dropped if before else ()), *([self._last.report(hook)] if self._last else ())]
         stack.close()
         for rows in self._before.values():
-            shutil.rmtree(rows.path)
+            shutil.rmtree(str(rows.path))
 
     def go_on(self, row: int, kept: int) -> None:
         """Training goes on from a row: those before it are not made again, but for the first ones, which are kept.
@@ -104,18 +105,18 @@ class ShardSaver:
         """
         if self._over or self._stack is not None:
             return
-        there = {hook: self._there(writer.out) for hook, writer in self._writers.items()}
+        there = {hook: self._there(out) for hook, out in self._folders.items()}
         rows = min(0 if stored is None else stored.n_rows for stored in there.values())
         if rows >= self._n_rows:
             self._over = True  # all is written
         elif rows and rows >= row:
-            for hook, writer in self._writers.items():
-                if writer.out.exists():
-                    writer.out.rename(set_aside(writer.out))
-                self._before[hook] = ShardedRows(set_aside(writer.out))
+            for hook, out in self._folders.items():
+                if out.exists():
+                    out.rename(set_aside(out))
+                self._before[hook] = ShardedRows(set_aside(out))
         elif row > kept or rows:
             self._over = True
-            outs = ", ".join(str(writer.out) for writer in self._writers.values())
+            outs = ", ".join(map(str, self._folders.values()))
             warnings.warn(
                 f"data.save_to: {outs} is not written, as training goes on at row {row:,} of the text, and what came before "
                 "was not saved; `saelight shards harvest` writes all of it",
