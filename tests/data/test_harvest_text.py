@@ -78,22 +78,6 @@ def test_folders_and_mixtures(tmp_path):
     assert list(documents) == list(documents)
 
 
-def test_shares_are_all_documents_in_their_order(tmp_path):
-    for name in "abc":
-        (tmp_path / f"{name}.txt").write_text(name)
-    plain, shares = list(corpus(tmp_path)), [corpus(tmp_path), corpus(tmp_path)]
-    shares[0].share(lambda files: files[:2])
-    shares[1].share(lambda files: files[2:])
-    assert [*shares[0], *shares[1]] == plain
-    # How many documents lie before a share, nobody has counted.
-    for name in "abc":
-        (tmp_path / f"{name}.jsonl").write_bytes(lines([{"text": name}, {"text": name}]))
-    plain, share = list(corpus(tmp_path)), corpus(tmp_path)
-    share.share(lambda files: files[1:])
-    assert [document.content for document in share] == [document.content for document in plain[2:]]
-    assert [document.id for document in share] == [2**32 + i for i in range(4)]
-
-
 PARQUET = "is damaged, or no Parquet"
 
 
