@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from saelight.cli import shard_commands
-from saelight.data.harvest import harvester
+from saelight.data.harvest import window_batches
 from saelight.data.harvest.harvester import harvest
 from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
@@ -162,8 +162,8 @@ def test_without_a_tokenizer_token_ids_are_read_and_text_is_refused(kinds, tmp_p
 
 def test_many_hooks_give_the_same_rows_in_less_memory(kinds, tmp_path, monkeypatch):
     hooks = ["blocks.0.hook_resid_post", "model.layers.1.mlp.input"]
-    for name, size in (("much", harvester._GROUP_BYTES), ("little", 1)):
-        monkeypatch.setattr(harvester, "_GROUP_BYTES", size)
+    for name, size in (("much", window_batches._BYTES), ("little", 1)):
+        monkeypatch.setattr(window_batches, "_BYTES", size)
         (tmp_path / "a.txt").write_text("sparse" * 60)
         harvest(kinds["llama"], [f"{tmp_path}/a.txt"], hooks, str(tmp_path / name), context=5, batch_size=2, dtype="float32")
     for hook, place in zip(hooks, ("layers.0", hooks[1]), strict=True):

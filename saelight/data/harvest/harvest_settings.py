@@ -1,7 +1,7 @@
 """The settings of a harvest: what `saelight shards harvest --help` prints."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.text_settings import TextSettings
@@ -35,3 +35,16 @@ class HarvestSettings(WindowSettings, TextSettings, ModelSettings):
     """Which rows of an image are written: of its patches, of the [CLS] token, or of both."""
     rows_per_shard: int | None = field(default=None, kw_only=True)
     """Rows of a shard file. Default: 256 MiB of them, less with more than 4 hooks."""
+
+
+def noted(text: TextSettings, model: ModelSettings, windows: WindowSettings | None) -> dict[str, Any]:
+    """Where rows come from, as plain data: settings of few uses only where they are used. Images come in no windows."""
+    notes: dict[str, Any] = {"files": text.files, "exclude": text.exclude or []}
+    if windows is not None:
+        notes |= {field.name: getattr(windows, field.name) for field in fields(WindowSettings)}
+    notes |= {"model_dtype": model.model_dtype, "seed": text.seed}
+    rarer = {"column": text.column, "subset": text.subset, "revision": model.revision, "tokenizer": model.tokenizer}
+    notes |= {name: value for name, value in (rarer | {"attention": model.attention}).items() if value is not None}
+    if any(name.startswith("hf://") for name in text.files):
+        notes["split"] = text.split
+    return notes

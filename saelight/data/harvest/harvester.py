@@ -6,12 +6,11 @@ Shapes: N rows, D width.
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saelight.data.harvest.harvest_settings import HarvestSettings
-from saelight.data.harvest.text_windows import WindowCutter, WindowSettings
+from saelight.data.harvest.harvest_settings import HarvestSettings, noted
+from saelight.data.harvest.text_windows import WindowCutter
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,14 +66,14 @@ def run(settings: HarvestSettings) -> None:
     linear = "onednn" if use_onednn(model.network) else "torch"
     drop_tokens = settings.drop_tokens or ()
     row_filter = RowFilter(settings.max_norm, settings.skip_positions, drop_tokens, at_most=settings.max_tokens)
-    source = _source(settings, images) | row_filter.settings | {"linear": linear}
+    source = noted(settings, settings, None if images else settings) | row_filter.settings | {"linear": linear}
     last = -1
     with contextlib.ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
         bar = stack.enter_context(progress(total=settings.max_tokens, unit=" tokens", desc="harvest", smoothing=0.05))
         if images:
             rows = image_rows.ImageRows(hooked, model.image_transform, settings.image_tokens, settings.batch_size, dtype)
-            runs, source["images"] = rows.runs, rows.about
+            runs, source["images"], source["image_tokens"] = rows.runs, rows.about, settings.image_tokens
             pieces: Iterable[Piece] = rows(corpus)
         else:
             runs = hooked.probe(**probe_of(model, settings.context))
@@ -131,21 +130,6 @@ def _folders(settings: HarvestSettings) -> dict[str, Path]:
         if folder.exists():
             raise UserError(f"{folder} exists; choose another folder, or remove it")
     return folders
-
-
-def _source(settings: HarvestSettings, images: bool) -> dict[str, Any]:
-    """Where the rows come from, for their metadata: settings of few uses only where they are used."""
-    source: dict[str, Any] = {"files": settings.files, "exclude": settings.exclude or []}
-    if images:
-        source["image_tokens"] = settings.image_tokens
-    else:
-        source |= {field.name: getattr(settings, field.name) for field in fields(WindowSettings)}
-    source |= {"model_dtype": settings.model_dtype, "seed": settings.seed}
-    rarer = ("column", "subset", "revision", "tokenizer", "attention")
-    source |= {name: value for name in rarer if (value := getattr(settings, name)) is not None}
-    if any(name.startswith("hf://") for name in settings.files):
-        source["split"] = settings.split
-    return source
 
 
 def _groups(windows: Iterator["TextWindow"], size: int, row_filter: "RowFilter") -> Iterator[list["TextWindow"]]:
