@@ -85,7 +85,9 @@ def test_heads_lie_side_by_side_and_flat_rows_are_put_back(ids):
     model = Own()
     wanted = model.embed(ids["input_ids"])
     for place in ("z", "z.input", "flat", "flat.input"):
-        assert torch.equal(rows(model, [place], ids)[0], wanted)
+        hooked = Hooked(model, [place])
+        assert torch.equal(hooked(**ids)[place], wanted)
+        assert torch.equal(hooked(input_ids=ids["input_ids"][:1])[place], wanted[:1])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from saelight.data.datamodule import ActivationDataModule
 from saelight.data.harvest.harvester import harvest
 from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
@@ -70,6 +71,8 @@ def test_one_kind_of_token_exactly_so_many_and_a_model_without_cls(models, pictu
     )
     assert columns["positions"].tolist() == [*range(3, 17), *range(3, 9)]
     assert meta["hook"] == "layers.1"
+    data = ActivationDataModule(str(tmp_path / "all"), batch_size=8, val_fraction=0.3)
+    assert data.opened.n_train_rows == 4 * PATCHES  # whole images are held out
     assert "checksums, finite values and sums hold" in command("verify", tmp_path / "few")
 
 
@@ -91,6 +94,9 @@ def pixels(image):
 
 def make():
     return Patches(), pixels
+
+def uneven():
+    return Patches(), lambda image: torch.ones(3, 8, image.width // 4 * 4)
 """
 
 
@@ -100,6 +106,8 @@ def test_a_module_of_ones_own_with_a_transform(pictures, tmp_path, monkeypatch):
     x, columns, meta = run("own_vision:make", pictures, tmp_path / "out", "last", image_tokens=["cls", "patch"])
     assert meta["source"]["images"]["first_patch"] == 1
     assert torch.equal(x[columns["positions"] == 0], torch.ones(5, 8))
+    with pytest.raises(UserError, match=r"images become \(8, 28\) pixels, a blank one \(8, 224\); let the transform resize"):
+        run("own_vision:uneven", pictures / "a.png", tmp_path / "uneven", "last")
 
 
 @pytest.mark.parametrize(

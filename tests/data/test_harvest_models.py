@@ -71,6 +71,7 @@ def test_models_of_many_kinds_are_harvested(kind, hook, kinds, tmp_path, capsys)
     ("kind", "hook", "settings", "line"),
     [
         ("gpt2", "wpe", {}, r"module 'wpe' puts out a tensor of shape \(1, 16, 16\) for 2 windows of 16 tokens"),
+        ("gpt2", "h.0", {"image_tokens": ["cls"]}, "image_tokens is of models of images, and this one reads text; drop"),
         ("gpt2", "h.0", {"context": 25}, r"context must be in \[1, 24\]"),
         ("roberta", "encoder.layer.0", {"context": 25}, r"context must be in \[1, 24\]"),
         ("xlnet", "layer.0", {}, r"puts out a tensor of shape \(16, 2, 16\) for 2 windows of 16 tokens; hook one"),

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import random
 import sys
 
 import pytest
@@ -77,6 +78,22 @@ def test_folders_and_mixtures(tmp_path):
     assert list(documents) == list(documents)
 
 
+def test_shares_are_all_documents_in_their_order(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(name)
+    plain, shares = list(corpus(tmp_path)), [corpus(tmp_path), corpus(tmp_path)]
+    shares[0].share(lambda files: files[:2])
+    shares[1].share(lambda files: files[2:])
+    assert [*shares[0], *shares[1]] == plain
+    # How many documents lie before a share, nobody has counted.
+    for name in "abc":
+        (tmp_path / f"{name}.jsonl").write_bytes(lines([{"text": name}, {"text": name}]))
+    plain, share = list(corpus(tmp_path)), corpus(tmp_path)
+    share.share(lambda files: files[1:])
+    assert [document.content for document in share] == [document.content for document in plain[2:]]
+    assert [document.id for document in share] == [2**32 + i for i in range(4)]
+
+
 PARQUET = "is damaged, or no Parquet"
 
 
@@ -139,3 +156,27 @@ def test_without_pyarrow_and_datasets_the_extras_are_named(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"takes the datasets library; pip install 'saelight\[datasets\]'"):
         corpus("hf://owner/name")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet"])
+def test_no_damage_is_more_than_one_line(suffix, tmp_path):
+    rows = [{"text": text * 9, "n": i} for i, text in enumerate(TEXTS * 20)]
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        parquet(path, text=[row["text"] for row in rows], input_ids=[[row["n"]] for row in rows])
+    else:
+        pack = {".jsonl": bytes, ".jsonl.gz": gzip.compress, ".jsonl.xz": lzma.compress}[suffix]
+        path.write_bytes(pack(lines(rows)))
+    whole, gen, refused = path.read_bytes(), random.Random(0), []
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(gen.randint(1, 3)):
+            data[gen.randrange(len(data))] = gen.randrange(256)
+        path.write_bytes(data[: gen.choice([len(data), gen.randrange(len(data))])])
+        try:
+            list(corpus(path))
+        except UserError as error:
+            refused.append(str(error))
+    assert len(refused) > 100
+    assert [line for line in refused if "\n" in line or str(path) not in line] == []

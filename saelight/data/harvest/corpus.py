@@ -1,11 +1,11 @@
 """What a model reads, as documents in a fixed order, whatever holds them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from saelight.data.foreign.parquet_file import SUFFIX
-from saelight.data.harvest import hub_data, image_files, json_lines, unpacked
+from saelight.data.harvest import image_files, json_lines, unpacked
 from saelight.data.harvest.cells import Content
 from saelight.data.harvest.documents import find
 from saelight.data.harvest.hub_data import DataSet
@@ -15,6 +15,8 @@ from saelight.data.harvest.parquet_text import ParquetText
 from saelight.data.harvest.plain_text import PlainText
 from saelight.data.harvest.text_settings import TextSettings
 from saelight.errors import UserError
+
+_MOST_BITS = 32
 
 
 class Document(NamedTuple):
@@ -43,6 +45,8 @@ class Corpus:
     def __init__(self, settings: TextSettings, images: bool = False) -> None:
         self.skipped = 0
         """Files skipped so far."""
+        self.first = 0
+        """The first document's number."""
         there = places(settings, images)
         part = _part_of_images if images else _part
         self._parts = [found for place in there if (found := part(place, settings)) is not None]
@@ -52,9 +56,16 @@ class Corpus:
                 f"({', '.join(image_files.SUFFIXES)}) or a folder of them in `files`"
             )
 
+    def share(self, take: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+        """Read no more than a share of the files and data sets: what `take` takes of a list, one after the other. Numbers of
+        documents rise from share to share: where a file may hold many, shares begin 2³² a file apart."""
+        many = any(not isinstance(part, PlainText | ImageFile) for part in self._parts)
+        self.first = take(range(len(self._parts)))[0] << (_MOST_BITS if many else 0)
+        self._parts = list(take(self._parts))
+
     def __iter__(self) -> Iterator[Document]:
         """The documents, numbered as they come."""
-        self.skipped, number = 0, 0
+        self.skipped, number = 0, self.first
         for part in self._parts:
             for content in part:
                 if content is None:
@@ -66,10 +77,9 @@ class Corpus:
 
 def places(settings: TextSettings, images: bool = False) -> list[Path | str]:
     """The files, in their order, and behind them the data sets of hubs. Raises `UserError` for a pattern without files."""
-    sets = [name for name in settings.files if name.startswith(hub_data.SCHEME)]
-    patterns = [name for name in settings.files if name not in sets]
+    patterns = [name for name in settings.files if name not in settings.data_sets]
     files = find(patterns, settings.exclude or [], settings.seed, images) if patterns else []
-    return [*files, *sets]
+    return [*files, *settings.data_sets]
 
 
 def _data_set(place: Path | str, settings: TextSettings, images: bool = False) -> DataSet:

@@ -45,6 +45,6 @@ def noted(text: TextSettings, model: ModelSettings, windows: WindowSettings | No
     notes |= {"model_dtype": model.model_dtype, "seed": text.seed}
     rarer = {"column": text.column, "subset": text.subset, "revision": model.revision, "tokenizer": model.tokenizer}
     notes |= {name: value for name, value in (rarer | {"attention": model.attention}).items() if value is not None}
-    if any(name.startswith("hf://") for name in text.files):
+    if text.data_sets:
         notes["split"] = text.split
     return notes

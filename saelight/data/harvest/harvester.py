@@ -56,6 +56,8 @@ def run(settings: HarvestSettings) -> None:
     model = load(settings, hooks)
     hooked = Hooked(model.network, hooks)
     images = model.image_transform is not None
+    if not images and settings.image_tokens != ["patch"]:
+        raise UserError("image_tokens is of models of images, and this one reads text; drop image_tokens")
     corpus = Corpus(settings, images)
     if not images:
         cut = WindowCutter(settings, model)

@@ -81,6 +81,10 @@ class Hooked:
         self._takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         self.widths: dict[str, int] = {}
         """Each hook's width, once `probe` has found it."""
+        self.lengths: dict[str, int] = {}
+        """And how many tokens it gave."""
+        self._flat: set[str] = set()
+        """Hooks whose rows come without windows, (B·T, D)."""
         self._outputs: dict[str, Tensor] = {}
         self._runs: Counter[str] | None = None
         self._shape: tuple[int, ...] = ()
@@ -92,8 +96,9 @@ class Hooked:
 
     @property
     def device(self) -> torch.device:
-        """Where the model takes its inputs."""
-        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+        """Where the model takes its inputs. One that accelerate spreads moves them on, wherever they are."""
+        places = (parameter.device for parameter in self.model.parameters() if not parameter.is_meta)
+        return next(places, torch.device("cpu"))
 
     @contextlib.contextmanager
     def _tapped(self) -> Iterator[None]:
@@ -119,9 +124,10 @@ class Hooked:
         if x is not None and len(self._shape) == 2:
             if x.dim() == 4 and self._fits(x):
                 x = x.flatten(2)  # heads side by side
-            elif x.dim() == 2 and len(x) == math.prod(self._shape) and min(self._shape) > 1:
+            elif x.dim() == 2 and len(x) == math.prod(self._shape) and (min(self._shape) > 1 or hook in self._flat):
                 x = x.unflatten(0, self._shape)  # OPT's MLP, routers
-        if x is None or x.dim() != 3 or not self._fits(x):
+                self._flat.add(hook)
+        if x is None or x.dim() != 3 or not x.is_floating_point() or not self._fits(x):
             kind = type(values).__name__ if x is None else f"a tensor of shape {tuple(x.shape)}"
             does = "is given" if self.paths[hook].endswith(_INPUT) else "puts out"
             raise UserError(
@@ -153,7 +159,9 @@ class Hooked:
         """
         self._runs = Counter()
         try:
-            self.widths = {hook: x_BTD.shape[2] for hook, x_BTD in self(**inputs).items()}
+            found = self(**inputs)
+            self.widths = {hook: x_BTD.shape[2] for hook, x_BTD in found.items()}
+            self.lengths = {hook: x_BTD.shape[1] for hook, x_BTD in found.items()}
             return dict(self._runs)
         finally:
             self._runs = None
@@ -232,11 +240,12 @@ def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
 
 
 def _first_tensor(values: Any) -> Tensor | None:
-    """The first tensor of floats among a module's arguments, or of what it puts out."""
+    """The first tensor of floats among a module's arguments, or of what it puts out; else its first tensor."""
     if isinstance(values, Tensor):
         return values
     if hasattr(values, "values"):  # transformers' outputs
         values = tuple(values.values())
     if isinstance(values, tuple | list):
-        return next((value for value in values if isinstance(value, Tensor)), None)
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        return next((x for x in tensors if x.is_floating_point()), next(iter(tensors), None))
     return None

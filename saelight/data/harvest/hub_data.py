@@ -10,7 +10,6 @@ from typing import Any
 from saelight.data.harvest.cells import IMAGE_COLUMNS, TEXT_COLUMNS, chosen_column, content
 from saelight.errors import UserError, did_you_mean, one_line
 
-SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://(?:datasets/)?(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<files>.+))?")
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
 _TIMEOUT = 10  # seconds in which a hub has to answer whether there is such a data set

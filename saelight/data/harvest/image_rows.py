@@ -47,11 +47,11 @@ class ImageRows:
         pixels = self._pixels([Image.new("RGB", _BLANK)])
         self.runs = hooked.probe(pixel_values=pixels)
         """How often each hook's module runs in a pass."""
-        lengths = {hook: x_BTD.shape[1] for hook, x_BTD in hooked(pixel_values=pixels).items()}
+        lengths = hooked.lengths
         if len(set(lengths.values())) > 1:
             raise UserError(f"the hooks give unequal numbers of tokens ({lengths}); harvest them apart")
         (length,) = set(lengths.values())
-        height, width = pixels.shape[-2:]
+        self._size = height, width = tuple(pixels.shape[-2:])
         grid = _grid(hooked.model, height, width) or (math.isqrt(length), math.isqrt(length))
         before = length - grid[0] * grid[1]
         if not 0 <= before <= _MOST_BEFORE:
@@ -71,6 +71,10 @@ class ImageRows:
         iterator = iter(documents)
         while batch := list(itertools.islice(iterator, self._batch_size)):
             pixels = self._pixels([document.content for document in batch])
+            if (size := tuple(pixels.shape[-2:])) != self._size:
+                raise UserError(
+                    f"images become {size} pixels, a blank one {self._size}; let the transform resize them to one size"
+                )
             outputs = self._hooked(pixel_values=pixels)
             x = {hook: x_BTD[:, self._chosen_T].flatten(0, 1).to("cpu", self._dtype) for hook, x_BTD in outputs.items()}
             ids_B = torch.tensor([document.id for document in batch], dtype=torch.int64)

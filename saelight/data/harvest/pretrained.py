@@ -83,19 +83,19 @@ def _address(model: str, revision: str | None) -> tuple[str, dict[str, Any]]:
         model, where["gguf_file"] = ("/".join(parts[:2]) if on_hub else parts[0] or "."), parts[-1]
     if not Path(model).is_dir():
         where["revision"] = revision
-        _check_reach(model, revision)
+        _check_reach(model, where.get("gguf_file", "config.json"), revision)
     elif revision is not None:
         raise UserError(f"revision {revision!r} is of a model on the hub, and {model} is a folder; drop `revision`")
     return model, where
 
 
-def _check_reach(model: str, revision: str | None) -> None:
+def _check_reach(model: str, file: str, revision: str | None) -> None:
     """Raise at once for a model that is nowhere; transformers asks the hub again and again, for a minute."""
     import huggingface_hub
 
     if model.startswith(_PATHS) or model.count("/") > 1:
         raise UserError(f"cannot load model {model!r}: there is no such folder; give one, or a hub name")
-    if not isinstance(huggingface_hub.try_to_load_from_cache(model, "config.json", revision=revision), str):
+    if not isinstance(huggingface_hub.try_to_load_from_cache(model, file, revision=revision), str):
         huggingface_hub.model_info(model, revision=revision, timeout=10)
 
 

@@ -27,3 +27,8 @@ class TextSettings:
     seed: int = field(default=0, kw_only=True)
     """Seed of the order of files, shuffled so that the last documents are a fair validation sample. Rows of a file stay in
     their order."""
+
+    @property
+    def data_sets(self) -> list[str]:
+        """Those of `files` that are data sets of a hub."""
+        return [name for name in self.files if name.startswith("hf://")]
