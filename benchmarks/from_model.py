@@ -39,6 +39,8 @@ class Spent:
         self.processor: Counter[str] = Counter()
         self.wall: Counter[str] = Counter()
         self.tokens = 0
+        self.begun: Spent | None = None
+        """What was spent before the model's second batch: the first ones try it out."""
 
     @contextlib.contextmanager
     def timed(self, cls: type, method: str) -> Iterator[None]:
@@ -47,6 +49,8 @@ class Spent:
 
         def around(owner: Any, *args: Any, **named: Any) -> Any:
             if method == MODEL_PASS:
+                if self.tokens and self.begun is None:
+                    self.begun = self.all()
                 self.tokens += sum(window.rows for window in args[0])
             wall, processor = time.perf_counter(), time.thread_time()
             try:
@@ -100,9 +104,9 @@ def main(rows: int) -> None:
             out = Path(folder) / str(number)
             spent = Spent()
             with spent.timed(WindowRunner, MODEL_PASS):
-                before = spent.all()
                 harvest(MODEL, **TEXT, hooks=HOOKS, out=str(out), max_tokens=rows, batch_size=BATCH)
-            print("harvest   ", words(spent.since(before)))
+            assert spent.begun is not None
+            print("harvest   ", words(spent.since(spent.begun)))
             print("from model", words(from_model(rows, out / "runs")), flush=True)
 
 

@@ -61,7 +61,7 @@ class RowsDataModule(Source, pl.LightningDataModule):
         self._blocks = self._chosen(self.opened.n_train_rows)
         self._stream: TrainStream | None = None
         self._resume: dict[str, Any] | None = None
-        self._own: RankRows | None = None
+        self._own: dict[tuple[int, int], RankRows] = {}
 
     def declared_by(self) -> type[Source]:
         """The class that says what the source is: those bound below add nothing to it."""
@@ -195,9 +195,12 @@ class RowsDataModule(Source, pl.LightningDataModule):
 
     def _own_rows(self) -> RankRows | None:
         """This rank's own rows, where it has such."""
-        if self._own is None and self.opened.of_rank is not None:
-            self._own = self.opened.of_rank(*self._place())
-        return self._own
+        if self.opened.of_rank is None:
+            return None
+        place = self._place()
+        if place not in self._own:
+            self._own[place] = self.opened.of_rank(*place)
+        return self._own[place]
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -8,12 +8,13 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from saelight.bars import bar
+from saelight.data.harvest.harvest_settings import noted
 from saelight.data.harvest.held_out import held_out, rows_of
 from saelight.data.harvest.hook_rows import HookRows
 from saelight.data.harvest.model_settings import ModelSettings
@@ -221,22 +222,19 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
 
     def _provenance(self, hook: str) -> dict[str, Any]:
         """What exports and shards say of the rows."""
-        text, windows = (_plain(_part(kind, self)) for kind in (TextSettings, WindowSettings))
         applied = {"application": f"the first of {n}"} if (n := self._model.runs[hook]) > 1 else {}
         return {
             "model": self.model,
             "hook": self._model.named(hook),
-            **text,
-            **windows,
+            **noted(self, self, self),
             **self._rows_kept,
-            "model_dtype": self.model_dtype,
             "linear": self._model.linear,
             **applied,
         }
 
     def _fingerprint(self, of: str) -> str:
         """Identity of some rows, their text apart."""
-        settings = {name: getattr(self, name) for name in _MAKE_ROWS} | _plain(_part(WindowSettings, self))
+        settings = {name: getattr(self, name) for name in _MAKE_ROWS} | asdict(_part(WindowSettings, self))
         said = json.dumps([of, self._model.weights, settings], sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()[:32]
 
@@ -244,10 +242,6 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
 def _part(kind: type[_T], settings: Any) -> _T:
     """The settings of one kind among those of a source."""
     return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})  # type: ignore[arg-type]
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 
 def _together(of_hooks: Sequence[Rows]) -> Rows:

@@ -7,6 +7,7 @@ import saelight
 from saelight.data.datamodule import ActivationDataModule
 from saelight.data.harvest.harvester import harvest
 from saelight.data.pairs import Pair
+from saelight.data.shards.reader import ShardedRows
 from tests.data.folders import read
 from tests.data.from_model import SETTINGS, batches, from_model, write_text
 from tests.support import letter_models
@@ -128,7 +129,21 @@ def test_together_is_alone(make, tmp_path):
         assert same(together, fitted(tmp_path, make(), {name: sae}), [name])
 
 
-@pytest.mark.parametrize("hooks", [["layers.1"], pytest.param(["layers.0.mlp", "layers.1"], marks=SLOW)])
+def test_what_was_saved_gives_the_same_batches_and_start(make, tmp_path):
+    data = make(save_to=str(tmp_path / "out"))
+    seen = batches(data, 20)
+    data.teardown("fit")
+    shared = {name: SETTINGS[name] for name in ("buffer", "first_rows", "batch_size")}
+    stored = ActivationDataModule(str(tmp_path / "out"), val_fraction=0, **shared)
+    assert all(torch.equal(batch, other) for batch, other in zip(batches(stored, 20), seen, strict=True))
+    assert torch.equal(stored.init_sample(300), data.init_sample(300))
+    assert stored.normalisation.plain().keys() == data.normalisation.plain().keys()
+    assert torch.equal(stored.normalisation(seen[0]), data.normalisation(seen[0]))
+    assert ShardedRows(tmp_path / "out").known.dropped[0]["rows_seen"] >= 1600
+
+
+@SLOW
+@pytest.mark.parametrize("hooks", [["layers.1"], ["layers.0.mlp", "layers.1"]])
 def test_a_fit_from_what_was_saved_is_the_same_bit_for_bit(make, tmp_path, hooks):
     saes = SAES if len(hooks) == 1 else {"skip": saelight.TopK(expansion=4, k=4)}
     out = tmp_path / "shards"
@@ -181,6 +196,7 @@ def test_a_run_that_was_killed_says_that_it_saves_nothing_more(make, tmp_path):
     data.teardown("fit")
 
 
+@SLOW
 def test_what_is_whole_is_left_alone_by_a_resume(make, tmp_path):
     """Interrupted in its second epoch."""
     data = make(save_to=str(tmp_path / "out"))

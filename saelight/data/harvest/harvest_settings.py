@@ -1,7 +1,7 @@
 """The settings of a harvest: what `saelight shards harvest --help` prints."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.text_settings import TextSettings
@@ -39,3 +39,16 @@ class HarvestSettings(WindowSettings, TextSettings, ModelSettings):
     """`3/16`: harvest the third of sixteen parts of the documents into the same folder as the others, each a process or a
     job of its own; the last that is done makes the folder whole. One that was killed goes on at its last whole shard when it
     is run again. `max_tokens` is all parts' together."""
+
+
+def noted(text: TextSettings, model: ModelSettings, windows: WindowSettings | None) -> dict[str, Any]:
+    """Where rows come from, as plain data: settings of few uses only where they are used. Images come in no windows."""
+    notes: dict[str, Any] = {"files": text.files, "exclude": text.exclude or []}
+    if windows is not None:
+        notes |= {field.name: getattr(windows, field.name) for field in fields(WindowSettings)}
+    notes |= {"model_dtype": model.model_dtype, "seed": text.seed}
+    rarer = {"column": text.column, "subset": text.subset, "revision": model.revision, "tokenizer": model.tokenizer}
+    notes |= {name: value for name, value in (rarer | {"attention": model.attention}).items() if value is not None}
+    if text.data_sets:
+        notes["split"] = text.split
+    return notes

@@ -7,13 +7,12 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from saelight.data.harvest.harvest_part import HarvestPart
-from saelight.data.harvest.harvest_settings import HarvestSettings
-from saelight.data.harvest.text_windows import WindowCutter, WindowSettings
+from saelight.data.harvest.harvest_settings import HarvestSettings, noted
+from saelight.data.harvest.text_windows import WindowCutter
 from saelight.data.remote.remote_url import Url, located
 from saelight.data.shards.disk import check_free
 from saelight.errors import UserError
@@ -84,7 +83,7 @@ def run(settings: HarvestSettings) -> None:
     row_filter = RowFilter(settings.max_norm, settings.skip_positions, drop_tokens, at_most=most)
     if part is not None:
         part.resume(row_filter)
-    source = _source(settings, images) | row_filter.settings | {"linear": linear}
+    source = noted(settings, settings, None if images else settings) | row_filter.settings | {"linear": linear}
     first = 0 if part is None else part.first_document
     last = first - 1
     with contextlib.ExitStack() as stack:
@@ -92,7 +91,7 @@ def run(settings: HarvestSettings) -> None:
         bar = stack.enter_context(progress(total=most, unit=" tokens", desc="harvest", smoothing=0.05))
         if images:
             rows = image_rows.ImageRows(hooked, model.image_transform, settings.image_tokens, settings.batch_size, dtype)
-            runs, source["images"] = rows.runs, rows.about
+            runs, source["images"], source["image_tokens"] = rows.runs, rows.about, settings.image_tokens
             groups: Iterator[list] = _batches(_left(documents, part), settings.batch_size)
             pieces: Iterator[Piece] = (piece for group in _noted(groups, part, row_filter) for piece in rows(group))
         else:
@@ -154,21 +153,6 @@ def _folders(settings: HarvestSettings) -> dict[str, Path | Url]:
     for folder in folders.values():
         check_free(folder)
     return folders
-
-
-def _source(settings: HarvestSettings, images: bool) -> dict[str, Any]:
-    """Where the rows come from, for their metadata: settings of few uses only where they are used."""
-    source: dict[str, Any] = {"files": settings.files, "exclude": settings.exclude or []}
-    if images:
-        source["image_tokens"] = settings.image_tokens
-    else:
-        source |= {field.name: getattr(settings, field.name) for field in fields(WindowSettings)}
-    source |= {"model_dtype": settings.model_dtype, "seed": settings.seed}
-    rarer = ("column", "subset", "revision", "tokenizer", "attention")
-    source |= {name: value for name in rarer if (value := getattr(settings, name)) is not None}
-    if settings.data_sets:
-        source["split"] = settings.split
-    return source
 
 
 def _groups(windows: Iterator["TextWindow"], size: int, row_filter: "RowFilter") -> Iterator[list["TextWindow"]]:

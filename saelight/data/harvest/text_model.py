@@ -139,6 +139,8 @@ def _weights(network: nn.Module) -> str:
     """A digest of a few numbers of every weight: training changes all of them."""
     digest = hashlib.blake2b(digest_size=16)
     for name, weight in network.state_dict().items():
+        if weight.is_meta:  # on no device: accelerate has it elsewhere
+            continue
         some = weight.flatten()[:: max(1, weight.numel() // _OF_EACH)]
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(some.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
