@@ -15,7 +15,7 @@ from saelight.data.harvest.documents import expand
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.text_settings import TextSettings
 from saelight.errors import UserError
-from saelight.evals.given_saes import Given, Spot, Where, gather, spot_of
+from saelight.evals.given_saes import Given, Spot, Where, by_spot, gather
 from saelight.lm.causal_model import PROBED, CausalModel, batches, load_causal, windows_of
 from saelight.lm.judging import Candidate, Judge, Judgement
 from saelight.lm.places import find
@@ -47,12 +47,10 @@ def run(saes: Any, where: Where, reads: TextSettings, runs: ModelSettings, how: 
     """
     asked = [saes] if isinstance(saes, str | Path | SAE) else list(saes)
     corpus = Corpus(reads)
-    spots: dict[Spot, list[Given]] = {}
-    for given in gather(asked):
-        spots.setdefault(spot_of(given, where), []).append(given)
+    spots = by_spot(gather(asked), where)
     rows: list[dict[str, Any]] = []
     causal: CausalModel | None = None
-    for spot, group in sorted(spots.items(), key=lambda item: item[0].model):
+    for spot, group in spots:
         # One after another: what of them is done is kept.
         if causal is None or causal.loaded.name != expand(spot.model):
             causal = load_causal(replace(runs, model=spot.model))

@@ -86,6 +86,16 @@ def gather(saes: Sequence[str | Path | SAE]) -> list[Given]:
     return _named_apart(found)
 
 
+def by_spot(found: Sequence[Given], where: Where) -> list[tuple[Spot, list[Given]]]:
+    """The SAEs that are judged together, those of a model one after another. Raises `UserError` as `spot_of` does."""
+    spots: dict[str, tuple[Spot, list[Given]]] = {}
+    for given in found:
+        spot = spot_of(given, where)
+        # Settings of windows know no equality.
+        spots.setdefault(repr(spot), (spot, []))[1].append(given)
+    return sorted(spots.values(), key=lambda spot: spot[0].model)
+
+
 def spot_of(given: Given, where: Where) -> Spot:
     """Where an SAE belongs: as is said, or else as it says itself.
 

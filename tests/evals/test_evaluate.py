@@ -10,6 +10,7 @@ import yaml
 
 import saelight
 from saelight.errors import UserError
+from saelight.evals.given_saes import Where, by_spot, gather
 from saelight.run import evaluation_file
 from saelight.saes.provenance import Provenance
 from tests.support.commands import refused, saelight_
@@ -52,6 +53,16 @@ def test_python_takes_saes_too_and_all_are_judged_as_alone(here):
     assert [row["metrics"] for row in together] == [row["metrics"] for row in alone]
     assert [row["folder"] for row in alone] == [None, None]
     assert together[0]["tokens"] < 260
+
+
+def test_saes_of_a_hook_are_judged_together_whatever_run_they_are_of(here):
+    other = saelight.TopK(d_sae=40, k=3).build(32)
+    source = {"model": "model", "hook": "layers.0", "context": CONTEXT}
+    other.provenance = Provenance(name="other", source=source)
+    elsewhere = saelight.TopK(d_sae=40, k=3).build(32)
+    elsewhere.provenance = Provenance(name="elsewhere", source=source | {"hook": "layers.1"})
+    spots = by_spot(gather(["runs/tiny", elsewhere, other]), Where(None, None, None, None))
+    assert [[given.name for given in group] for _, group in spots] == [["topk-2", "topk-8", "other"], ["elsewhere"]]
 
 
 def test_batches_change_nothing_but_rounding(here):
