@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from saelight.latents.latents_reading import Context, Latent, Latents, Logit
+from saelight.latents.known_latent import Context, Latent, Logit
+from saelight.latents.latents_reading import Latents
 
 _DIGITS = 3
 """Decimals of all numbers there."""

@@ -126,6 +126,11 @@ def folder_of(sae: Path) -> Path:
     return sae.with_name(f"{sae.name}.{FOLDER}") if sae.is_file() else sae / FOLDER
 
 
+def sae_of(folder: Path) -> Path:
+    """The SAE, a folder or a file, whose latents are kept in `folder`."""
+    return folder.parent if folder.name == FOLDER else folder.with_name(folder.name.removesuffix(f".{FOLDER}"))
+
+
 def empty(dtype: str) -> Any:
     """What stands where there is nothing: -1, or of a float 0."""
     return 0 if dtype.startswith(("float", "uint")) else -1

@@ -15,7 +15,7 @@ from saelight.convert.reading import load
 from saelight.errors import UserError
 from saelight.files import check_path, replacing
 from saelight.latents.dashboards import feature
-from saelight.latents.latents_format import FOLDER, WINDOW
+from saelight.latents.latents_format import WINDOW, sae_of
 from saelight.latents.latents_reading import Latents, read
 
 _BATCH = 128
@@ -42,7 +42,7 @@ def export(sae: str | Path, out: str | Path, to: str, model: str | None = None, 
     if not latents.has_tokens:
         raise UserError(f"{latents.path} has no contexts, which is what {to} shows: collect over data with token ids")
     names = _Names(latents, model, layer)
-    batches = _batches(latents, sae, names)
+    batches = _batches(latents, names)
     with replacing(out) as partial:
         partial.mkdir()
         (_write_saedashboard if to == "saedashboard" else _write_neuronpedia)(partial, latents, names, batches)
@@ -65,10 +65,9 @@ class _Names:
         self.dataset = data["path"]
 
 
-def _batches(latents: Latents, sae: str | Path, names: _Names) -> Iterator[list[dict[str, Any]]]:
+def _batches(latents: Latents, names: _Names) -> Iterator[list[dict[str, Any]]]:
     """The features of each file; a latent that never fires is in none."""
-    folder = Path(sae) if latents.path.name != Path(sae).name or Path(sae).name != FOLDER else Path(sae).parent
-    W_dec_FD = load(folder).W_dec.detach().numpy()
+    W_dec_FD = load(sae_of(latents.path)).W_dec.detach().numpy()
     fired = latents.column("fired")
     for start in bar(iterable=range(0, len(latents), _BATCH), unit=" files", desc="export", delay=2):
         alive = [i for i in range(start, min(start + _BATCH, len(latents))) if fired[i]]

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from saelight.files import table
-from saelight.latents.latents_reading import Context, Latent, Latents, Related, Token
+from saelight.latents.known_latent import Context, Latent, Related, Token
+from saelight.latents.latents_reading import Latents
 
 _BAR = 30  # characters of the longest bar of a histogram
 _SHORT = 60  # characters of a context in a table

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
-    from saelight.latents.latents_reading import Context, Latent, Latents
+    from saelight.latents.known_latent import Context, Latent
+    from saelight.latents.latents_reading import Latents
 
 LARGEST = 8_000_000
 """Characters of all latents on a page."""
