@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -32,7 +32,7 @@ class Streams:
             task.cancel()
 
     @contextlib.contextmanager
-    def _counted(self) -> Any:
+    def _counted(self) -> Iterator[None]:
         if len(self._open) >= self.most:
             raise Refused(503, f"{self.most} clients are watching already: close a page, or ask /api/progress now and then")
         task = asyncio.current_task()

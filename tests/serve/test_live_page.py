@@ -72,7 +72,7 @@ def address(tmp_path_factory):
     assert server.stdout is not None
     yield server.stdout.readline().partition("open ")[2].partition(" ")[0]
     server.send_signal(signal.SIGINT)
-    assert server.wait(90) == 0
+    assert server.wait(180) == 0
     server.stdout.close()
     log.seek(0)
     assert log.read() == ""
@@ -103,7 +103,7 @@ def open_page(chromium, address):
     assert said == []
 
 
-def until(page, expression: str, seconds: float = 60) -> None:
+def until(page, expression: str, seconds: float = 120) -> None:
     """Wait until JavaScript is true. The page's policy forbids Playwright's own way, which evaluates text inside it."""
     end = time.monotonic() + seconds
     while not page.evaluate(expression):
@@ -131,7 +131,7 @@ def test_from_the_front_to_an_sae_to_a_latent_and_an_own_text(open_page, api):
     page.get_by_text("Try your own text").click()
     page.get_by_label("Your own text").fill("def read(path): return open(path).read()")
     page.get_by_role("button", name="Try it").click()
-    page.locator("#text-found table").wait_for(timeout=90_000)
+    page.locator("#text-found table").wait_for(timeout=180_000)
     assert page.locator("#text-found .tokens").inner_text() == "def read(path): return open(path).read()"
     assert "L0 " in page.locator("#text-found .rule").inner_text()
     page.evaluate("document.querySelector('#sae-text').scrollIntoView()")
@@ -162,18 +162,18 @@ def test_a_run_is_watched_as_it_starts_goes_on_is_stopped_and_resumed(open_page,
         "max_epochs": 200,
         "batch_size": 256,
     }
-    answer = page.request.post(f"{address}api/sae/train-fast", data=asked)
+    answer = page.request.post(f"{address}api/sae/train-fast", data=asked, timeout=180_000)
     assert answer.status == 202, answer.text()
     job = answer.json()
-    api.expect(page.locator("#folders")).to_contain_text("fast", timeout=15_000)
+    api.expect(page.locator("#folders")).to_contain_text("fast", timeout=60_000)
     keep(page, "home")
     page = open_page("show?of=fast")
     state = page.locator("#job p").first
-    api.expect(state).to_contain_text("running", timeout=60_000)
-    api.expect(page.locator("#groups-table progress")).to_be_visible(timeout=60_000)
-    until(page, "SAES[0].steps > 0", 60)
+    api.expect(state).to_contain_text("running", timeout=180_000)
+    api.expect(page.locator("#groups-table progress")).to_be_visible(timeout=180_000)
+    until(page, "SAES[0].steps > 0", 180)
     before = page.evaluate("SAES[0].steps")
-    until(page, f"SAES[0].steps > {before}", 30)
+    until(page, f"SAES[0].steps > {before}", 120)
     # Whatever changes, what a person has chosen stays.
     page.get_by_label("Search", exact=True).fill("batch")
     api.expect(page.locator("#count")).to_have_text("1 of 2 SAEs")
@@ -189,17 +189,17 @@ def test_a_run_is_watched_as_it_starts_goes_on_is_stopped_and_resumed(open_page,
     zoom = page.evaluate(zoomed)
     page.locator("#saes-table tbody tr").focus()
     version = page.evaluate("DATA.id")
-    until(page, f"DATA.id !== '{version}'", 30)
+    until(page, f"DATA.id !== '{version}'", 120)
     assert page.locator("#count").inner_text() == "1 of 2 SAEs"
     assert page.evaluate("document.activeElement.dataset.id") == "1"
     assert page.evaluate(zoomed) == pytest.approx(zoom)
     page.get_by_label("Search", exact=True).fill("")
     page.locator("#curves").scroll_into_view_if_needed()
-    until(page, "document.querySelectorAll('#curves-charts .scatterlayer path').length > 2", 30)
+    until(page, "document.querySelectorAll('#curves-charts .scatterlayer path').length > 2", 120)
     page.get_by_role("button", name="log", exact=True).click()
-    api.expect(page.locator("#log-text")).not_to_be_empty(timeout=15_000)
+    api.expect(page.locator("#log-text")).not_to_be_empty(timeout=60_000)
     page.locator("#log").get_by_role("button", name="Close").click()
-    until(page, "SAES[0].steps > 100")
+    until(page, "SAES[0].steps > 20", 120)
     for width in SIZES:
         for scheme in ("light", "dark"):
             other = open_page("show?of=fast", width, scheme)
@@ -207,15 +207,15 @@ def test_a_run_is_watched_as_it_starts_goes_on_is_stopped_and_resumed(open_page,
             assert other.evaluate("document.documentElement.scrollWidth <= innerWidth")
             keep(other, f"running-{width}-{scheme}")
     page.get_by_role("button", name="Stop").click()
-    api.expect(state).to_contain_text("stopped", timeout=60_000)
+    api.expect(state).to_contain_text("stopped", timeout=180_000)
     api.expect(page.locator("#sources")).to_contain_text("2 interrupted")
     api.expect(page.locator("#seen")).to_contain_text("interrupted")
     stopped = page.evaluate("SAES[0].steps")
     page.get_by_role("button", name="Resume").click()
-    api.expect(page.locator("#sources")).to_contain_text("2 running", timeout=60_000)
-    until(page, f"SAES[0].state === 'running' && SAES[0].steps > {stopped}", 60)
+    api.expect(page.locator("#sources")).to_contain_text("2 running", timeout=180_000)
+    until(page, f"SAES[0].state === 'running' && SAES[0].steps > {stopped}", 180)
     page.get_by_role("button", name="Stop").click()
-    api.expect(state).to_contain_text("stopped", timeout=60_000)
+    api.expect(state).to_contain_text("stopped", timeout=180_000)
     assert job["page"] == "/show?of=fast"
 
 

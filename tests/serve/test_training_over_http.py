@@ -115,7 +115,7 @@ def test_what_may_not_be_read_is_refused(data, tmp_path, tmp_path_factory, path,
     assert said in str(raised.value)
 
 
-async def until(client, job, state, patience=90.0):
+async def until(client, job, state, patience=300.0):
     """The job, once it is in a state."""
     async with asyncio.timeout(patience):
         while (found := (await answer(client, f"/api/jobs/{job}"))[1])["state"] != state:
@@ -154,7 +154,7 @@ async def test_a_job_is_trained_stopped_gone_on_with_and_outlives_the_server(tmp
         assert (status, job["job"], job["notes"]) == (202, "fast", ["layer_idx is not used: acts.npy has one layer"])
         status, other = await answer(client, "/api/sae/train-fast", "POST", json=body | {"max_epochs": 1, "name": "next"})
         assert (status, other["state"]) == (202, "waiting")
-        async with client.get("/api/progress/events?of=fast") as response, asyncio.timeout(90):
+        async with client.get("/api/progress/events?of=fast") as response, asyncio.timeout(300):
             async for _, told in events(response):
                 if (told["saes"][0]["steps"] or 0) > 0:
                     break
@@ -179,7 +179,7 @@ async def test_a_job_is_trained_stopped_gone_on_with_and_outlives_the_server(tmp
         await answer(client, "/api/jobs/fast/stop", "POST", json={})
         await until(client, "fast", "stopped")
         assert (await answer(client, "/api/jobs/next/resume", "POST", json={}))[0] == 202
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(300):
             while (await answer(client, "/api/jobs/next"))[1]["state"] != "finished":
                 await asyncio.sleep(0.2)
         status, log = await answer(client, "/api/log?of=next&group=group-000")
