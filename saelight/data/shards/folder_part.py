@@ -95,7 +95,7 @@ class SharedFolder:
 
     def __init__(self, out: Path | Url) -> None:
         self.out = out
-        self.place: Path | Url = out if isinstance(out, Url) else out.with_name(f"{out.name}.partial")
+        self.place: Path | Url = out if isinstance(out, Url) else Path(f"{out}.partial")
 
     def make(self) -> None:
         """Make it, where others have not."""
