@@ -156,11 +156,14 @@ def harvest(
                 last = int(ids[-1])
             # Rows that have been dropped since they were counted.
             bar.update(row_filter.passed - bar.n)
-        if not row_filter.seen:
+        if not row_filter.seen and portion is None:
             raise UserError("the files hold no text; name others in `files`")
         for hook, writer in writers.items():
             writer.source |= {"documents": last + 1 - first, "files_skipped": texts.skipped}
             writer.dropped = [row_filter.report(hook)]
+    if portion is not None and not row_filter.seen:
+        print(portion.without_text())
+        return
     print(
         f"{row_filter.passed:,} rows of {last + 1 - first} documents in {', '.join(map(str, folders.values()))}"
         + (f" ({texts.skipped} files were no UTF-8 text)" if texts.skipped else "")

@@ -90,6 +90,25 @@ class Note(TypedDict):
 _SCHEMA = TypeAdapter(Note)
 
 
+def empty_note(part: Part) -> Note:
+    """Of a part that is done and has no rows."""
+    return {
+        "format": "saelight-part",
+        "version": 1,
+        "part": part.number,
+        "of": part.of,
+        "done": True,
+        "settings": {},
+        "shards": [],
+        "squares": 0.0,
+        "sum": [],
+        "documents": [],
+        "position": None,
+        "counts": {},
+        "dropped": [],
+    }
+
+
 class SharedFolder:
     """Where the parts of the folder `out` are written."""
 
