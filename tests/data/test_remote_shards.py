@@ -1,5 +1,6 @@
 """Shards at a URL: the same bits as from a disk, through whatever goes wrong on the way, or one line."""
 
+import importlib.util
 import random
 import re
 import shutil
@@ -203,3 +204,9 @@ def test_counted_rows_say_where_they_are(site, tmp_path):
     write(tmp_path / "s", counted(250))
     with serving(tmp_path) as site:
         assert ShardedRows(f"{site.url}/s").where(120) == f"{site.url}/s/activations-00001.safetensors, row 20"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
+def test_a_package_that_is_not_there_is_named():
+    with pytest.raises(UserError, match=r"gs:// needs a package that is not installed: pip install 'saelight\[gs\]'"):
+        ShardedRows("gs://bucket/s")

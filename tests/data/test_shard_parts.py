@@ -138,3 +138,16 @@ def test_a_harvest_in_parts_killed_and_gone_on_with_equals_the_unbroken_one(tmp_
         assert unbroken.metadata == killed.metadata
         assert unbroken.n_rows == 12_000
         assert unbroken.columns == ["token_ids", "positions", "document_ids", "norms"]
+
+
+@pytest.mark.slow
+def test_a_part_without_text_is_done_too(tmp_path, capsys):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("one two three " * 300)
+    (texts / "b.txt").write_text(" ")
+    for part in ("1/2", "2/2"):
+        harvested(texts, tmp_path / "out", part)
+    assert ShardedRows(tmp_path / "out" / HOOKS[0]).n_rows > 500
+    with pytest.raises(UserError, match="3 parts of 2 documents: take at most as many parts as documents"):
+        harvested(texts, tmp_path / "more", "1/3")

@@ -98,6 +98,15 @@ class HarvestPart:
                 writer.position = self._current
             yield piece
 
+    def without_text(self) -> str:
+        """Note that this part's documents hold no text; what `merged` says then."""
+        from saelight.data.shards.folder_part import SharedFolder, empty_note
+
+        for folder in map(SharedFolder, self._folders.values()):
+            folder.make()
+            folder.write_note(self.part, empty_note(self.part))
+        return self.merged()
+
     def merged(self) -> str:
         """Make the folders whole if this was the last part; what was made, or what is yet missing, in a line for each."""
         from saelight.data.shards.folder_part import SharedFolder

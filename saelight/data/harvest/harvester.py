@@ -121,12 +121,15 @@ def run(settings: HarvestSettings) -> None:
                 last = int(ids[-1])
             # Rows that have been dropped since they were counted.
             bar.update(row_filter.passed - bar.n)
-        if not row_filter.seen:
+        if not row_filter.seen and part is None:
             raise UserError(f"the files hold no {'image that can be read' if images else 'text'}; name others in `files`")
         skipped = corpus.skipped if part is None else part.skipped
         for hook, writer in writers.items():
             writer.source |= {"documents": last + 1 - first, "files_skipped": skipped}
             writer.dropped = [row_filter.report(hook)]
+    if part is not None and not row_filter.seen:
+        print(part.without_text())
+        return
     besides = f" ({skipped} files were no {'images' if images else 'UTF-8 text'})" if skipped else ""
     print(f"{row_filter.passed:,} rows of {last + 1 - first} documents in {', '.join(map(str, folders.values()))}{besides}")
     for hook in hooks:

@@ -71,7 +71,7 @@ def hopeless(url: Url, error: Exception, doing: str) -> UserError | None:
     """The line for an error that no waiting mends; None for one that it may."""
     if isinstance(error, UserError):
         return error
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+    if url.is_web and isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         # fsspec's HTTP says this of whatever kept it from knowing a file's size.
         return hopeless(url, error.__cause__, doing)
     status = _status(error)

@@ -53,7 +53,8 @@ class RemoteFiles:
     def read(self, path: Url, size: int, offset: int, out: memoryview) -> None:
         """Fill `out` with the bytes of `path` from `offset` on. Raises `UserError` when the file is no longer the one that
         was opened, or cannot be read."""
-        out[:] = result(self._ahead.take(Range(path, offset, len(out))))
+        if len(out):
+            out[:] = result(self._ahead.take(Range(path, offset, len(out))))
 
     def will_need(self, path: Url, size: int, offset: int, length: int) -> None:
         """Announce a range: it will be the next that this thread reads, after those announced before."""

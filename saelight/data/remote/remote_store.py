@@ -95,7 +95,7 @@ class Store:
     def stamps(self, folder: Url, names: Sequence[str]) -> list[Stamp]:
         """The stamps of files in a folder: from its list where it has one, else from each. Raises `UserError` for one that
         is missing."""
-        if folder.scheme in ("http", "https"):
+        if folder.is_web:
             urls = [folder / name for name in names]
             return self.all((partial(self.stamp, url), url) for url in urls)
         listed = self._listed(folder)

@@ -7,7 +7,6 @@ from urllib.parse import unquote, urlsplit
 from saelight.errors import UserError
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
-_NETWORK = ("http", "https")
 
 
 class Url:
@@ -21,7 +20,7 @@ class Url:
         assert split is not None
         self.scheme, rest = split[1].lower(), split[2]
         self._query = ""
-        if self.scheme in _NETWORK:
+        if self.is_web:
             rest, mark, query = rest.partition("?")
             self._query = mark + query
         self._rest = rest.rstrip("/")
@@ -32,6 +31,11 @@ class Url:
     def full(self) -> str:
         """What to ask for."""
         return f"{self.scheme}://{self._rest}{self._query}"
+
+    @property
+    def is_web(self) -> bool:
+        """Whether it is a web server's: files, but no folders that list them."""
+        return self.scheme in ("http", "https")
 
     @property
     def name(self) -> str:

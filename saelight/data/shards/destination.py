@@ -47,7 +47,7 @@ class DiskFolder(Destination):
     """`<out>.partial`, which is renamed to `out` at the end."""
 
     def __init__(self, out: Path) -> None:
-        self.out, self.partial = out, out.with_name(f"{out.name}.partial")
+        self.out, self.partial = out, Path(f"{out}.partial")
 
     def begin(self) -> None:
         check_free(self.out)

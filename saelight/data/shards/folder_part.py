@@ -90,12 +90,31 @@ class Note(TypedDict):
 _SCHEMA = TypeAdapter(Note)
 
 
+def empty_note(part: Part) -> Note:
+    """Of a part that is done and has no rows."""
+    return {
+        "format": "saelight-part",
+        "version": 1,
+        "part": part.number,
+        "of": part.of,
+        "done": True,
+        "settings": {},
+        "shards": [],
+        "squares": 0.0,
+        "sum": [],
+        "documents": [],
+        "position": None,
+        "counts": {},
+        "dropped": [],
+    }
+
+
 class SharedFolder:
     """Where the parts of the folder `out` are written."""
 
     def __init__(self, out: Path | Url) -> None:
         self.out = out
-        self.place: Path | Url = out if isinstance(out, Url) else out.with_name(f"{out.name}.partial")
+        self.place: Path | Url = out if isinstance(out, Url) else Path(f"{out}.partial")
 
     def make(self) -> None:
         """Make it, where others have not."""

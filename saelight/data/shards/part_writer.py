@@ -14,7 +14,7 @@ from torch import Tensor
 from saelight.data.remote.remote_url import Url
 from saelight.data.shards.destination import Destination
 from saelight.data.shards.disk import check_free
-from saelight.data.shards.folder_part import Note, Part, SharedFolder, unlike
+from saelight.data.shards.folder_part import Note, Part, SharedFolder, empty_note, unlike
 from saelight.data.shards.reader import DOCUMENT_IDS
 from saelight.data.shards.writer import ShardWriter
 from saelight.errors import UserError
@@ -68,7 +68,7 @@ class PartWriter(ShardWriter):
                     f"{folder.place} holds part {other['part']}/{other['of']}, this is part {self.part}; finish those, "
                     "remove them, or choose another folder"
                 )
-            if why := unlike(self._settings, other["settings"]):
+            if other["shards"] and (why := unlike(self._settings, other["settings"])):
                 raise UserError(
                     f"part {other['part']}/{other['of']} in {folder.place} has {why}; give all parts the same settings, or "
                     "choose another folder"
@@ -97,10 +97,7 @@ class PartWriter(ShardWriter):
     def _write_note(self, done: bool) -> None:
         known: dict[str, Any] = self._settings["source"]
         note: Note = {
-            "format": "saelight-part",
-            "version": 1,
-            "part": self.part.number,
-            "of": self.part.of,
+            **empty_note(self.part),
             "done": done,
             "settings": self._settings,
             "shards": self._shards,  # type: ignore[typeddict-item]
