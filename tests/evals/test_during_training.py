@@ -78,6 +78,7 @@ def test_every_n_steps_and_no_weight_changes():
     assert {4, 8} <= steps.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_a_run_goes_on_with_what_was_measured():
     callback = EvaluateOnModel(["text.txt"], model="model", windows=2, every=4)
@@ -125,6 +126,7 @@ def test_what_cannot_be_measured_is_said_before_training(settings, line):
     assert not Path("runs/run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_it_is_one_line_on_the_command_line(capsys):
     line = refused(capsys, "fit", "--config", write(config(hook="layers.7")))
