@@ -8,7 +8,8 @@ import glob
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+from weakref import WeakSet
 
 from tqdm.asyncio import tqdm_asyncio
 
@@ -33,11 +34,21 @@ class _Bar(tqdm_asyncio):
     """Of huggingface_hub's bars the one that counts bytes on the disk, as saelight shows its own: under one name, of what
     takes longer than two seconds."""
 
+    # huggingface_hub leaves its bars open: tqdm's thread would write of them later, wherever stderr then leads.
+    monitor_interval = 0
+    _instances: ClassVar[WeakSet["_Bar"]] = WeakSet()
+
     def __init__(self, *args: Any, **given: Any) -> None:
         self._begun = time.monotonic()
         others = given.get("unit") != "B" or str(given.get("desc")).startswith("Downloading")
         kept = {key: value for key, value in given.items() if key in ("total", "initial", "unit")}
         super().__init__(*args, **(settings() | kept | {"desc": "download", "delay": _PATIENCE, "disable": others}))
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Close those that are open."""
+        for bar in [*cls._instances]:
+            bar.close()
 
     def set_description(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -84,14 +95,17 @@ def download(found: Snapshot, files: Collection[str]) -> Path:
 def _copy(found: Snapshot, files: Collection[str], local_files_only: bool = False) -> Path:
     from huggingface_hub import snapshot_download
 
-    folder = snapshot_download(
-        found.place.repo,
-        repo_type=found.place.kind,
-        revision=found.commit,
-        allow_patterns=[glob.escape(file) for file in files],
-        local_files_only=local_files_only,
-        endpoint=endpoint(),
-        tqdm_class=_Bar,
-        library_name="saelight",
-    )
+    try:
+        folder = snapshot_download(
+            found.place.repo,
+            repo_type=found.place.kind,
+            revision=found.commit,
+            allow_patterns=[glob.escape(file) for file in files],
+            local_files_only=local_files_only,
+            endpoint=endpoint(),
+            tqdm_class=_Bar,
+            library_name="saelight",
+        )
+    finally:
+        _Bar.close_all()
     return Path(folder)

@@ -24,7 +24,7 @@ def folder(tmp_path):
     return tmp_path / "published"
 
 
-def test_only_the_files_of_the_sae_come_and_only_once(hub, folder):
+def test_only_the_files_of_the_sae_come_and_only_once(hub, folder, capsys):
     hub.publish("u/r", folder)
     sae = saelight.load("hf://u/r/saes/topk")
     assert torch.equal(sae(rows()), saelight.load(folder / "saes" / "topk")(rows()))
@@ -33,6 +33,7 @@ def test_only_the_files_of_the_sae_come_and_only_once(hub, folder):
     asked = len(hub.asked)
     saelight.load("hf://u/r/saes/topk")
     assert hub.asked[asked:] == [("GET", "/api/models/u/r")]
+    assert capsys.readouterr().err == ""  # no bar of what is quick
 
 
 def test_where_it_came_from_goes_along_and_back(hub, folder, tmp_path):

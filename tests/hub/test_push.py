@@ -72,7 +72,7 @@ def test_a_push_that_is_cut_off_shows_nothing_and_goes_on(saes, hub, capsys):
     assert hub.count("PUT", "/lfs/") - before == 4 - 2
 
 
-@pytest.mark.parametrize("to", ["sae_lens", "dictionary_learning", "openmoss"])
+@pytest.mark.parametrize("to", ["sae_lens", "dictionary_learning"])
 def test_in_another_librarys_format(to, saes, hub, capsys):
     left_out = [] if to == "sae_lens" else ["--leave-out", "gates"]
     assert saelight_("push", str(saes), REPO, "--as", to, *left_out) == 0

@@ -102,7 +102,7 @@ def test_a_run_goes_on_when_what_it_started_from_is_gone(folder, tmp_path):
         trainer(tmp_path).fit(bank, data(), ckpt_path=str(folder / "jump"))
 
 
-@pytest.mark.parametrize("to", ["sae_lens", "dictionary_learning", "hub"])
+@pytest.mark.parametrize("to", ["sae_lens", "hub"])
 def test_another_librarys_sae_is_the_start_to_the_bit(to, tmp_path):
     """Of data that are as the model gives them, before the first step, every variant that both have."""
     saes = {"relu": ReLU(d_sae=F), "jump_relu": JumpReLU(d_sae=F, penalty="tanh"), "topk_unit": TopK(d_sae=F, k=K)}
