@@ -51,6 +51,11 @@ class Shown(NamedTuple):
     rows: Rows
     subjects: list[Subject]
 
+    def has_room(self, rows: Rows, d_sae: int) -> bool:
+        """Whether an SAE with so many latents can be shown these rows too."""
+        latents = sum(subject.sae.d_sae for subject in self.subjects)
+        return rows.fingerprint == self.rows.fingerprint and latents + d_sae <= _AT_ONCE
+
     @property
     def data(self) -> layout.Data:
         """What the files say of the rows."""
@@ -90,7 +95,7 @@ def find(paths: Sequence[str | Path], data: str | None) -> Iterator[Shown]:
         key, rows = opened[asked]
         if sae.d_in != rows.d_in:
             raise UserError(f"{name} takes {sae.d_in} numbers, a row of {key} has {rows.d_in}: give --data of its own hook")
-        if waiting and (key != waiting.path or sum(s.sae.d_sae for s in waiting.subjects) + sae.d_sae > _AT_ONCE):
+        if waiting and not waiting.has_room(rows, sae.d_sae):
             yield waiting
             waiting = None
         waiting = waiting or Shown(key, rows, [])

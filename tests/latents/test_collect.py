@@ -200,6 +200,17 @@ def test_a_harvests_config_in_place_of_its_shards(run, tmp_path, monkeypatch, ca
     assert "documents in rows" not in capsys.readouterr().out
 
 
+def test_runs_of_other_rows_are_shown_their_own(tmp_path):
+    for seed in (1, 2):
+        fields = {"d_in": D_IN, "rows": 300, "val_rows": 0, "seed": seed}
+        run = make_run(tmp_path / f"run-{seed}", tmp_path)
+        (run / "config.yaml").write_text(json.dumps({"data": {"class_path": "SyntheticDataModule", "init_args": fields}}))
+    collect([tmp_path / "run-1/saes/topk", tmp_path / "run-2/saes/topk"])
+    one, two = (saelight.latents.read(tmp_path / f"run-{seed}/saes/topk") for seed in (1, 2))
+    assert one.meta["data"]["fingerprint"] != two.meta["data"]["fingerprint"]
+    assert (one.maxima != two.maxima).any()
+
+
 REFUSED = {
     "no harvest": (["run", "--data", "no.yaml"], "no.yaml is no config of a harvest"),
     "two hooks": (["run", "--data", "two.yaml"], "two.yaml writes a, b, the SAE is of an unknown hook"),
