@@ -199,7 +199,7 @@ def test_a_run_is_watched_as_it_starts_goes_on_is_stopped_and_resumed(open_page,
     page.get_by_role("button", name="log", exact=True).click()
     api.expect(page.locator("#log-text")).not_to_be_empty(timeout=60_000)
     page.locator("#log").get_by_role("button", name="Close").click()
-    until(page, "SAES[0].steps > 20", 120)
+    until(page, "SAES[0].steps > 4", 180)
     for width in SIZES:
         for scheme in ("light", "dark"):
             other = open_page("show?of=fast", width, scheme)

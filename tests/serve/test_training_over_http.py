@@ -127,7 +127,11 @@ async def until(client, job, state, patience=300.0):
 def run_shown_client(port, folder):
     """Run the client that docs/serve.md shows, on little; the states that it has seen."""
     (block,) = re.findall(r"```python\n(.*?)```", (PACKAGE.parent / "docs/serve.md").read_text(), re.DOTALL)
-    program = block.replace(":8765", f":{port}").replace('"latent_dim": 4096', '"latent_dim": 32, "max_samples": 1000')
+    program = (
+        block.replace(":8765", f":{port}")
+        .replace('"latent_dim": 4096', '"latent_dim": 32, "max_samples": 1000')
+        .replace(": 5}", ": 1}")
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True, timeout=90
     )
