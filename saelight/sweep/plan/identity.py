@@ -17,10 +17,10 @@ from saelight.sweep.plan.sae_checks import CheckedSAE
 
 def check_keys(config: dict[str, Any], where: str) -> None:
     """Raise `UserError` for an argument that the Trainer or the bank does not take."""
-    for section, allowed in (("trainer", config_keys.TRAINER), ("model", config_keys.BANK)):
+    for section, known in (("trainer", config_keys.TRAINER), ("model", config_keys.BANK)):
         for key in config.get(section) or {}:
-            if key not in allowed:
-                raise UserError(f"{where}: unknown key '{section}.{key}'{did_you_mean(str(key), allowed)}")
+            if key not in known:
+                raise UserError(f"{where}: unknown key '{section}.{key}'{did_you_mean(str(key), known)}")
     check_length(config, where)
 
 
