@@ -26,14 +26,15 @@ SAEs (docs/saes.md, docs/training.md)
 _PREDICT = """
 latents
   --model.predict_top N           how many are kept per token
+  --to delphi                     write the cache that delphi explains latents from (docs/latents.md)
 """
 _DATA = """
 data (docs/data.md)
-  --data.path PATH                a folder of shards, or another library's activations
+  --data.path PATH                a folder of shards, on a disk or at a URL, or another library's activations
   --data.batch_size N             rows per step, shared by all SAEs
   --data.max_samples N            take no more rows than these
   --data.seed N                   of the rows and their order
-  --data.help CLASS               the fields of ActivationDataModule, SyntheticDataModule or your own; --data CLASS takes it
+  --data.help CLASS               the fields of ActivationDataModule, ModelDataModule or another; --data CLASS takes it
 """
 _RUN = """
 run (docs/training.md; any argument of lightning.Trainer)
