@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from saelight.parsing.arguments import Parser
 
-
 if TYPE_CHECKING:
     from saelight.serve.serving import Options
 
