@@ -10,6 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from saelight.data.shards.reader import ShardedRows
+from tests.data.folders import read
 from tests.data.from_model import SETTINGS, write_text
 from tests.support import letter_models
 from tests.support.commands import CONFIG
@@ -33,11 +34,15 @@ def test_two_processes_read_documents_of_their_own_and_resume(tmp_path):
     assert not documents[0] & documents[1]
     assert all((a - b) % 2 == 0 for own in documents for a in own for b in own)
 
-    stop = ["--trainer.callbacks+=tests.support.callbacks.Terminate", "--trainer.callbacks.init_args.step=21"]
+    stop = ["--trainer.callbacks+=tests.support.callbacks.Terminate", "--trainer.callbacks.init_args.step=13"]
+    stop += ["--data.save_to", "again"]
     command = [sys.executable, "-W", "ignore", Path(sys.executable).parent / "saelight", "fit", "--config", "stopped.yaml"]
     done = subprocess.run([*command, *stop], cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert "Stopped after step 21" in done.stderr + done.stdout
+    assert "Stopped after step 13" in done.stderr + done.stdout
     script(tmp_path, "fit", "--config", "runs/stopped/config.yaml", "--ckpt_path", "last")
+    for rank in (0, 1):
+        x_ND, again_ND = (read(tmp_path / folder / f"rank-{rank}")[0] for folder in ("saved", "again"))
+        assert torch.equal(x_ND, again_ND)
     for name in CONFIG["model"]["saes"]:
         whole, resumed = (load_file(tmp_path / f"runs/{run}/saes/{name}/sae.safetensors") for run in ("cfg", "stopped"))
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
