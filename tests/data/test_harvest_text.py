@@ -95,7 +95,12 @@ PARQUET = "is damaged, or no Parquet"
         ("a.jsonl", lines([{"text": 1.5}]), {}, "line 1: column 'text' holds float '1.5'; a document is"),
         ("a.jsonl", lines([{"text": {"en": "a"}}]), {}, "line 1: column 'text' holds dict .*; a document is"),
         ("a.jsonl", lines([{"input_ids": [1, True]}]), {}, "holds a list with bool 'True'; token ids are whole numbers"),
-        ("a.jsonl.gz", gzip.compress(lines([{"text": "a" * 99}] * 99))[:-9], {}, "a.jsonl.gz is damaged or ends too early"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(lines([{"text": "a" * 99}] * 99), mtime=0)[:-9],
+            {},
+            "a.jsonl.gz is damaged or ends too early",
+        ),
         ("a.jsonl.gz", b"no gzip", {}, "a.jsonl.gz is damaged or ends too early"),
         ("a.jsonl.zst", b"", {}, "a.jsonl.zst is packed by zstd; unpack it"),
         ("a.parquet", b"PAR1 no", {}, PARQUET),
