@@ -9,6 +9,8 @@ import torch
 
 from tests.support.activations import sparse_activations
 
+pytest_plugins = ["tests.support.chromium"]
+
 # Nothing here may reach out, and nothing should ask for the user's account.
 os.environ.setdefault("WANDB_MODE", "offline")
 # CUDA's kernels run here too, interpreted.

@@ -5,9 +5,6 @@
 With SAELIGHT_SCREENSHOTS=FOLDER the pages that it looks at are kept there as pictures.
 """
 
-import importlib
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,27 +12,11 @@ import pytest
 from saelight.report.page import write_report
 from tests.latents.shown_saes import columns, make_shards, name_tokens
 from tests.report.invented import invent, read_results, write_results
+from tests.support.chromium import SIZES, keep_picture
 from tests.support.commands import CONFIG, changed, saelight_
 from tests.support.commands import write as write_config
 
 pytestmark = pytest.mark.browser
-SIZES = {400: 800, 1600: 900}
-
-
-@pytest.fixture(scope="module")
-def api():
-    # Here, as `make test`, which collects this file too, has no Playwright.
-    return importlib.import_module("playwright.sync_api")
-
-
-@pytest.fixture(scope="module")
-def chromium(api):
-    path = shutil.which("chromium")
-    assert path, "apt-get install -y --no-install-recommends chromium"
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +98,7 @@ def test_every_page_opens_fits_and_draws(open_page, name, width, scheme):
         page.locator("#front-chart").scroll_into_view_if_needed()  # charts are drawn when they come into view
         page.wait_for_selector("#front-chart .scatterlayer .points path", state="attached")
     page.evaluate("for (const node of views.keys()) { if (node.offsetParent) views.get(node)(shownSaes()); }")
-    if folder := os.environ.get("SAELIGHT_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}-{width}-{scheme}.png", full_page=True)
+    keep_picture(page, f"{name}-{width}-{scheme}", full_page=True)
 
 
 def test_a_click_on_the_front_opens_the_sae_and_its_address_does_too(open_page):
@@ -160,8 +140,7 @@ def test_from_the_front_to_an_sae_to_a_latent(open_page, api, width, scheme):
     assert "<img src=x onerror=alert(1)>" in page.locator("#sae-latents").inner_text()
     assert page.locator("img").count() == 0
     assert page.evaluate("document.querySelector('#sae').scrollWidth <= document.querySelector('#sae').clientWidth")
-    if folder := os.environ.get("SAELIGHT_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"a-latent-{width}-{scheme}.png")
+    keep_picture(page, f"a-latent-{width}-{scheme}")
 
 
 def test_sorting_filters_and_search(open_page, api):

@@ -5,22 +5,18 @@
 With SAELIGHT_SCREENSHOTS=FOLDER the pages that it looks at are kept there as pictures.
 """
 
-import importlib
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.support.chromium import SIZES, keep_picture
 from tests.support.commands import saelight_, write
 from tests.support.import_graph import PACKAGE
 
 pytestmark = pytest.mark.browser
-SIZES = {400: 800, 1600: 900}
 SAES = {
     "topk-8": {"class_path": "TopK", "init_args": {"d_sae": 256, "k": 8, "lr": 3e-3}},
     "topk-32": {"class_path": "TopK", "init_args": {"d_sae": 256, "k": 32, "lr": 3e-3}},
@@ -37,22 +33,6 @@ FIT = {
     "model": {"saes": SAES},
     "data": {"class_path": "ActivationDataModule", "init_args": {"path": "shards/minilm", "batch_size": 256}},
 }
-
-
-@pytest.fixture(scope="module")
-def api():
-    # Here, as `make test`, which collects this file too, has no Playwright.
-    return importlib.import_module("playwright.sync_api")
-
-
-@pytest.fixture(scope="module")
-def chromium(api):
-    path = shutil.which("chromium")
-    assert path, "apt-get install -y --no-install-recommends chromium"
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +91,6 @@ def until(page, expression: str, seconds: float = 120) -> None:
         page.wait_for_timeout(100)
 
 
-def keep(page, name: str, **more) -> None:
-    if folder := os.environ.get("SAELIGHT_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"live-{name}.png", **more)
-
-
 def test_from_the_front_to_an_sae_to_a_latent_and_an_own_text(open_page, api):
     page = open_page("show?of=words")
     api.expect(page.locator("#live")).to_have_text("● follows training")
@@ -135,7 +110,7 @@ def test_from_the_front_to_an_sae_to_a_latent_and_an_own_text(open_page, api):
     assert page.locator("#text-found .tokens").inner_text() == "def read(path): return open(path).read()"
     assert "L0 " in page.locator("#text-found .rule").inner_text()
     page.evaluate("document.querySelector('#sae-text').scrollIntoView()")
-    keep(page, "text")
+    keep_picture(page, "live-text")
     page.get_by_role("button", name="what it fires on").first.click()
     api.expect(page.locator("#latent h2")).to_contain_text("Latent ")
 
@@ -147,7 +122,7 @@ def test_latents_are_searched_over_all_saes(open_page, api):
     api.expect(page.locator("#latents-found .rule")).to_contain_text("in 3 of 3 SAEs whose latents are known")
     assert page.locator("#latents-found tbody tr").count() > 3
     page.evaluate("document.querySelector('#latents').scrollIntoView()")
-    keep(page, "latents")
+    keep_picture(page, "live-latents")
     page.locator("#latents-found tbody tr").first.locator(".link").nth(1).click()
     api.expect(page.locator("#latent h2")).to_contain_text("Latent ", timeout=10_000)
     assert "self" in page.locator("#latent").inner_text()
@@ -166,7 +141,7 @@ def test_a_run_is_watched_as_it_starts_goes_on_is_stopped_and_resumed(open_page,
     assert answer.status == 202, answer.text()
     job = answer.json()
     api.expect(page.locator("#folders")).to_contain_text("fast", timeout=60_000)
-    keep(page, "home")
+    keep_picture(page, "live-home")
     page = open_page("show?of=fast")
     state = page.locator("#job p").first
     api.expect(state).to_contain_text("running", timeout=180_000)
@@ -205,7 +180,7 @@ def test_a_run_is_watched_as_it_starts_goes_on_is_stopped_and_resumed(open_page,
             other = open_page("show?of=fast", width, scheme)
             other.wait_for_timeout(500)
             assert other.evaluate("document.documentElement.scrollWidth <= innerWidth")
-            keep(other, f"running-{width}-{scheme}")
+            keep_picture(other, f"live-running-{width}-{scheme}")
     page.get_by_role("button", name="Stop").click()
     api.expect(state).to_contain_text("stopped", timeout=180_000)
     api.expect(page.locator("#sources")).to_contain_text("2 interrupted")
@@ -239,10 +214,10 @@ def test_every_page_fits(open_page, width, scheme):
         page = open_page(path, width, scheme)
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        keep(page, f"{name}-{width}-{scheme}")
+        keep_picture(page, f"live-{name}-{width}-{scheme}")
     page.evaluate("location.hash = 'sae-0'")
     page.get_by_text("Its latents").click()
     page.locator("#all-latents tbody .link").first.click()
     page.locator("#latent .contexts").first.wait_for()
     assert page.evaluate("document.querySelector('#sae').scrollWidth <= document.querySelector('#sae').clientWidth")
-    keep(page, f"latent-{width}-{scheme}")
+    keep_picture(page, f"live-latent-{width}-{scheme}")
