@@ -116,7 +116,13 @@ def made(tmp_path_factory, hub):
     return make
 
 
-@pytest.mark.parametrize("command", [one for one in COMMANDS if one not in (*FOR_SLURM, *SERVING)], ids=str)
+LONG = re.compile("sweeps/front|runs/front")
+RUN_HERE = [one for one in COMMANDS if one not in (*FOR_SLURM, *SERVING)]
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(one, marks=[pytest.mark.slow] * bool(LONG.search(one))) for one in RUN_HERE]
+)
 def test_every_command_shown_runs(command, made):
     made(command)
 

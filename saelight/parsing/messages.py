@@ -21,6 +21,10 @@ from saelight.parsing.config_files import SECTIONS
 _UNKNOWN_KEY = re.compile(r"(?:[Oo]ption|Key|unrecognized arguments:) ['\"]?(?:--)?(?P<name>[\w.+-]+)")
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\S+)")
 _LONGEST = 500
+_NAMED_BY_CONFIGS = tuple(
+    f"saelight.{room}" for room in ("saes", "schedules", "data", "bank", "callbacks", "loggers", "run")
+)
+"""The rooms of classes that configs name."""
 _NO_VARIANT = re.compile(r"SAEConfig is abstract")
 _PRINT_CONFIG = re.compile(r"unrecognized arguments: (?P<name>skip_default|skip_null|comments)\b")
 _TYPE = r"Expected a (?:<class '\w+'>|typing\.Literal\[[^\]]*\]) ?"
@@ -139,7 +143,7 @@ def _pairs(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 def _saelight_classes() -> list[type]:
     """The classes a config may name, as far as they are imported."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("saelight.")]
+    modules = [module for name, module in sys.modules.items() if name.startswith(_NAMED_BY_CONFIGS)]
     members = [member for module in modules for member in vars(module).values() if inspect.isclass(member)]
     return [c for c in dict.fromkeys(members) if c.__module__.startswith("saelight.") and not inspect.isabstract(c)]
 

@@ -24,10 +24,11 @@ def test_one_sae_is_ended_and_the_others_go_on_unchanged(tmp_path, capsys):
     why = "no progress in 3 validations, at step 8"
     assert bank.retired == {0: Outcome("retired", why)}
     assert t.global_step == 24
-    rows = map(json.loads, (t.folder / "results.jsonl").read_text().splitlines())
-    states = {row["name"]: (row["state"], row["reason"]) for row in rows}
+    rows = {row["name"]: row for row in map(json.loads, (t.folder / "results.jsonl").read_text().splitlines())}
+    states = {name: (row["state"], row["reason"]) for name, row in rows.items()}
     assert states == {"still": ("retired", why), "learning": ("finished", None)}
     exported = json.loads((t.folder / "saes" / "still" / "config.json").read_text())["training"]
+    assert exported.pop("metrics") == rows["still"]["metrics"]
     assert exported == {"state": "retired", "reason": why, "steps": 8, "tokens": 800}
     assert f"retired: {why}" in capsys.readouterr().out
     alone, _ = fit(tmp_path, {"learning": LEARNING})

@@ -60,6 +60,7 @@ def test_the_worst_are_ended_at_each_rung(unbroken):
     assert rows["c"]["reason"].endswith(" ranked 3 of 3 at step 12")
     assert {row["reason"].split("ranked ")[1] for row in (rows["d"], rows["e"])} == {"4 of 5 at step 6", "5 of 5 at step 6"}
     exported = json.loads((t.folder / "saes" / "c" / "config.json").read_text())["training"]
+    assert exported.pop("metrics") == rows["c"]["metrics"]
     assert exported == {"state": "retired", "reason": rows["c"]["reason"], "steps": 12, "tokens": 1200}
 
 

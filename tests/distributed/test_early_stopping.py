@@ -2,12 +2,14 @@
 
 import json
 
+import pytest
 import yaml
 
 from tests.support.commands import changed
 from tests.support.processes import script
 
 
+@pytest.mark.slow
 def test_two_processes_end_the_same_sae(tmp_path):
     two = {"devices": 2, "strategy": "ddp", "max_epochs": 3, "accelerator": "cpu", "val_check_interval": 0.5}
     two["callbacks"] = [{"class_path": "StopEarly", "init_args": {"patience": 2}}]
@@ -25,5 +27,6 @@ def test_two_processes_end_the_same_sae(tmp_path):
         "topk": ("finished", None, 15),
         "still": ("retired", why, 7),
     }
-    exported = json.loads((tmp_path / "runs" / "cfg" / "saes" / "still" / "config.json").read_text())
-    assert exported["training"] == {"state": "retired", "reason": why, "steps": 7, "tokens": 1400}
+    exported = json.loads((tmp_path / "runs" / "cfg" / "saes" / "still" / "config.json").read_text())["training"]
+    assert "fvu" in exported.pop("metrics")
+    assert exported == {"state": "retired", "reason": why, "steps": 7, "tokens": 1400}

@@ -94,6 +94,7 @@ def test_points_that_are_the_same_train_once_and_appear_under_each_name():
     assert list(weights("runs/same")) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_halving_ends_the_worst_of_each_group(capsys):
     halving = {"type": "halving", "rungs": [0.5], "keep": 0.5}
     base = changed(BASE, trainer__val_check_interval=0.25)
@@ -109,6 +110,7 @@ def test_halving_ends_the_worst_of_each_group(capsys):
         assert "Halving saved 17%" in Path("halved/logs", f"{group}.txt").read_text()
 
 
+@pytest.mark.slow
 def test_ddp_gives_every_run_all_devices(capsys):
     file = write(SWEEP, BASE)
     assert saelight_("sweep", "run", file, "--launcher", "ddp", "--devices", "cpu,cpu", "--limit", "2") == 0
