@@ -145,7 +145,7 @@ def test_a_part_without_text_is_done_too(tmp_path, capsys):
     texts = tmp_path / "texts"
     texts.mkdir()
     (texts / "a.txt").write_text("one two three " * 300)
-    (texts / "b.txt").write_text(" ")
+    (texts / "b.txt").write_text("\u200b")  # no space, and no token
     for part in ("1/2", "2/2"):
         harvested(texts, tmp_path / "out", part)
     assert ShardedRows(tmp_path / "out" / HOOKS[0]).n_rows > 500
