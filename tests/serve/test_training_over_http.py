@@ -133,7 +133,7 @@ def run_shown_client(port, folder):
         .replace(": 5}", ": 1}")
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True, timeout=90
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True, timeout=300
     )
     return [line.split()[0] for line in done.stdout.splitlines()]
 
