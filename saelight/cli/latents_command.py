@@ -30,8 +30,8 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="RUN|SWEEP|SAE", help="SAEs, and folders that hold some")
     parser.add_argument(
         "--data",
-        help="shards, activations in another layout, or a harvest's config, by which a model makes them; default: what the "
-        "SAEs' runs were trained on",
+        help="shards, activations in another layout, or a fit's or harvest's config, by which a model may make them; "
+        "default: what the SAEs' runs were trained on",
     )
     parser.add_argument("--tokens", type=count, metavar="N", help="go through the first N tokens (default: all)")
     parser.add_argument("--seed", type=whole, default=0, help="of what is drawn at random (default: 0)")

@@ -21,6 +21,7 @@ from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.model_stream import ModelStream
 from saelight.data.harvest.shard_saver import ShardSaver, set_aside
 from saelight.data.harvest.text_model import TextModel, open_text_model, text_digest
+from saelight.data.harvest.text_pass import TextPass, text_pass
 from saelight.data.harvest.text_settings import TextSettings
 from saelight.data.harvest.text_windows import WindowSettings
 from saelight.data.moments import Sums
@@ -105,9 +106,7 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
         if self.save_to is not None and not self._is_ours(Path(self.save_to)):
             check_free(Path(self.save_to))
         model, documents = self._model, held_out(self._model, self.val_rows)
-        stored = None if self.statistics is None else [self._stored(self.statistics, hook) for hook in self.hooks]
-        limits = None if stored is None else dict(zip(self.hooks, map(_limit, stored), strict=True))
-        stream = ModelStream(model, self._n_rows, len(documents), limits=limits)
+        stream = ModelStream(model, self._n_rows, len(documents), limits=self._limits)
         n_first = min(self.first_rows, self._n_rows)
         with bar(total=n_first, unit=" rows", desc="first rows") as progress:
             stream.on_batch = progress.update
@@ -115,8 +114,8 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
             stream.on_batch = lambda rows: None
         rows = self._rows_of(stream)
         sums: list[Sums | None] = [None]
-        if stored is not None:
-            sums = [side.sums for side in stored]
+        if self._statistics is not None:
+            sums = [side.sums for side in self._statistics]
         elif self.normalise != "none":
             sums = [first_sums(side, n_first) for side in sides(rows) if side is not None]
         val = None
@@ -134,6 +133,15 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
             first_rows=n_first,
             of_rank=partial(self._of_rank, stream, len(documents)),
         )
+
+    def once(self) -> TextPass:
+        """The first hook's rows as the first epoch of one process has them, of the text once, with their columns.
+
+        Raises `UserError` as `open`, which runs the model over other rows too.
+        """
+        hook, first = self.hooks[0], len(held_out(self._model, self.val_rows))
+        stream = ModelStream(self._model, self._n_rows, first, limits=self._limits, once=True)
+        return text_pass(stream, self._model, hook, self._provenance(hook), self._fingerprint(hook))
 
     def describe(self) -> Description:
         """Widths, rows and bytes, without running the model over the text."""
@@ -219,6 +227,16 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
                 f"{self._model.widths[hook]} wide; name shards of the same hook"
             )
         return rows
+
+    @cached_property
+    def _statistics(self) -> list[ShardedRows] | None:
+        """The shards that statistics are taken from, a hook's each."""
+        return None if self.statistics is None else [self._stored(self.statistics, hook) for hook in self.hooks]
+
+    @property
+    def _limits(self) -> dict[str, Limit] | None:
+        """The norm limits, where they are known before the model has run."""
+        return None if self._statistics is None else dict(zip(self.hooks, map(_limit, self._statistics), strict=True))
 
     def _provenance(self, hook: str) -> dict[str, Any]:
         """What exports and shards say of the rows."""

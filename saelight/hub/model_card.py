@@ -156,7 +156,7 @@ def _is_on_a_hub(name: Any) -> bool:
 
 
 def _metrics(sae: SharedSAE) -> Mapping[str, float]:
-    metrics = (sae.row or {}).get("metrics") or {}
+    metrics = ((sae.row or {}).get("metrics") or {}) | dict(sae.on_model)
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 
 

@@ -95,7 +95,7 @@ def push(
         url=f"{endpoint()}/{place.repo}",
         private=bool(head.private),
         is_new=commit != head.sha,
-        notes=[*shared.notes, *notes, *kept],
+        notes=[*shared.notes, *shared.left, *notes, *kept],
     )
 
 

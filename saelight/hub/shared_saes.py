@@ -19,9 +19,14 @@ from saelight.convert.sae_sources import all_at
 from saelight.convert.writing import convert
 from saelight.errors import UserError
 from saelight.hub.hub_place import HubPlace
+from saelight.latents import latents_format
+from saelight.run import evaluation_file
 from saelight.saes.provenance import Provenance
 from saelight.saes.sae import SAE
 from saelight.sweep.store.results_table import rows_of
+
+_LARGEST_LATENTS = 64 * 2**20
+"""Bytes of an SAE's latents that go along: those of 13,000."""
 
 
 class SharedSAE(NamedTuple):
@@ -39,6 +44,8 @@ class SharedSAE(NamedTuple):
     provenance: Provenance
     row: Mapping[str, Any] | None
     """What its run or sweep says of it (docs/sweeps.md)."""
+    on_model: Mapping[str, float | None]
+    """What `saelight evaluate` has found (docs/evaluate.md)."""
 
 
 @dataclass
@@ -52,6 +59,8 @@ class Shared:
     """On this machine, by their paths in the repository."""
     notes: list[str] = field(default_factory=list)
     """What a user of the format has to know."""
+    left: list[str] = field(default_factory=list)
+    """What stays here, and why."""
 
 
 @contextmanager
@@ -80,9 +89,11 @@ def shared_saes(source: Path, place: HubPlace, to: str | None, leave_out: Collec
             except UserError as error:
                 raise UserError(f"{error}; --leave-out {name} shares the others") if len(found) > 1 else error from None
             path = _path(place, name, one, sae, is_one, target)
-            shared.saes.append(_described(path, sae, rows.get(one.path.resolve())))
+            shared.saes.append(_described(path, sae, rows.get(one.path.resolve()), one.path))
             if target is None:
-                shared.files |= _as_it_is(source, one, path)
+                known, left = _known_of(one.path, path)
+                shared.files |= _as_it_is(source, one, path) | known
+                shared.left += left
             progress.update()
     if target is None:
         yield shared
@@ -108,7 +119,7 @@ def _path(place: HubPlace, name: str, found: Found, sae: SAE, is_one: bool, targ
     return posixpath.join(place.path, name)
 
 
-def _described(path: str, sae: SAE, row: Mapping[str, Any] | None) -> SharedSAE:
+def _described(path: str, sae: SAE, row: Mapping[str, Any] | None, folder: Path) -> SharedSAE:
     return SharedSAE(
         path=path,
         variant=variant_name(sae),
@@ -118,6 +129,7 @@ def _described(path: str, sae: SAE, row: Mapping[str, Any] | None) -> SharedSAE:
         spec=sae.config.spec(),
         provenance=sae.provenance or Provenance(),
         row=row,
+        on_model=evaluation_file.on_model(folder),
     )
 
 
@@ -133,6 +145,20 @@ def _as_it_is(source: Path, found: Found, placed: str) -> dict[str, Path]:
     }
     # What lies above the repository's root has no place in it.
     return {at: file for at, file in files.items() if not at.startswith("..")}
+
+
+def _known_of(path: Path, placed: str) -> tuple[dict[str, Path], list[str]]:
+    """What was found out about an SAE, by paths in the repository: its evaluation, and its latents where they are small; and
+    what to say where they are not."""
+    home, root = (posixpath.dirname(placed), path.parent) if path.is_file() else (placed, path)
+    folder, said = latents_format.folder_of(path), list[str]()
+    latents = [folder / name for name in (latents_format.META, latents_format.TENSORS, latents_format.TEXTS)]
+    size = sum(file.stat().st_size for file in latents if file.is_file())
+    if size > _LARGEST_LATENTS:
+        said = [f"{folder} has {size / 2**20:,.0f} MB, more than {_LARGEST_LATENTS >> 20}, and stays here"]
+        latents = []
+    files = [file for file in (evaluation_file.beside(path), *latents) if file.is_file()]
+    return {posixpath.join(home, file.relative_to(root).as_posix()): file for file in files}, said
 
 
 def _files_around(path: Path, root: Path) -> Iterator[Path]:

@@ -1,19 +1,19 @@
 """Which SAEs a collection is of, and what they are shown: those at the paths that are named, with the data of their runs."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from saelight.convert import formats
-from saelight.data import sources
 from saelight.data.foreign.opening import open_rows
-from saelight.data.source import Rows, sides
+from saelight.data.source import Rows
 from saelight.errors import UserError
-from saelight.latents import harvested_rows
 from saelight.latents import latents_format as layout
+from saelight.latents.configured_rows import is_config, rows_of_config, rows_of_fit
 from saelight.parsing.config_files import read_mapping
 from saelight.saes.sae import SAE
 from saelight.saes.sae_folder import published
@@ -70,8 +70,8 @@ def find(paths: Sequence[str | Path], data: str | None) -> Iterator[Shown]:
     have a million latents.
 
     Args:
-        data: The rows, for all, or the config of a harvest, which is run where its shards are not there; default: those of
-            the run that each SAE is of.
+        data: The rows, for all, or the config of a fit or a harvest that says which; default: those of the run that each SAE
+            is of.
 
     Raises:
         UserError: for a path that holds none, one that cannot be read, and rows that are not there or do not fit.
@@ -83,15 +83,16 @@ def find(paths: Sequence[str | Path], data: str | None) -> Iterator[Shown]:
         if not inner:
             raise formats.none_at(path)
         found |= {each.path.resolve(): (name, each) for name, each in inner.items()}
-    opened: dict[Path | str | None, tuple[str, Rows]] = {}
+    opened: dict[str, tuple[str, Rows]] = {}
     waiting: Shown | None = None
     for path, (name, each) in found.items():
         run = path.parents[1] if path.parent.name == "saes" else None
         sae = each.format.read(each.path, True, False)
         hook = _hook(sae)
-        asked = run if data is None else hook
+        spec = _of_run(run, name) if data is None else {}
+        asked = json.dumps([spec, data and hook], sort_keys=True, default=str)
         if asked not in opened:
-            opened[asked] = _rows(data, run, name, hook)
+            opened[asked] = _rows(data, spec, run, hook)
         key, rows = opened[asked]
         if sae.d_in != rows.d_in:
             raise UserError(f"{name} takes {sae.d_in} numbers, a row of {key} has {rows.d_in}: give --data of its own hook")
@@ -125,25 +126,26 @@ def _hook(sae: SAE) -> str | None:
     return hook if isinstance(hook, str) else None
 
 
-def _rows(data: str | None, run: Path | None, name: str, hook: str | None) -> tuple[str, Rows]:
-    if data is not None:
-        path = str(harvested_rows.shards_of(data, hook)) if harvested_rows.is_harvest(data) else data
-        return path, open_rows(path)
+def _of_run(run: Path | None, name: str) -> Mapping[str, Any]:
+    """The `data` section of a run's config."""
     config = run / "config.yaml" if run is not None else None
     if config is None or not config.is_file():
         raise UserError(f"nothing says what {name} was trained on (it has no run with a config.yaml): give --data PATH")
     spec = read_mapping(config).get("data")
-    if not isinstance(spec, dict) or not isinstance(spec.get("class_path"), str):
+    if not isinstance(spec, dict):
         raise UserError(f"{config} names no data: give --data PATH")
-    declared = sources.find(spec["class_path"])
-    if declared is None:
-        raise UserError(f"{spec['class_path']} of {config} does not say what rows it has: give --data PATH")
-    fields: dict[str, Any] = spec.get("init_args") or {}
+    return spec
+
+
+def _rows(data: str | None, spec: Mapping[str, Any], run: Path | None, hook: str | None) -> tuple[str, Rows]:
+    if data is not None:
+        return rows_of_config(data, hook) if is_config(data) else (data, open_rows(data))
     try:
-        rows = sides(declared(**fields).opened.rows)[0]
-    except (TypeError, UserError) as error:
+        return rows_of_fit(spec, f"{run}/config.yaml")
+    except UserError as error:
+        if "give --data PATH" in str(error):
+            raise
         raise UserError(f"the data of {run} cannot be opened ({error}): if they have moved, give --data PATH") from None
-    return str(fields.get("path", spec["class_path"].rpartition(".")[2])), rows
 
 
 def _digest(sae: SAE) -> str:

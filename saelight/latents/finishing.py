@@ -78,7 +78,7 @@ def finish(
             "d_sae": record.d_sae,
             "sae_digest": subject.digest,
             "rows": record.next_row,
-            "data": data,
+            "data": {**data, "whole": record.next_row == shown.rows.n_rows},
             "seed": record.seed,
             "lowest_octave": record.lowest_octave or 0,
             "sampled_rows": len(record.rows.sizes_S),

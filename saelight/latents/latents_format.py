@@ -41,6 +41,8 @@ class Data(TypedDict):
     hook: str | None
     fingerprint: str
     columns: list[str]
+    whole: NotRequired[bool]
+    """Whether there are no more rows than were gone through."""
 
 
 class Meta(TypedDict):

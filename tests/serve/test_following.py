@@ -8,6 +8,7 @@ import time
 import pytest
 
 from saelight.files import hold
+from saelight.run import evaluation_file
 from saelight.serve import watching
 from saelight.serve.log_tail import CurveTail, Thinning, text_from
 from tests.report.invented import invent
@@ -50,6 +51,20 @@ async def test_a_run_is_followed_from_its_start_to_the_death_of_its_process(tmp_
                 number, change = await anext(events(response))
                 assert (number, list(change["saes"])) == (third, expected)
         assert (await answer(client, "/api/document?of=one"))[1]["id"] == third
+
+
+@in_loop
+async def test_an_evaluation_that_comes_later_is_told_in_table_and_front(tmp_path):
+    run = invent(tmp_path / "one", 2)
+    async with served(tmp_path) as (_, client), client.get("/api/events?of=one") as response:
+        following = events(response)
+        assert "loss_recovered" not in (await anext(following))[1]["head"]["metrics"]
+        for recovered in (0.5, 0.75):
+            evaluation_file.write(run / "saes/relu-1/evaluation.json", {"metrics": {"loss_recovered": recovered}})
+            change = (await anext(following))[1]
+            assert change["saes"]["1"]["metrics"]["loss_recovered"] == recovered
+        shown = (await answer(client, "/api/document?of=one"))[1]
+        assert shown["fronts"]["loss_recovered"][0]["all"] == [1]
 
 
 @in_loop

@@ -102,12 +102,12 @@ def test_from_the_front_to_an_sae_to_a_latent_and_an_own_text(open_page, api):
     page.get_by_text("Its latents").click()
     page.locator("#all-latents tbody .link").first.click()
     api.expect(page.locator("#latent h2")).to_contain_text("Latent ")
-    assert page.locator("#latent .contexts li").count() > 3
+    assert page.locator("#latent .context").count() > 3
     page.get_by_text("Try your own text").click()
     page.get_by_label("Your own text").fill("def read(path): return open(path).read()")
     page.get_by_role("button", name="Try it").click()
     page.locator("#text-found table").wait_for(timeout=180_000)
-    assert page.locator("#text-found .tokens").inner_text() == "def read(path): return open(path).read()"
+    assert page.locator("#text-found .words").inner_text() == "def read(path): return open(path).read()"
     assert "L0 " in page.locator("#text-found .rule").inner_text()
     page.evaluate("document.querySelector('#sae-text').scrollIntoView()")
     keep_picture(page, "live-text")
@@ -218,6 +218,6 @@ def test_every_page_fits(open_page, width, scheme):
     page.evaluate("location.hash = 'sae-0'")
     page.get_by_text("Its latents").click()
     page.locator("#all-latents tbody .link").first.click()
-    page.locator("#latent .contexts").first.wait_for()
+    page.locator("#latent .context").first.wait_for()
     assert page.evaluate("document.querySelector('#sae').scrollWidth <= document.querySelector('#sae').clientWidth")
     keep_picture(page, f"live-latent-{width}-{scheme}")

@@ -5,21 +5,19 @@ Shapes: N rows, D width.
 
 import contextlib
 import itertools
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from saelight.data.harvest.harvest_part import HarvestPart
 from saelight.data.harvest.harvest_settings import HarvestSettings, noted
-from saelight.data.harvest.text_windows import WindowCutter
+from saelight.data.harvest.text_windows import WindowCutter, in_groups
 from saelight.data.remote.remote_url import Url, located
 from saelight.data.shards.disk import check_free
 from saelight.errors import UserError
 
 if TYPE_CHECKING:
     from saelight.data.harvest.corpus import Document
-    from saelight.data.harvest.text_windows import TextWindow
     from saelight.data.row_filter import Piece, RowFilter
 
 T = TypeVar("T")
@@ -98,7 +96,7 @@ def run(settings: HarvestSettings) -> None:
             runs = hooked.probe(**probe_of(model, settings.context))
             pad = getattr(model.tokenizer, "pad_token_id", None) or 0
             compute = WindowRunner(hooked, settings, settings.batch_size, pad, dtype)
-            groups = _groups(_left(cut(documents), part), compute.group, row_filter)
+            groups = in_groups(_left(cut(documents), part), compute.group, row_filter)
             pieces = (compute(group, bar.update) for group in _noted(groups, part, row_filter))
         passing = row_filter(pieces)
         for piece in passing if part is None else part.passing(passing, writers):
@@ -156,19 +154,6 @@ def _folders(settings: HarvestSettings) -> dict[str, Path | Url]:
     for folder in folders.values():
         check_free(folder)
     return folders
-
-
-def _groups(windows: Iterator["TextWindow"], size: int, row_filter: "RowFilter") -> Iterator[list["TextWindow"]]:
-    """The windows, `size` at a time; the last ones no more than hold the rows that may still pass the filter."""
-    while True:
-        room = math.inf if row_filter.at_most is None else row_filter.at_most - row_filter.passed
-        group: list[TextWindow] = []
-        while room > 0 and len(group) < size and (window := next(windows, None)):
-            group.append(window)
-            room -= window.rows
-        if not group:
-            return
-        yield group
 
 
 def _batches(things: Iterable[T], size: int) -> Iterator[list[T]]:

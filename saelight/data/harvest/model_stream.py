@@ -17,7 +17,7 @@ from torch import Tensor
 from saelight.data.harvest.shard_saver import Held, ShardSaver
 from saelight.data.harvest.text_model import Documents, TextModel, digested
 from saelight.data.harvest.text_windows import TextWindow
-from saelight.data.row_filter import Limit, RowFilter
+from saelight.data.row_filter import FIRST_ROWS, Limit, Piece, RowFilter
 from saelight.data.stopping import check_wanted
 from saelight.errors import UserError
 
@@ -48,6 +48,7 @@ class ModelStream:
         rank: Which documents are this rank's, `first + rank`, `first + rank + world`, …
         world: Ranks.
         limits: The norm limits of the hooks; None: of the first rows.
+        once: Whether the text is not read again where it has fewer rows: once it has ended, `n_rows` is how many it has.
 
     Raises:
         UserError: The text has fewer rows (when they are read).
@@ -61,6 +62,7 @@ class ModelStream:
         rank: int = 0,
         world: int = 1,
         limits: Mapping[str, Limit] | None = None,
+        once: bool = False,
     ) -> None:
         self.n_rows = n_rows
         self.limits: dict[str, Limit] = dict(limits or {})
@@ -69,7 +71,7 @@ class ModelStream:
         """What writes the rows when they are first made, if anything."""
         self.on_batch: Callable[[int], object] = lambda rows: None
         """Told, after each batch of the model, of its rows."""
-        self._model, self._first, self._rank, self._world = model, first, rank, world
+        self._model, self._first, self._rank, self._world, self._once = model, first, rank, world, once
         self._bookmarks: list[Bookmark] = []
         self._digests: dict[int, str] = {}
         self._kept: list[Held] = []
@@ -82,6 +84,7 @@ class ModelStream:
         """Make the first n rows and keep them for good."""
         while (done := self._kept[-1].stop if self._kept else 0) < n:
             held = self._next()
+            assert held is not None, "first rows of a text that is read once"
             # Memory of their own: what was made with them beyond n is let go.
             own = held.piece.take(torch.arange(min(n - done, held.piece.rows)))
             self._held.append(held)
@@ -90,14 +93,25 @@ class ModelStream:
     def read(self, hook: str, start: int, out_ND: Tensor) -> None:
         """Fill `out_ND` with a hook's rows [start, start + N)."""
         with self._lock:
-            while self._held and self._held[0].stop <= start:
-                self._held.popleft()
-            done, stop = start, start + len(out_ND)
-            while done < stop:
-                held = self._holding(done)
-                rows_ND = held.piece.x[hook][done - held.start : stop - held.start]
-                out_ND[done - start : done - start + len(rows_ND)] = rows_ND
-                done += len(rows_ND)
+            done = 0
+            for piece in self._pieces(start, len(out_ND)):
+                out_ND[done : done + piece.rows] = piece.x[hook]
+                done += piece.rows
+
+    def column(self, name: str, start: int, n: int) -> Tensor:
+        """Rows [start, start + n) of a column: (n,)."""
+        with self._lock:
+            return torch.cat([piece.columns[name] for piece in self._pieces(start, n)])
+
+    def make(self, start: int, n: int) -> None:
+        """Make rows [start, start + n), as far as there are so many, and hold them until later ones are read."""
+        with self._lock:
+            if not self._held or start < self._held[0].start:
+                self._begin(start)
+            while (done := self._held[-1].stop if self._held else 0) < min(start + n, self.n_rows):
+                there = self._next()
+                if there is not None and there.stop > max(start, done):
+                    self._held.append(there)
 
     def bookmark(self, row: int) -> dict[str, Any]:
         # Without the lock: whoever reads holds it for as long as the model runs.
@@ -105,6 +119,12 @@ class ModelStream:
         last = self._bookmarks[-1] if self._bookmarks else at
         limits = {hook: list(limit) for hook, limit in self.limits.items()}
         return {"at": list(at), "read": [last.document, last.digest], "limits": limits}
+
+    @property
+    def last_read(self) -> list[Any]:
+        """The last document that was read, and the digest of all up to it: as a bookmark's `read`, of more. Whoever asks is
+        who reads."""
+        return list(max(self._digests.items(), default=self._nearest(self.n_rows)[1::2]))
 
     def check(self, bookmark: dict[str, Any]) -> None:
         at = Bookmark(*bookmark["at"])
@@ -132,6 +152,17 @@ class ModelStream:
             if self.saver is not None:
                 self.saver.finish()
 
+    def _pieces(self, start: int, n: int) -> Iterator[Piece]:
+        """Rows [start, start + n), as they are held. What comes before them is let go."""
+        while self._held and self._held[0].stop <= start:
+            self._held.popleft()
+        done, stop = start, start + n
+        while done < stop:
+            held = self._holding(done)
+            piece = held.piece.take(slice(done - held.start, stop - held.start))
+            yield piece
+            done += piece.rows
+
     def _holding(self, row: int) -> Held:
         """What holds a row."""
         for held in self._kept:
@@ -143,9 +174,10 @@ class ModelStream:
             for held in self._held:
                 if row < held.stop:
                     return held
-            held = self._next()
-            if row < held.stop:
-                self._held.append(held)
+            there = self._next()
+            assert there is not None, "rows that the text has not"
+            if row < there.stop:
+                self._held.append(there)
 
     def _begin(self, row: int) -> None:
         """Make rows from the last bookmark on from which `row` is reached."""
@@ -156,18 +188,19 @@ class ModelStream:
         index = bisect.bisect_right(self._bookmarks, row, key=lambda bookmark: bookmark.rows)
         return self._bookmarks[index - 1] if index else Bookmark(0, self._first + self._rank, 0, "")
 
-    def _next(self) -> Held:
+    def _next(self) -> Held | None:
+        """The rows that follow; None where the text has ended, and is read once."""
         if self._made is None:
             self._begin(0)
         assert self._made is not None
         try:
-            held = next(self._made)
+            held = next(self._made, None)
         except BaseException:
             # Nothing more comes of it; who reads on begins anew.
             self._made = None
             self._held.clear()
             raise
-        if self.saver is not None:
+        if held is not None and self.saver is not None:
             self.saver.add(held)
         return held
 
@@ -187,10 +220,15 @@ class ModelStream:
             for piece in self._model.pieces(self._mine(at.document), at.token, row_filter, note, self._batch_done):
                 self.limits = row_filter.limits
                 mark = Bookmark(rows, *begun.popleft())
-                if not self._bookmarks or self._bookmarks[-1].rows < rows:
+                # While a limit is waited for, none knows how large a last group is to be.
+                known = rows >= FIRST_ROWS or not self._model.cuts_last
+                if known and (not self._bookmarks or self._bookmarks[-1].rows < rows):
                     self._bookmarks.append(mark)
                 yield Held(rows, piece, row_filter.report)
                 rows += piece.rows
+            if self._once:
+                self._end_with(rows)
+                return
             if rows < self.n_rows and whole:
                 self._check_lap(rows - lap)
             if self.saver is not None:
@@ -231,6 +269,12 @@ class ModelStream:
                 f"{math.ceil(self.n_rows / rows):,} times; name more text, or lower data.rows",
                 stacklevel=2,
             )
+
+    def _end_with(self, rows: int) -> None:
+        """The text has so many rows and no more. Raises `UserError` where it has none."""
+        if not rows:
+            raise UserError("the text holds no row that is kept; name other files")
+        self.n_rows = rows
 
     def _batch_done(self, rows: int) -> None:
         check_wanted()

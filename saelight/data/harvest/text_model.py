@@ -21,7 +21,7 @@ from saelight.data.harvest.loading import load
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.onednn_linear import use_onednn
 from saelight.data.harvest.text_settings import TextSettings
-from saelight.data.harvest.text_windows import TextWindow, WindowCutter, WindowSettings
+from saelight.data.harvest.text_windows import TextWindow, WindowCutter, WindowSettings, in_groups
 from saelight.data.harvest.window_batches import WindowRunner, probe_of
 from saelight.data.row_filter import Piece, RowFilter
 from saelight.errors import UserError
@@ -49,6 +49,9 @@ class TextModel:
     """Whose kernel computes linear layers: onednn or torch."""
     weights: str
     """A digest of the weights."""
+    cuts_last: bool = False
+    """Whether the last group of windows is no larger than the rows ask for, as a harvest's is. What shares a batch shows in
+    the last bits."""
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -82,7 +85,9 @@ class TextModel:
         windows = self.cut(documents, skip)
 
         def groups() -> Iterator[Piece]:
-            while group := list(itertools.islice(windows, self.run.group)):
+            size = self.run.group
+            whole = iter(lambda: list(itertools.islice(windows, size)), [])
+            for group in in_groups(windows, size, row_filter) if self.cuts_last else whole:
                 begins(group[0])
                 yield self.run(group, done)
 
@@ -98,6 +103,7 @@ def open_text_model(
     batch_size: int,
     dtype: torch.dtype,
     rows_kept: Mapping[str, Any],
+    cuts_last: bool = False,
 ) -> TextModel:
     """The model, loaded, and the text, found.
 
@@ -116,7 +122,7 @@ def open_text_model(
     runs = hooked.probe(**probe_of(loaded, windows.context))
     pad = getattr(loaded.tokenizer, "pad_token_id", None) or 0
     run = WindowRunner(hooked, windows, batch_size, pad, dtype)
-    return TextModel(documents, cut, run, rows_kept, runs, linear, _weights(loaded.network))
+    return TextModel(documents, cut, run, rows_kept, runs, linear, _weights(loaded.network), cuts_last)
 
 
 def text_digest(documents: Documents) -> str:

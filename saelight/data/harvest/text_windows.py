@@ -5,13 +5,17 @@ it is what a window of its own would hold.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from saelight.data.harvest.model_settings import LoadedModel
 from saelight.errors import UserError
 from saelight.ranges import Range
+
+if TYPE_CHECKING:
+    from saelight.data.row_filter import RowFilter
 
 _DOCUMENTS = 16
 """Documents that are tokenized at a time."""
@@ -146,6 +150,19 @@ class WindowCutter:
         split = not self.settings.special_in_text
         cut = self._model.tokenizer(texts, add_special_tokens=False, split_special_tokens=split, return_attention_mask=False)
         return cut["input_ids"]
+
+
+def in_groups(windows: Iterator[TextWindow], size: int, row_filter: "RowFilter") -> Iterator[list[TextWindow]]:
+    """The windows, `size` at a time; the last ones no more than hold the rows that may still pass the filter."""
+    while True:
+        room = math.inf if row_filter.at_most is None else row_filter.at_most - row_filter.passed
+        group: list[TextWindow] = []
+        while room > 0 and len(group) < size and (window := next(windows, None)):
+            group.append(window)
+            room -= window.rows
+        if not group:
+            return
+        yield group
 
 
 def _added(settings: WindowSettings, tokenizer: Any) -> tuple[list[int], list[int], list[int]]:

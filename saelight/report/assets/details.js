@@ -18,7 +18,7 @@ function showNamed() {
 }
 
 function pairs(entries) {
-  return element("dl", {}, ...entries.map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, String(value)))));
+  return element("dl", {}, ...entries.map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, value instanceof Node ? value : String(value)))));
 }
 
 function metricPairs(sae) {

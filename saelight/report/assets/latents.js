@@ -5,26 +5,58 @@ function visible(text) {
   return text.replaceAll("\n", "⏎").replaceAll("\t", "⇥");
 }
 
-/** A context: the strongest token in a frame, the others as dark as the latent is active on them. */
-function contextLine(context) {
-  const words = context.t.map((text, i) => {
-    const active = context.a[i] ?? 0;
+/** Words of a text, `{ text, activation, gap }` each, as dark as the latent is active on them, of `most`; one in a frame. */
+function activeWords(words, most, peak = strongest(words.map(({ activation }) => activation))) {
+  return element("span", { className: "words" }, ...words.flatMap(({ text, activation, gap }, i) => {
+    const share = most ? Math.min(1, Math.abs(activation / most)) : 0;
     const space = text.length - text.trimStart().length;
     const word = element("span", { textContent: visible(text.slice(space)) });
-    if (active > 0) {
-      word.className = i === context.p ? "peak" : "active";
-      word.style.setProperty("--active", `${Math.max(12, active)}%`);
-      word.title = number((context.v * active) / 100, 3);
+    if (share > 0) {
+      word.className = i === peak ? "peak" : "active";
+      word.style.setProperty("--active", `${Math.max(12, Math.round(100 * share))}%`);
+      word.title = number(activation, 3);
     }
-    const gap = (context.g ?? []).includes(i) ? [element("span", { className: "soft", textContent: "…", title: "rows are missing here" })] : [];
-    return [...gap, visible(text.slice(0, space)), word];
-  });
-  const text = context.row === undefined ? words.flat() : [`row ${number(context.row)}`];
-  return element("p", { className: "context" }, element("span", { className: "value" }, number(context.v, 3)), element("span", {}, ...text));
+    const missing = gap ? [element("span", { className: "soft", textContent: "…", title: "rows are missing here" })] : [];
+    return [...missing, visible(text.slice(0, space)), word];
+  }));
 }
 
-function related(entries) {
-  return entries.map(([sae, latent, cosine]) => `${sae === null ? "" : `${sae}/`}${latent} (${number(cosine, 2)})`).join(", ");
+function strongest(values) {
+  return values.reduce((best, value, i) => (Math.abs(value) > Math.abs(values[best]) ? i : best), 0);
+}
+
+/** A context: its strongest activation, and its words; of data without texts its row. */
+function contextLine(value, words, peak, row) {
+  const text = words.some(({ text }) => text) ? activeWords(words, value, peak) : element("span", {}, `row ${number(row)}`);
+  return element("p", { className: "context" }, element("span", { className: "value" }, number(value, 3)), text);
+}
+
+/** A context as the report holds it: activations in hundredths of the strongest, where there are any. */
+function storedContext(context) {
+  const words = context.t.map((text, i) => ({ text, activation: (context.v * (context.a[i] ?? 0)) / 100, gap: (context.g ?? []).includes(i) }));
+  return contextLine(context.v, words, context.p, context.row);
+}
+
+/** What is known of a latent in words: those it is most often on, with counts, and the logits it moves. */
+function wordFacts(tokens, promoted, suppressed) {
+  return [["most often on", tokens.map(([text, count]) => `‘${visible(text)}’ ${number(count)}`).join(" ")],
+    ["promotes", quotedAll(promoted)], ["suppresses", quotedAll(suppressed)]].filter(([, value]) => value);
+}
+
+/** The latents that are like it: `[title, entries]`, by a function that names one. */
+function kinFacts(near, across, together, entry) {
+  const listed = (list) => element("span", {}, ...list.flatMap((one, i) => [i ? ", " : "", ...[entry(one)].flat()]));
+  return [["nearest", near], ["nearest in other SAEs", across], ["fires together with", together]]
+    .filter(([, list]) => list.length).map(([title, list]) => [title, listed(list)]);
+}
+
+function related([sae, latent, cosine]) {
+  return `${sae === null ? "" : `${sae}/`}${latent} (${number(cosine, 2)})`;
+}
+
+/** How many firings each octave has. */
+function strengths(histogram) {
+  return histogram.map(([low, count]) => `${number(low)}: ${number(count)}`).join(" · ");
 }
 
 function quotedAll(texts) {
@@ -39,15 +71,11 @@ function latentEntry(latent) {
   const entry = element("details", { className: "latent" }, summary);
   entry.addEventListener("toggle", () => {
     if (!entry.open || entry.children.length > 1) return;
-    const facts = [
-      ["most often on", latent.tokens.map(([text, count]) => `‘${visible(text)}’ ${number(count)}`).join(" ")],
-      ["promotes", quotedAll(latent.promoted)], ["suppresses", quotedAll(latent.suppressed)],
-      ["nearest", related(latent.near)], ["nearest in other SAEs", related(latent.across)], ["fires together with", related(latent.together)],
-      ["firings by strength, from", latent.histogram.map(([low, count]) => `${number(low)}: ${number(count)}`).join(" · ")],
-    ];
-    entry.append(pairs(facts.filter(([, value]) => value)), ...latent.top.map(contextLine));
+    entry.append(pairs([...wordFacts(latent.tokens, latent.promoted, latent.suppressed),
+      ...kinFacts(latent.near, latent.across, latent.together, related), ["firings by strength, from", strengths(latent.histogram)]]),
+    ...latent.top.map(storedContext));
     if (latent.drawn.length) {
-      entry.append(element("p", { className: "rule" }, "At random, one from each octave below the maximum:"), ...latent.drawn.map(contextLine));
+      entry.append(element("p", { className: "rule" }, "At random, one from each octave below the maximum:"), ...latent.drawn.map(storedContext));
     }
   });
   return entry;

@@ -20,17 +20,6 @@ async function fill(node, promise, draw) {
   }
 }
 
-/** Tokens, the darker the stronger; a number goes with each by the pointer. */
-function tokens(list, most) {
-  return element("span", { className: "tokens" }, ...list.flatMap(({ text, activation, after_gap: gap }) => {
-    const share = most > 0 ? Math.min(1, Math.abs(activation) / most) : 0;
-    const made = element("span", { textContent: visible(text), title: number(activation) });
-    made.style.setProperty("--share", `${Math.round(70 * share)}%`);
-    if (share > 0.99) made.className = "strongest";
-    return gap ? ["…", made] : [made];
-  }));
-}
-
 function latentLink(sae, latent, text = `${latent}`) {
   return element("button", { type: "button", className: "link", textContent: text, onclick: () => openLatent(sae, latent) });
 }
@@ -58,7 +47,7 @@ function drawFound({ found, searched, of, problems }) {
 function latentTable(found, withSae) {
   const heads = [...(withSae ? ["SAE"] : []), "latent", "fires on", "maximum", "most frequent tokens", "in context"];
   const rows = found.map((one) => [...(withSae ? [link(SAES[one.id])] : []), latentLink(SAES[one.id], one.latent), percent(one.density),
-    number(one.maximum, 3), one.tokens.map((text) => text.trim()).join(", ") || NONE, tokens(one.context, one.maximum)]);
+    number(one.maximum, 3), one.tokens.map((text) => text.trim()).join(", ") || NONE, activeWords(one.context.map(asWord), one.maximum)]);
   const first = withSae ? 1 : 0;
   return table(heads, rows, withSae ? [0] : [], [first + 3, first + 4]);
 }
@@ -87,27 +76,24 @@ function drawLatent(sae, latent) {
   const other = (name) => SAES.find((one) => one.names[0] === name && one.source === sae.source && one.group === sae.group);
   const linked = (one) => one.sae === null ? latentLink(sae, one.latent)
     : other(one.sae) ? latentLink(other(one.sae), one.latent, `${one.sae} ${one.latent}`) : `${one.sae} ${one.latent}`;
-  const related = (list) => list.flatMap((one, i) => [i ? ", " : "", linked(one), ` (${number(one.cosine, 2)})`]);
-  const words = (list) => list.map((one) => one.text.trim()).join(", ");
-  const known = [["fires on", `${percent(latent.density)} of tokens`], ["mean where it fires", number(latent.mean, 3)], ["maximum", number(latent.maximum, 3)]];
-  const lines = [["most frequent tokens", latent.tokens.map((one) => `${one.text.trim()} (${number(one.count)})`).join(", ")],
-    ["promotes", words(latent.promoted)], ["suppresses", words(latent.suppressed)]].filter(([, text]) => text);
-  const near = [["nearest decoder rows", latent.near], ["in other SAEs", latent.across], ["fires together with", latent.together]]
-    .filter(([, list]) => list.length);
-  const contexts = (list) => element("ul", { className: "contexts" }, ...list.map((one) =>
-    element("li", {}, element("b", {}, `${number(one.value, 3)} `), tokens(one.tokens.map(asToken), latent.maximum))));
-  return [element("h2", {}, `Latent ${latent.index}`), pairs(known),
-    ...lines.map(([label, text]) => element("p", {}, element("span", { className: "soft" }, `${label}: `), text)),
-    ...near.map(([label, list]) => element("p", {}, element("span", { className: "soft" }, `${label}: `), ...related(list))),
-    element("p", { className: "soft" }, "Where it is strongest:"), contexts(latent.top),
+  const entry = (one) => [linked(one), ` (${number(one.cosine, 2)})`];
+  const texts = (list) => list.map((one) => one.text);
+  const facts = [["fires on", `${percent(latent.density)} of tokens`], ["mean where it fires", number(latent.mean, 3)], ["maximum", number(latent.maximum, 3)],
+    ...wordFacts(latent.tokens.map((one) => [one.text, one.count]), texts(latent.promoted), texts(latent.suppressed)),
+    ...kinFacts(latent.near, latent.across, latent.together, entry), ["firings by strength, from", strengths(latent.histogram)]];
+  const contexts = (list) => list.map((one) => contextLine(one.value, one.tokens.map(namedWord), one.peak, one.row));
+  return [element("div", { className: "latent" }, element("h2", {}, `Latent ${latent.index}`), pairs(facts), ...contexts(latent.top),
     ...latent.samples.flatMap(({ low, high, contexts: some }) => [
-      element("p", { className: "soft" }, `From ${number(low, 3)} to ${number(high, 3)}:`), contexts(some)])];
+      element("p", { className: "rule" }, `At random, from ${number(low, 3)} to ${number(high, 3)}:`), ...contexts(some)]))];
+}
+
+function asWord({ text, activation, after_gap: gap }) {
+  return { text, activation, gap };
 }
 
 /** Python's named tuples are JSON's lists. */
-function asToken(token) {
-  const [, text, activation, gap] = token;
-  return { text, activation, after_gap: gap };
+function namedWord([, text, activation, gap]) {
+  return { text, activation, gap };
 }
 
 function textFor(sae) {
@@ -131,8 +117,8 @@ function idInFolder(sae) {
 function drawText(sae, answer) {
   const shown = element("div", {});
   const show = (one) => {
-    const list = answer.tokens.map((token, i) => ({ text: token.text, activation: one.values[i], after_gap: false }));
-    shown.replaceChildren(element("p", { className: "soft" }, `Latent ${one.latent}:`), element("p", { className: "tried" }, tokens(list, one.maximum)));
+    const list = answer.tokens.map((token, i) => ({ text: token.text, activation: one.values[i], gap: false }));
+    shown.replaceChildren(element("p", { className: "soft" }, `Latent ${one.latent}:`), element("p", { className: "tried" }, activeWords(list, one.maximum)));
   };
   if (answer.latents.length) show(answer.latents[0]);
   const rows = answer.latents.map((one) => [
@@ -142,8 +128,4 @@ function drawText(sae, answer) {
     ...(answer.cut ? ["the rest was cut off"] : [])];
   return [element("p", { className: "rule" }, facts.join(" · ")), shown,
     element("div", { className: "wide" }, table(["latent", "maximum", "strongest on", ""], rows, [2, 3], []))];
-}
-
-function strongest(values) {
-  return values.reduce((best, value, i) => (Math.abs(value) > Math.abs(values[best]) ? i : best), 0);
 }
