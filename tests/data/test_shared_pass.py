@@ -1,15 +1,17 @@
 """Runs that share a model's pass: the rows are those of a run by itself, and the model runs once for all."""
 
 import os
+import resource
 import shutil
 import threading
 
 import pytest
 import torch
 
-from saelight.data.harvest.pass_folder import FOLDER, pass_folder
+from saelight.data.harvest.pass_folder import FOLDER, clear, pass_folder
 from saelight.data.harvest.pass_index import PassIndex, State
 from saelight.data.harvest.window_batches import WindowRunner
+from saelight.files import hold
 from tests.data.from_model import batches, from_model, write_text
 from tests.support import letter_models
 
@@ -118,6 +120,45 @@ def test_who_has_stopped_holds_nobody_up_for_long(tmp_path):
     assert not a.reserve("1", 10)
     for index in (a, b):
         index.leave()
+
+
+def test_what_a_killed_sweep_left_in_memory_is_removed_by_the_next(folder):
+    left, alive, new = (folder.with_name(f"{folder.name}-{name}") for name in ("left", "alive", "new"))
+    for path in (left, alive, new):
+        path.mkdir()
+        (path / "owner.lock").touch()
+        (path / "1.safetensors").touch()
+    reader = hold(alive / "reader.lock")
+    for path in (left, alive):
+        os.utime(path, (0, 0))
+    with pass_folder() as mine:
+        assert not left.exists()
+        assert alive.exists()
+        assert new.exists()
+    assert not mine.exists()
+    reader.close()
+    for path in (alive, new):
+        clear(path)
+        assert not path.exists()
+    clear(folder)
+    assert folder.exists(), "its owner lives"
+
+
+@SLOW
+def test_where_a_file_system_has_no_room_every_run_makes_its_own(make, folder, made):
+    settings = {"rows": 14_000, "dtype": "float32"}
+    alone, whole = batches(make(**settings, shared_gb=0), 140), len({*made})
+    del made[:]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        assert equal(batches(make(**settings), 140), alone)
+        assert equal(batches(make(**settings), 140), alone)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 2 * whole - 2 <= len(made) <= 2 * whole, "for the few held-out rows there is room"
+    assert {path.suffix for path in folder.iterdir()} == {".lock", ".sqlite", ".safetensors"}
+    assert len([*folder.glob("*.safetensors")]) <= 2
 
 
 @SLOW
