@@ -63,7 +63,7 @@ class PassIndex:
     """
 
     def __init__(self, folder: Path, identity: str, hooks: Collection[str], limit: int) -> None:
-        self.folder, self.limit = folder, limit
+        self.folder, self._limit = folder, limit
         self._identity, self._hooks, self._name = identity, set(hooks), uuid.uuid4().hex
         with self._transaction() as db:
             for statement in _TABLES.split(";"):
@@ -115,18 +115,18 @@ class PassIndex:
         with self._transaction() as db:
             self._bury(db)
             ours = db.execute("SELECT 1 FROM groups WHERE key = ? AND maker = ?", (key, self._name)).fetchone()
-            if ours is None or size > self.limit:
+            if ours is None or size > self._limit:
                 return False
             held = db.execute("SELECT SUM(bytes) FROM groups").fetchone()[0]
             oldest = f"SELECT key, bytes FROM groups WHERE bytes > 0 AND maker IS NULL ORDER BY {_WANTED}, number"
             for other, others in db.execute(oldest).fetchall():
-                if held + size <= self.limit:
+                if held + size <= self._limit:
                     break
                 self.path(other).unlink(missing_ok=True)
                 db.execute("UPDATE groups SET bytes = 0 WHERE key = ?", (other,))
                 held -= others
             db.execute(f"DELETE FROM groups WHERE bytes = 0 AND maker IS NULL AND NOT {_WANTED}")
-            if held + size > self.limit:  # the rest is being written
+            if held + size > self._limit:  # the rest is being written
                 return False
             db.execute("UPDATE groups SET bytes = ? WHERE key = ?", (size, key))
             return True

@@ -13,7 +13,6 @@ Shapes: N rows, D width of a hook's rows.
 import contextlib
 import hashlib
 import json
-import math
 import sqlite3
 import time
 import warnings
@@ -85,8 +84,8 @@ class SharedPass:
     def pieces(
         self,
         groups: Iterator[list[TextWindow]],
-        done: Callable[[int], object] = lambda rows: None,
-        left: Callable[[], float] = lambda: math.inf,
+        done: Callable[[int], object],
+        left: Callable[[], float],
     ) -> Iterator[Piece]:
         """The rows of groups, in their order.
 
@@ -106,7 +105,7 @@ class SharedPass:
             yield self._run.piece(first[1], rows)
 
     def _rows(self, key: str, group: list[TextWindow], done: Callable[[int], object]) -> dict[str, Tensor] | None:
-        """A group's rows; None while another run makes it."""
+        """A group's rows, however they are come by; None while another run makes it."""
         answer = self._with_index(partial(PassIndex.ask, key=key), Answer(State.GONE))
         if answer.state is State.OTHERS:
             return None
