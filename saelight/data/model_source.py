@@ -50,7 +50,7 @@ _MAKE_ROWS = ("hooks", "model_batch_size", "model_dtype", "dtype", "max_norm", "
 class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
     """Activations straight from a model that reads text while SAEs train; of two hooks, pairs for transcoders."""
 
-    evaluation_only: ClassVar[frozenset[str]] = Source.evaluation_only | {"save_to", "device"}
+    evaluation_only: ClassVar[frozenset[str]] = Source.evaluation_only | {"save_to", "device", "shared_gb"}
 
     hooks: list[str]
     """Dotted path of the module whose outputs SAEs are trained on, such as [encoder.layer.3]. Of two, transcoders predict
@@ -72,6 +72,9 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
     save_to: str | None = None
     """Folder of shards to write on the way: what a harvest of the same text would write, for the next run to read. Of two
     hooks a folder in it for each, of several processes too."""
+    shared_gb: Annotated[float, Range(least=0, most=1e6)] = 2.0
+    """GB (10⁹ bytes) of memory for rows that groups of a sweep which train at once have of one another, of all of them
+    together: 2.6 million rows of 384 numbers in bfloat16. What is further behind makes its rows itself; 0: each does."""
     model_batch_size: Annotated[int, Range(least=1, most=2**16)] = 32
     """Windows that the model is given at once. 32 of 128 tokens keep the CPU's caches warm; a GPU takes more."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
@@ -170,6 +173,7 @@ class ModelSource(TextSettings, ModelSettings, WindowSettings, Source):
             batch_size=self.model_batch_size,
             dtype=DTYPES[self.dtype],
             rows_kept=self._rows_kept,
+            shared_bytes=int(self.shared_gb * 1e9),
         )
 
     @property

@@ -123,6 +123,11 @@ class RowFilter:
         """Rows that have come so far."""
         return 0 if self._dropped is None else int(self._dropped.counts_R.sum())
 
+    @property
+    def left(self) -> float:
+        """How many more rows pass at most."""
+        return math.inf if self.at_most is None else self.at_most - self.passed
+
     def report(self, hook: str) -> dict[str, Any]:
         """What was dropped, and by which settings, as plain data (docs/shards.md)."""
         assert self._dropped is not None

@@ -8,7 +8,8 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from saelight.data.harvest.hooked import Hooked
 from saelight.data.harvest.loading import load
 from saelight.data.harvest.model_settings import ModelSettings
 from saelight.data.harvest.onednn_linear import use_onednn
+from saelight.data.harvest.pass_folder import FOLDER
+from saelight.data.harvest.shared_pass import SharedPass
 from saelight.data.harvest.text_settings import TextSettings
 from saelight.data.harvest.text_windows import TextWindow, WindowCutter, WindowSettings, in_groups
 from saelight.data.harvest.window_batches import WindowRunner, probe_of
@@ -49,6 +52,8 @@ class TextModel:
     """Whose kernel computes linear layers: onednn or torch."""
     weights: str
     """A digest of the weights."""
+    shared: SharedPass | None = None
+    """The pass that other runs of this machine make, too."""
     cuts_last: bool = False
     """Whether the last group of windows is no larger than the rows ask for, as a harvest's is. What shares a batch shows in
     the last bits."""
@@ -84,14 +89,16 @@ class TextModel:
         """
         windows = self.cut(documents, skip)
 
-        def groups() -> Iterator[Piece]:
+        def groups() -> Iterator[list[TextWindow]]:
             size = self.run.group
             whole = iter(lambda: list(itertools.islice(windows, size)), [])
             for group in in_groups(windows, size, row_filter) if self.cuts_last else whole:
                 begins(group[0])
-                yield self.run(group, done)
+                yield group
 
-        return row_filter(groups())
+        if self.shared is None:
+            return row_filter(self.run(group, done) for group in groups())
+        return row_filter(self.shared.pieces(groups(), done, lambda: row_filter.left))
 
 
 def open_text_model(
@@ -103,9 +110,13 @@ def open_text_model(
     batch_size: int,
     dtype: torch.dtype,
     rows_kept: Mapping[str, Any],
+    shared_bytes: int = 0,
     cuts_last: bool = False,
 ) -> TextModel:
     """The model, loaded, and the text, found.
+
+    Args:
+        shared_bytes: Memory for rows that other runs of this machine make, too, where whoever started them wants it.
 
     Raises:
         UserError: There is no such model, module or text, or they do not go together.
@@ -117,12 +128,22 @@ def open_text_model(
     if loaded.image_transform is not None:
         raise UserError(f"model {loaded.name!r} reads images; `saelight shards harvest` them, and train on the shards")
     documents, cut = Corpus(text), WindowCutter(windows, loaded)
-    hooked = Hooked(loaded.network, hooks)
     linear = "onednn" if use_onednn(loaded.network) else "torch"
-    runs = hooked.probe(**probe_of(loaded, windows.context))
     pad = getattr(loaded.tokenizer, "pad_token_id", None) or 0
-    run = WindowRunner(hooked, windows, batch_size, pad, dtype)
-    return TextModel(documents, cut, run, rows_kept, runs, linear, _weights(loaded.network), cuts_last)
+
+    def runner(places: Sequence[str]) -> tuple[WindowRunner, dict[str, int]]:
+        hooked = Hooked(loaded.network, places)
+        runs = hooked.probe(**probe_of(loaded, windows.context))
+        return WindowRunner(hooked, windows, batch_size, pad, dtype), runs
+
+    run, runs = runner(hooks)
+    weights, shared = _weights(loaded.network), None
+    if (folder := os.environ.get(FOLDER)) and shared_bytes:
+        there = run.hooked.device
+        kind = torch.cuda.get_device_name(there) if there.type == "cuda" else there.type
+        how = [asdict(model) | {"device": kind}, asdict(windows), batch_size, pad, str(dtype), linear, weights]
+        shared = SharedPass(run, lambda places: runner(places)[0], Path(folder), how, shared_bytes)
+    return TextModel(documents, cut, run, rows_kept, runs, linear, weights, shared, cuts_last)
 
 
 def text_digest(documents: Documents) -> str:

@@ -33,7 +33,7 @@ class WindowRunner:
 
     def __init__(self, hooked: Hooked, settings: WindowSettings, batch_size: int, pad: int, dtype: torch.dtype) -> None:
         self.hooked, self.batch_size, self.dtype = hooked, batch_size, dtype
-        self._settings, self._pad = settings, pad
+        self.settings, self._pad = settings, pad
         batch = batch_size * settings.context * sum(hooked.widths.values()) * dtype.itemsize
         self.group = batch_size * min(_BATCHES, max(1, _BYTES // batch))
         """Windows of a group."""
@@ -48,6 +48,10 @@ class WindowRunner:
         Args:
             done: Told, after each batch, of its rows that are not of special tokens.
         """
+        return self.piece(group, self.rows(group, done))
+
+    def rows(self, group: list[TextWindow], done: Callable[[int], object]) -> dict[str, Tensor]:
+        """What a call returns, by hook, without what is known of the tokens."""
         lengths = [len(window.ids) for window in group]
         by_length = sorted(range(len(group)), key=lengths.__getitem__)
         outputs: dict[str, list[Tensor]] = {hook: [torch.empty(0)] * len(group) for hook in self.hooked.hooks}
@@ -58,13 +62,16 @@ class WindowRunner:
                 for b, i in enumerate(chosen):
                     outputs[hook][i] = x_BTD[b, : lengths[i]]
             done(sum(group[i].rows for i in chosen))
+        return {hook: torch.cat(rows_of_windows) for hook, rows_of_windows in outputs.items()}
+
+    def piece(self, group: list[TextWindow], x: dict[str, Tensor]) -> Piece:
+        """A group's rows, with what is known of their tokens."""
         segments = [segment for window in group for segment in window.segments]
         columns = {
             "token_ids": torch.tensor([id_ for s in segments for id_ in s.ids], dtype=torch.int32),
             "positions": torch.tensor([p for window in group for p in self._positions(window)], dtype=torch.int32),
             "document_ids": torch.tensor([s.document for s in segments for _ in s.ids], dtype=torch.int64),
         }
-        x = {hook: torch.cat(rows_of_windows) for hook, rows_of_windows in outputs.items()}
         return Piece(x, columns, torch.tensor([special for window in group for special in window.special]))
 
     def _outputs(self, windows: list[TextWindow]) -> dict[str, Tensor]:

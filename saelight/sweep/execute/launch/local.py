@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from saelight.data.harvest.pass_folder import FOLDER, pass_folder
 from saelight.sweep.execute import devices as dev
 from saelight.sweep.execute.child import PARENT
 from saelight.sweep.execute.launch.launcher import Launcher, Outcome
@@ -58,6 +59,9 @@ class LocalLauncher(Launcher):
         self._idle = list(self._workers)
         self._running: dict[str, _Running] = {}
         self._hurried = False
+        self._pass = contextlib.ExitStack()
+        """The folder through which what runs at once shares a model's pass, while anything runs."""
+        self._pass_folder: Path | None = None
 
     def _make_workers(self) -> list[Worker]:
         return [
@@ -93,6 +97,7 @@ class LocalLauncher(Launcher):
         # A child is no job of Slurm's, even where the runner is one.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
         environment[PARENT] = str(os.getpid())
+        environment |= self._shared()
         child = [sys.executable, "-m", "saelight.sweep.execute.child", str(self.folder.path), group.id]
         said = log.stat().st_size if log.is_file() else 0
         with log.open("ab") as file:
@@ -108,6 +113,13 @@ class LocalLauncher(Launcher):
         self._running[group.id] = _Running(process, worker, log, said)
         return {"device": worker.device, "threads": worker.threads, "pid": process.pid}
 
+    def _shared(self) -> dict[str, str]:
+        """What lets groups that train at once share a model's pass."""
+        if self._pass_folder is None and len(self._workers) > 1:
+            with contextlib.suppress(OSError):  # each makes its own pass
+                self._pass_folder = self._pass.enter_context(pass_folder())
+        return {} if self._pass_folder is None else {FOLDER: str(self._pass_folder)}
+
     def poll(self) -> list[Outcome]:
         ended = []
         for group, (child, worker, log, said) in list(self._running.items()):
@@ -118,6 +130,9 @@ class LocalLauncher(Launcher):
             self._idle.append(worker)
             done = code == 0 and self.folder.finished(group)
             ended.append(Outcome(group, done, None if done else _reason(code, log, said), again=code != 0))
+        if not self._running:
+            self._pass.close()
+            self._pass_folder = None
         return ended
 
     def cancel(self) -> None:
