@@ -20,7 +20,7 @@ shards/minilm-layer3/metadata.json: | $(VENV)/.harvest
 test: $(VENV)/.test lint
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not slurm and not browser" --durations=40
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.slow
 	$(BIN)/python -m pytest -m slow
 
 test-slurm: $(VENV)/.test  ## as root, after: apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge
@@ -40,7 +40,7 @@ notebooks: $(VENV)/.docs  ## run them and store what they put out
 	cd build/notebooks && PATH="$(abspath $(BIN)):$$PATH" jupyter execute --inplace *.ipynb
 	cp build/notebooks/*.ipynb docs/notebooks
 
-dist: $(VENV)/.test  ## wheel and sdist, in dist/
+dist: $(VENV)/.slow  ## wheel and sdist, in dist/
 	rm -rf dist build/lib build/bdist.*
 	$(BIN)/python -m build --outdir dist .
 
@@ -83,6 +83,10 @@ $(VENV)/.harvest: $(VENV)/.base
 
 $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
+	touch $@
+
+$(VENV)/.slow: $(VENV)/.test
+	$(PIP) --editable '.[slow]'
 	touch $@
 
 $(VENV)/.browser: $(VENV)/.test

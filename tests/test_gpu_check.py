@@ -39,6 +39,7 @@ def test_a_part_runs_on_the_cpu(name, tmp_path, ordinary_torch):
     assert json.loads(results.file.read_text()) == results.tables
 
 
+@pytest.mark.slow
 def test_the_whole_runs_from_a_folder_of_its_own_and_ends_within_its_budget(tmp_path):
     # As it travels to a GPU's machine: the scripts lie side by side in a folder, beside a checkout.
     scripts = tmp_path / "gpu"

@@ -116,13 +116,15 @@ def made(tmp_path_factory, hub):
     return make
 
 
-LONG = re.compile("sweeps/front|runs/front")
-RUN_HERE = [one for one in COMMANDS if one not in (*FOR_SLURM, *SERVING)]
+LONG = re.compile("sweeps/front|runs/front|sweeps/bayes")
+RUN_HERE = [
+    pytest.param(command, marks=[pytest.mark.slow] * bool(LONG.search(command)))
+    for command in COMMANDS
+    if command not in (*FOR_SLURM, *SERVING)
+]
 
 
-@pytest.mark.parametrize(
-    "command", [pytest.param(one, marks=[pytest.mark.slow] * bool(LONG.search(one))) for one in RUN_HERE]
-)
+@pytest.mark.parametrize("command", RUN_HERE, ids=str)
 def test_every_command_shown_runs(command, made):
     made(command)
 
@@ -159,6 +161,7 @@ def test_the_tutorial_in_python(made):
         exec(compile(block, "tutorial.md", "exec"), {})
 
 
+@pytest.mark.slow
 def test_the_sweeps_page_in_python_and_in_a_shell(made, tmp_path):
     ship(tmp_path)
     page = (ROOT / "docs" / "sweeps.md").read_text()

@@ -79,6 +79,7 @@ def test_help_lists_its_fields(capsys):
     assert "Factor on the latents" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_it(capsys):
     sweep = {
         "name": "own",

@@ -24,17 +24,16 @@ ROOT = Path(__file__).parents[2]
 SUMS_OVER_TOKENS = ["relu", "relu_p", "relu_target_l0", "gated", "matryoshka_relu", "matching_pursuit"]
 
 
+def trained(out: Path, world: int, *args: str) -> dict:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.halves", str(world), str(out), *args]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
+    return torch.load(out, weights_only=True)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    results = {}
-    for key, *args in ((1,), (2,), ("poisoned", "relu")):
-        out = folder / f"{key}.pt"
-        world = 1 if key == 1 else 2
-        command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.halves", str(world), str(out), *args]
-        subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
-        results[key] = torch.load(out, weights_only=True)
-    return results
+    return {world: trained(folder / f"{world}.pt", world) for world in (1, 2)}
 
 
 def two_half_reference(name: str) -> dict[str, torch.Tensor]:
@@ -99,9 +98,11 @@ def test_metrics_are_one_processs(name, runs):
     assert one == pytest.approx(two, rel=1e-5, abs=1e-7)
 
 
-def test_a_nan_on_one_rank_quarantines_that_sae_on_all(runs):
-    healthy, poisoned = runs[2]["weights"], runs["poisoned"]["weights"]
-    assert runs["poisoned"]["stopped"] == [0]
+@pytest.mark.slow
+def test_a_nan_on_one_rank_quarantines_that_sae_on_all(runs, tmp_path):
+    found = trained(tmp_path / "poisoned.pt", 2, "relu")
+    healthy, poisoned = runs[2]["weights"], found["weights"]
+    assert found["stopped"] == [0]
     for name in VARIANTS.keys() - {"relu"}:
         assert all(torch.equal(healthy[name][key], poisoned[name][key]) for key in healthy[name])
     # Rank 0's own weights stayed finite: nothing non-finite was ever applied.

@@ -70,6 +70,7 @@ def test_grouped_is_alone_and_results_hold_every_point(trained, tmp_path, capsys
         assert all(torch.equal(alone[key], tensors[key]) for key in tensors)
 
 
+@pytest.mark.slow
 def test_a_longer_axis_keeps_what_is_finished(trained, tmp_path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     before = rows("one")
@@ -124,6 +125,7 @@ def test_ddp_gives_every_run_all_devices(capsys):
     assert "MEMBER: 2/2" in log
 
 
+@pytest.mark.slow
 def test_a_folder_keeps_its_groups_and_a_filter_runs_a_part_of_it(capsys):
     file = write()
     assert saelight_("sweep", "expand", file, "--out", "s", "--max-saes", "2", "--devices", "cpu") == 0

@@ -84,6 +84,7 @@ def test_ctrl_c_stops_cleanly_and_finished_groups_are_not_run_again():
     assert {row["state"] for row in rows("stopped").values()} == {"finished"}
 
 
+@pytest.mark.slow
 def test_a_crash_is_tried_once_more_and_then_recorded(capsys):
     data = {"class_path": "tests.sweep.crashing.Crashing", "init_args": BASE["data"]["init_args"] | {"marker": "crashes"}}
     file = write(SWEEP, BASE | {"data": data})
