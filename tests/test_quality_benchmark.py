@@ -167,6 +167,7 @@ def test_all_libraries_get_the_rows_that_saelight_learns_from(data):
     assert sum(map(len, data.other())) == 500
 
 
+@pytest.mark.slow
 def test_ours_from_rows_to_the_page(data, tmp_path, monkeypatch):
     options = ["--variant", "topk", "relu", "--library", "saelight", "--l0", "8", "--batch", "256", "--extensions", "0"]
     given = command.parsed(options)

@@ -116,7 +116,7 @@ def made(tmp_path_factory, hub):
     return make
 
 
-LONG = re.compile("sweeps/front|runs/front|sweeps/bayes")
+LONG = re.compile("(sweeps|runs)/front|sweeps/bayes|fit --config configs/(optimized|fast)")
 RUN_HERE = [
     pytest.param(command, marks=[pytest.mark.slow] * bool(LONG.search(command)))
     for command in COMMANDS

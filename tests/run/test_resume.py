@@ -135,7 +135,7 @@ def test_a_second_sigterm_costs_no_checkpoint(tmp_path):
     assert torch.load(run_folder.checkpoint(t.folder), weights_only=True)["global_step"] == 4
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_stopped_command_goes_on_exactly(how, unbroken_command, tmp_path):
     settings = CONFIG["trainer"] | {
         "name": "job",

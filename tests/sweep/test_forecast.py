@@ -16,6 +16,7 @@ WIDE = changed(BASE, data__init_args={"d_in": 128, "rows": 40_000, "val_rows": 1
 ONE = {"name": "one", "base": "base.yaml", "sae": {"class_path": "ReLU", "d_sae": 2048}}
 
 
+@pytest.mark.slow
 def test_disk_and_time_are_about_what_a_run_takes(capsys):
     file = write(ONE | {"parameters": {"sae.lr": {"values": [1e-3]}}}, WIDE)
     assert saelight_("sweep", "run", file, "--devices", "cpu", "--dry-run") == 0

@@ -64,6 +64,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_finished_groups_are_not_run_again():
     file = write(SWEEP, LONGER)
     command = ["sweep", "run", file, "--devices", "cpu", "--max-saes", "3", "--out", "stopped"]
